@@ -1,0 +1,25 @@
+"""digits: a small ResNet teaches a small AlexNet scikit-learn's 1,797 handwritten digits."""
+
+from ml_collections import ConfigDict
+
+from kdjax.config import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the config."""
+    config = base()
+    config.name = "digits"
+    config.size = "laptop"
+
+    config.data.name = "digits"
+    config.data.pad = 1
+    config.data.flip = False
+
+    config.teacher.epochs = 20
+    config.student.epochs = 40
+    for stage in (config.teacher, config.student):
+        stage.batch_size = 64
+        stage.learning_rate = 0.05
+
+    config.objective.pretrain_epochs = 10
+    return config

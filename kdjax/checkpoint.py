@@ -1,0 +1,175 @@
+"""Checkpoints of one training stage: all that touches Orbax.
+
+A checkpoint holds the train state (whose step is the position in the data), the seconds trained so
+far and the config. The newest two and the best are kept, so that a damaged newest one has another
+before it, and choosing the best never costs the latest.
+"""
+
+import json
+import logging
+import pathlib
+import warnings
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from kdjax.errors import InputError
+
+_POLICIES = ocp.training.preservation_policies
+
+
+class Restored(NamedTuple):
+    """What a checkpoint gives back.
+
+    Attributes:
+        step: finished steps.
+        state: the train state.
+        clock: seconds trained so far.
+        metrics: of the development split at that step.
+    """
+
+    step: int
+    state: Any
+    clock: float
+    metrics: Mapping[str, float]
+
+
+class Checkpoints:
+    """The checkpoints of one stage; a context manager that waits for the last save."""
+
+    def __init__(self, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+        """Opens the folder.
+
+        Args:
+            folder: made on the first save.
+            config: stored with every checkpoint.
+        """
+        for chatty in ("absl", "asyncio"):  # Orbax reports each file, and damage many times over
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)
+        _set_aside_unlistable(folder)
+        self.folder = folder
+        self.config = dict(config)
+        best = _POLICIES.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
+        self._orbax = ocp.training.Checkpointer(
+            folder.absolute(),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=_POLICIES.AnyPreservationPolicy([_POLICIES.LatestN(2), best]),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._orbax.close()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        score: float,
+        clock: float,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Writes a checkpoint in the background; atomic.
+
+        Args:
+            step: finished steps.
+            state: copied on the device first, because the next step reuses its buffers.
+            score: of the development split; the highest is the best.
+            clock: seconds trained so far.
+            metrics: of the development split.
+        """
+        self._orbax.wait()
+        self._orbax.save_async(
+            step,
+            jax.tree.map(jnp.copy, state),
+            force=True,
+            overwrite=True,  # of a damaged checkpoint that the run fell back behind
+            metrics={"score": score, **metrics},
+            custom_metadata={"clock": clock, "config": self.config},
+        )
+
+    def steps(self) -> list[int]:
+        """Returns the steps that a checkpoint exists of, oldest first."""
+        return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
+
+    def latest(self, template: Any) -> Restored | None:
+        """Returns the newest checkpoint that can be read, or None where there is none at all.
+
+        A damaged one is passed over with a warning.
+
+        Args:
+            template: a state of the same structure, arrays or shapes.
+
+        Raises:
+            InputError: if there are checkpoints and none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self._restore(step, template)
+            except Exception as error:  # a damaged file raises whatever its reader meets
+                _warn_damaged(self.folder / str(step), error)
+        if steps:
+            raise InputError(f"none of the checkpoints in {self.folder} can be read: {steps}")
+        return None
+
+    def best(self, template: Any) -> Restored | None:
+        """Returns the checkpoint with the highest score, or the latest if that one is damaged.
+
+        Args:
+            template: a state of the same structure, arrays or shapes.
+        """
+        scored = [(c.metrics["score"], c.step) for c in self._orbax.checkpoints if c.metrics]
+        if not scored:
+            return self.latest(template)
+        step = max(scored)[1]
+        try:
+            return self._restore(step, template)
+        except Exception as error:
+            _warn_damaged(self.folder / str(step), error)
+            return self.latest(template)
+
+    def _restore(self, step: int, template: Any) -> Restored:
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), template
+        )
+        state = self._orbax.load(step, abstract)
+        found = self._orbax.metadata(step)
+        return Restored(
+            step, state, float(found.custom_metadata["clock"]), dict(found.metrics or {})
+        )
+
+
+def _warn_damaged(path: pathlib.Path, error: BaseException) -> None:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = (str(error).strip().splitlines() or [""])[0][:160]
+    warnings.warn(
+        f"checkpoint {path} is damaged ({type(error).__name__}: {reason}); taking another",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _set_aside_unlistable(folder: pathlib.Path) -> None:
+    """Renames checkpoints whose metrics are damaged, because Orbax cannot list past them."""
+    for metrics in sorted(folder.glob("[0-9]*/metrics/metrics")):
+        try:
+            json.loads(metrics.read_text())
+        except ValueError as error:
+            step = metrics.parent.parent
+            _warn_damaged(step, error)
+            step.rename(step.with_name(f"damaged-{step.name}"))

@@ -1,0 +1,5 @@
+"""TFDS sets as arrays: prepared once, decoded once, cut into train, dev and test."""
+
+from kdjax.data.dataset import Dataset, Split, head, load
+
+__all__ = ["Dataset", "Split", "head", "load"]

@@ -1,0 +1,35 @@
+"""Trains a teacher and a student as a config says, evaluates the student, prints the tables.
+
+python -m kdjax.main --config=configs/digits.py [--workdir=runs/digits] [--config.FIELD=VALUE ...]
+"""
+
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from kdjax import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "the file of the config")
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run [runs/<config name>]")
+
+
+def main() -> None:
+    """Runs the command. The same one again resumes, or says that the run is finished."""
+    from kdjax import assess, config, train
+    from kdjax.errors import InputError
+    from kdjax.report import table
+
+    if CONFIG.value is None:
+        raise InputError("no config given: for example --config=configs/digits.py")
+    resolved = config.resolve(CONFIG.value)
+    folder = pathlib.Path(WORKDIR.value or f"runs/{resolved.name}")
+    if results := train.finished(resolved, folder):
+        print(f"the run in {folder} is finished; nothing to do")
+    else:
+        results = assess.assess(folder, train.run(resolved, folder))
+    table.show(results, f"{resolved.name} in {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,52 @@
+"""What every network shares: the check of its images, its normalization and its last layer."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import InputError
+
+MIN_SIZE = 8
+
+# The share of the running statistics that a step keeps: PyTorch's default momentum of 0.1.
+NORM_MOMENTUM = 0.9
+BatchNorm = functools.partial(nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=1e-5)
+
+
+def check_images(images: jax.Array) -> None:
+    """Refuses images that the networks are not built for.
+
+    Args:
+        images: [b, h, w, c], float, h and w at least 8 pixels.
+
+    Raises:
+        InputError: on another rank, or on images smaller than 8x8.
+        TypeError: on images that are not float.
+    """
+    if images.ndim != 4 or min(images.shape[1:3]) < MIN_SIZE:
+        raise InputError(
+            f"images of shape {images.shape}: must be [batch, height, width, channels] "
+            f"with height and width of at least {MIN_SIZE}"
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images of dtype {images.dtype}, shape {images.shape}: must be float, normalized"
+        )
+
+
+class Head(nn.Module):
+    """Global average pooling and one linear layer, in float32 whatever came before.
+
+    Attributes:
+        num_outputs: the number of logits, m or, with abstention, m+1.
+    """
+
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Returns logits [b, num_outputs], float32, for features [b, h, w, c]."""
+        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        return nn.Dense(self.num_outputs)(pooled)

@@ -1,0 +1,1 @@
+"""What a run says: logs while it trains, predictions, results and tables after."""

@@ -1,0 +1,301 @@
+"""One train step, runs of steps, and evaluation: pure functions, jitted in one place."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kdjax.data import Split
+from kdjax.data.augment import augment, normalize
+from kdjax.models import NORM_MOMENTUM
+
+Variables = dict[str, Any]
+Metrics = dict[str, jax.Array]
+Objective = Callable[
+    [jax.Array, jax.Array | None, jax.Array], tuple[jax.Array, dict[str, jax.Array]]
+]
+
+# XLA:CPU's default convolutions (YNNPACK) halve the speed of training; this leaves them to Eigen.
+COMPILER_OPTIONS: dict[str, dict[str, str]] = {
+    "cpu": {
+        "xla_cpu_experimental_ynn_fusion_type": (
+            "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+        )
+    }
+}
+# On accelerators one dispatch runs many steps. XLA:CPU runs the gradient of a convolution inside
+# a loop 100 to 270 times slower than outside (jax#12868): one call a step there.
+STEPS_PER_CALL = {"cpu": 1}
+STEPS_PER_CALL_ELSEWHERE = 50
+
+
+def compiled(function: Callable, **kwargs: Any) -> Callable:
+    """Returns jax.jit of the function with the options that pay on this backend."""
+    options = COMPILER_OPTIONS.get(jax.default_backend(), {})
+    return jax.jit(function, compiler_options=options, **kwargs)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that changes while a network is trained, so all that a checkpoint holds.
+
+    Attributes:
+        step: finished steps, int32[].
+        variables: params and batch_stats of the network.
+        opt_state: of the optimizer.
+        average: params and batch_stats of the averaged network, or empty without averaging.
+    """
+
+    step: jax.Array
+    variables: Variables
+    opt_state: Any
+    average: Variables
+
+
+class Examples(NamedTuple):
+    """A split on the device.
+
+    Attributes:
+        images: uint8 [n, h, w, c].
+        labels: int32 [n].
+        mean, std: float32 [c], of the train split, for normalization.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mean: jax.Array
+    std: jax.Array
+
+
+class Recipe(NamedTuple):
+    """All that stays the same while a network is trained.
+
+    Attributes:
+        model: the network.
+        objective: `(logits, teacher logits or None, labels) -> (loss [b], parts)`.
+        optimizer: of optax.
+        average_weight: finished steps -> weight of the newest in the average, or None.
+        teacher: a frozen network, or None.
+        classes: m; a student has one output more.
+        seed: of order and augmentation.
+        steps_per_epoch, batch_size, pad, flip: the batches.
+    """
+
+    model: nn.Module
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    average_weight: Callable[[jax.Array], jax.Array] | None
+    teacher: nn.Module | None
+    classes: int
+    seed: int
+    steps_per_epoch: int
+    batch_size: int
+    pad: int
+    flip: bool
+
+
+def to_device(split: Split, mean: np.ndarray, std: np.ndarray) -> Examples:
+    """Returns the split as device arrays; the images stay uint8."""
+    return Examples(*(jnp.asarray(value) for value in (split.images, split.labels, mean, std)))
+
+
+def init_state(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
+    """Returns the state before the first step: a function of the seed and shapes alone."""
+
+    def init(seed: jax.Array) -> TrainState:
+        key = jax.random.key(seed, impl="threefry2x32")
+        variables = recipe.model.init(key, jnp.zeros((1, *image_shape)), train=False)
+        variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            variables=variables,
+            opt_state=recipe.optimizer.init(variables["params"]),
+            average=variables if recipe.average_weight else {},
+        )
+
+    # Copied, because the average starts as the very weights, and donation takes each buffer once.
+    return jax.tree.map(jnp.copy, jax.jit(init)(recipe.seed))
+
+
+def batch_at(
+    recipe: Recipe, examples: Examples, order: jax.Array, step: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the augmented, normalized images and the labels of one step.
+
+    Args:
+        order: int32 [n], this epoch's permutation of the examples.
+        step: finished steps, which say epoch and position.
+
+    Returns:
+        images float32 [b, h, w, c], labels int32 [b].
+    """
+    epoch, position = step // recipe.steps_per_epoch, step % recipe.steps_per_epoch
+    index = jax.lax.dynamic_slice_in_dim(order, position * recipe.batch_size, recipe.batch_size)
+    images = augment(
+        examples.images[index],
+        index,
+        seed=recipe.seed,
+        epoch=epoch,
+        pad=recipe.pad,
+        flip=recipe.flip,
+    )
+    return normalize(images, examples.mean, examples.std), examples.labels[index]
+
+
+def train_step(
+    recipe: Recipe,
+    state: TrainState,
+    examples: Examples,
+    order: jax.Array,
+    teacher_variables: Variables | None,
+) -> tuple[TrainState, Metrics]:
+    """One step of the optimizer.
+
+    Args:
+        order: int32 [n], this epoch's permutation of the examples.
+        teacher_variables: of the frozen teacher, which sees the student's augmented images.
+
+    Returns:
+        The next state, and the batch's means: loss, its parts, accuracy, and with a teacher
+        `corrected`, the share of examples on which it is wrong.
+    """
+    images, labels = batch_at(recipe, examples, order, state.step)
+    teacher_logits = None
+    if recipe.teacher is not None:
+        teacher_logits = _apply(recipe.teacher, teacher_variables, images)
+
+    def mean_loss(params: Any) -> tuple[jax.Array, tuple[Variables, Metrics]]:
+        logits, stats = _apply_train(recipe.model, {**state.variables, "params": params}, images)
+        loss, parts = recipe.objective(logits, teacher_logits, labels)
+        right = jnp.argmax(logits[..., : recipe.classes], axis=-1) == labels
+        values = {"loss": loss, **parts, "accuracy": right.astype(jnp.float32)}
+        return loss.mean(), (stats, jax.tree.map(jnp.mean, values))
+
+    params = state.variables["params"]
+    gradient, (stats, metrics) = jax.grad(mean_loss, has_aux=True)(params)
+    if teacher_logits is not None:
+        metrics["corrected"] = jnp.mean(jnp.argmax(teacher_logits, axis=-1) != labels)
+    updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, params)
+    state = state.replace(
+        step=state.step + 1,
+        variables={"params": optax.apply_updates(params, updates), "batch_stats": stats},
+        opt_state=opt_state,
+    )
+    return _averaged(recipe, state), metrics
+
+
+def _apply(model: nn.Module, variables: Variables | None, images: jax.Array) -> jax.Array:
+    """Returns the logits in evaluation mode."""
+    logits: Any = model.apply(variables or {}, images, train=False)
+    return logits
+
+
+def _apply_train(
+    model: nn.Module, variables: Variables, images: jax.Array
+) -> tuple[jax.Array, Variables]:
+    """Returns logits and the new batch statistics."""
+    logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    return logits, updated.get("batch_stats", {})
+
+
+def _averaged(recipe: Recipe, state: TrainState) -> TrainState:
+    if recipe.average_weight is None:
+        return state
+    weight = recipe.average_weight(state.step)
+    params = jax.tree.map(
+        lambda average, new: average + weight * (new - average),
+        state.average["params"],
+        state.variables["params"],
+    )
+    return state.replace(average={**state.average, "params": params})
+
+
+def train_steps(recipe: Recipe) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns `(state, examples, order, teacher_variables, count) -> (state, metrics)`, jitted.
+
+    It runs `count` steps of one epoch; the metrics are `[count]` each. The state is donated.
+    """
+
+    def steps(
+        state: TrainState,
+        examples: Examples,
+        order: jax.Array,
+        teacher_variables: Variables | None,
+        count: int,
+    ) -> tuple[TrainState, Metrics]:
+        def one(carry: TrainState, _: None) -> tuple[TrainState, Metrics]:
+            return train_step(recipe, carry, examples, order, teacher_variables)
+
+        if count > 1:
+            return jax.lax.scan(one, state, length=count)
+        state, metrics = one(state, None)
+        return state, jax.tree.map(lambda value: value[None], metrics)
+
+    return compiled(steps, donate_argnums=0, static_argnums=4)
+
+
+def steps_per_call() -> int:
+    """Returns how many steps one call should run on this backend."""
+    return STEPS_PER_CALL.get(jax.default_backend(), STEPS_PER_CALL_ELSEWHERE)
+
+
+def recalibrate(
+    recipe: Recipe, batches: int
+) -> Callable[[TrainState, Examples, jax.Array], TrainState]:
+    """Returns a function that makes the averaged weights' batch statistics right again.
+
+    Averaged weights have other activations than any weights on the way, so their statistics are
+    the mean over the first `batches` batches of the epoch, as arXiv 1803.05407 does.
+    """
+
+    def statistics(params: Any, zeros: Any, examples: Examples, order: Any, step: Any) -> Variables:
+        images, _ = batch_at(recipe, examples, order, step)
+        _, stats = _apply_train(recipe.model, {"params": params, "batch_stats": zeros}, images)
+        # From zero, the running statistics move to (1 - momentum) of the batch's own.
+        return jax.tree.map(lambda value: value / (1 - NORM_MOMENTUM), stats)
+
+    of_batch = compiled(statistics)
+
+    def recalibrated(state: TrainState, examples: Examples, order: jax.Array) -> TrainState:
+        zeros = jax.tree.map(jnp.zeros_like, state.average["batch_stats"])
+        epoch_start = (state.step - 1) // recipe.steps_per_epoch * recipe.steps_per_epoch
+        count = min(batches, recipe.steps_per_epoch)
+        total = zeros
+        for position in range(count):
+            args = examples, order, epoch_start + position
+            total = jax.tree.map(jnp.add, total, of_batch(state.average["params"], zeros, *args))
+        stats = jax.tree.map(lambda value: value / count, total)
+        return state.replace(average={**state.average, "batch_stats": stats})
+
+    return recalibrated
+
+
+def deployed(state: TrainState) -> Variables:
+    """Returns the variables to evaluate and to take away: the average where there is one."""
+    return state.average or state.variables
+
+
+@functools.cache
+def _forward(model: nn.Module, batch_size: int) -> Callable:
+    def forward(variables: Variables, examples: Examples, start: jax.Array) -> jax.Array:
+        # The last batch is padded with copies of the last example, which the caller cuts off.
+        index = jnp.minimum(start + jnp.arange(batch_size), len(examples.images) - 1)
+        images = normalize(examples.images[index], examples.mean, examples.std)
+        return _apply(model, variables, images)
+
+    return compiled(forward)
+
+
+def predict(
+    model: nn.Module, variables: Variables, examples: Examples, *, batch_size: int
+) -> np.ndarray:
+    """Returns the logits of every example, once each, in their order: float32 [n, outputs]."""
+    count = len(examples.images)
+    forward = _forward(model, batch_size)
+    batches = [forward(variables, examples, start) for start in range(0, count, batch_size)]
+    return np.concatenate(jax.device_get(batches))[:count]

@@ -1,0 +1,168 @@
+"""The teacher stage, then the student stage: one flat loop."""
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax import config as configs
+from kdjax import data, objectives, optimizer, stage, step, workdir
+from kdjax.checkpoint import Checkpoints
+from kdjax.data.augment import epoch_order
+from kdjax.report.logs import Log
+from kdjax.report.recorder import Recorder
+from kdjax.report.results import split_metrics
+
+# A checkpoint of the pre-training epochs must not win: it has not learnt to abstain yet.
+PRETRAINING_HANDICAP = 1e6
+
+
+class Job(NamedTuple):
+    """One stage, ready to train.
+
+    Attributes:
+        name: teacher or student.
+        folder: its workdir.
+        config: resolved.
+        recipe: of the epochs from `pretrain_epochs` on.
+        pretrain_epochs: of cross-entropy before.
+        teacher: frozen, or None.
+    """
+
+    name: str
+    folder: pathlib.Path
+    config: ConfigDict
+    recipe: step.Recipe
+    pretrain_epochs: int
+    teacher: stage.Frozen | None
+
+
+def run(config: ConfigDict, folder: pathlib.Path) -> data.Dataset:
+    """Trains what the config asks for, from where the workdir stands.
+
+    Args:
+        config: resolved.
+        folder: the workdir.
+
+    Returns:
+        The data set, for the evaluation that follows.
+
+    Raises:
+        InputError: if the workdir, the teacher or the data do not fit the config.
+        FloatingPointError: if a loss is not finite.
+    """
+    workdir.require_writable(folder)
+    _check_same(config, folder)
+    dataset = stage.load_data(config)
+    about = workdir.describe(dataset)
+    teacher = None
+    if config.objective.method in objectives.WITH_TEACHER:
+        teacher = _teacher(config, folder, dataset)
+    model = teacher.model if teacher else None
+    recipe = stage.recipe(config, stage.STUDENT, about, model)
+    workdir.claim(folder, stage.identity(config, stage.STUDENT, about))
+    pretrain = config.objective.pretrain_epochs
+    train(Job(stage.STUDENT, folder, config, recipe, pretrain, teacher), dataset)
+    return dataset
+
+
+def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the results of a run that was trained and evaluated to its end, or None.
+
+    Raises:
+        InputError: if the workdir is another run's, or its results are damaged.
+    """
+    _check_same(config, folder)
+    path = folder / "results.json"
+    return workdir.read_json(path) if path.exists() else None
+
+
+def _check_same(config: ConfigDict, folder: pathlib.Path) -> None:
+    workdir.check_same(folder, {"stage": stage.STUDENT, "config": config.to_dict()})
+
+
+def _teacher(config: ConfigDict, folder: pathlib.Path, dataset: data.Dataset) -> stage.Frozen:
+    """Returns the teacher of a workdir, trained here first if the config names none."""
+    home = folder / "teacher"
+    if config.teacher.workdir:
+        given = workdir.teacher_folder(config.teacher.workdir)
+        workdir.check_teacher(given, dataset, config.data)
+        if not home.exists():
+            home.symlink_to(given.absolute(), target_is_directory=True)
+        return stage.restore(given)
+    about = workdir.describe(dataset)
+    recipe = stage.recipe(config, stage.TEACHER, about, None)
+    workdir.claim(home, stage.identity(config, stage.TEACHER, about))
+    train(Job(stage.TEACHER, home, config, recipe, 0, None), dataset)
+    return stage.restore(home)
+
+
+def train(job: Job, dataset: data.Dataset) -> None:
+    """Trains one stage from its latest checkpoint, or from the start, to its last epoch.
+
+    Raises:
+        FloatingPointError: if a loss is not finite.
+    """
+    recipe, fields = job.recipe, job.config[job.name]
+    epochs, rate = fields.epochs, optimizer.schedule(fields, recipe.steps_per_epoch)
+    state, clock = step.init_state(recipe, dataset.image_shape), 0.0
+    with Checkpoints(job.folder / "checkpoints", job.config.to_dict()) as checkpoints:
+        if found := checkpoints.latest(state):
+            state, clock = found.state, found.clock
+        done = int(state.step)
+        if done >= epochs * recipe.steps_per_epoch:
+            print(f"{job.name} in {job.folder} is finished: {done} steps")
+            return
+        train_split, dev = (stage.examples_of(dataset, name) for name in ("train", "dev"))
+        teacher = job.teacher.variables if job.teacher else None
+        pretrain_steps, method_steps = map(step.train_steps, (stage.pretraining(recipe), recipe))
+        recalibrate = step.recalibrate(recipe, fields.norm_batches)
+        with Log(
+            job.folder,
+            stage=job.name,
+            steps_per_epoch=recipe.steps_per_epoch,
+            epochs=epochs,
+            batch_size=recipe.batch_size,
+            done=done,
+            clock=clock,
+        ) as log:
+            recorder = Recorder(log, checkpoints, every=job.config.log_every, rate=rate)
+            for epoch in range(done // recipe.steps_per_epoch, epochs):
+                order = epoch_order(len(train_split.labels), seed=recipe.seed, epoch=epoch)
+                pretrain = epoch < job.pretrain_epochs
+                run_steps = pretrain_steps if pretrain else method_steps
+                for count in calls(done % recipe.steps_per_epoch, recipe.steps_per_epoch):
+                    state, metrics = run_steps(state, train_split, order, teacher, count)
+                    done += count
+                    recorder.add(done, metrics)
+                # Before the checkpoint, so that the last one is always a good one.
+                recorder.flush()
+                if recipe.average_weight:
+                    state = recalibrate(state, train_split, order)
+                measured = measure(job, state, dev)
+                recorder.dev(done, measured)
+                score = _score(job.config.best_metric, measured, pretrain)
+                checkpoints.save(done, state, score=score, clock=log.clock, metrics=measured)
+
+
+def calls(position: int, steps: int) -> Iterator[int]:
+    """Yields how many steps each call runs, from a position in an epoch to its end."""
+    most = step.steps_per_call()
+    while position < steps:
+        count = min(most, steps - position)
+        yield count
+        position += count
+
+
+def measure(job: Job, state: step.TrainState, dev: step.Examples) -> dict[str, float]:
+    """Returns the metrics of the development split for the weights that would be deployed."""
+    logits = step.predict(
+        job.recipe.model, step.deployed(state), dev, batch_size=job.config.eval_batch_size
+    )
+    return split_metrics(logits, np.asarray(dev.labels), job.recipe.classes)
+
+
+def _score(name: str, metrics: Mapping[str, float], pretrain: bool) -> float:
+    return configs.BEST_METRICS[name] * metrics[name] - PRETRAINING_HANDICAP * pretrain

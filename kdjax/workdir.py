@@ -1,0 +1,155 @@
+"""The folder of a run: whose it is, what was trained in it, and which teacher a path stands for."""
+
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from kdjax.config import differences
+from kdjax.data import Dataset
+from kdjax.errors import InputError
+
+# Where the data lies and how often it is logged change nothing that is trained.
+FREE_FIELDS = ("data.dir", "log_every")
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Returns what a run depends on of its data set, as JSON values."""
+    return {
+        "name": dataset.name,
+        "version": dataset.version,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.image_shape),
+        "train_examples": len(dataset.train.labels),
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+    }
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as file:
+        json.dump(value, file, indent=2, sort_keys=True)
+        file.write("\n")
+    pathlib.Path(temporary).replace(path)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what `write_json` wrote.
+
+    Raises:
+        InputError: if the file is damaged.
+        OSError: if it is missing.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def require_writable(folder: pathlib.Path) -> None:
+    """Makes the folder if need be.
+
+    Raises:
+        InputError: if it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"workdir {str(folder)!r} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns what `config.json` of a workdir holds: stage, config and dataset.
+
+    Raises:
+        InputError: if the folder is not a workdir, or its `config.json` is damaged.
+    """
+    try:
+        return read_json(folder / "config.json")
+    except OSError as error:
+        raise InputError(f"{str(folder)!r} is not a workdir: it has no config.json") from error
+
+
+def check_same(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Refuses a workdir that another config, stage or data set has begun.
+
+    Args:
+        folder: may be empty or missing.
+        identity: some of stage, config and dataset, as `read` returns them.
+
+    Raises:
+        InputError: naming every field that differs.
+    """
+    if not (folder / "config.json").exists():
+        return
+    found = {key: read(folder).get(key) for key in identity}
+    lines = [
+        line.removeprefix("config.")
+        for line in differences(found, json.loads(json.dumps(identity)))
+        if not line.removeprefix("config.").startswith(FREE_FIELDS)
+    ]
+    if lines:
+        raise InputError(
+            f"workdir {str(folder)!r} belongs to another config; its fields and yours: "
+            f"{'; '.join(lines)}. Choose another --workdir, or remove that one"
+        )
+
+
+def claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Writes `config.json`, or checks the one that is there.
+
+    Raises:
+        InputError: if the workdir is another run's, or cannot be written.
+    """
+    require_writable(folder)
+    check_same(folder, identity)
+    if not (folder / "config.json").exists():
+        write_json(folder / "config.json", identity)
+
+
+def teacher_folder(given: str) -> pathlib.Path:
+    """Returns the folder of the teacher that a workdir stands for: itself, or the one it trained.
+
+    Raises:
+        InputError: if there is none.
+    """
+    folder = pathlib.Path(given).expanduser()
+    if read(folder)["stage"] == "teacher":
+        return folder
+    if (folder / "teacher" / "config.json").exists():
+        return folder / "teacher"
+    raise InputError(f"teacher.workdir {given!r} holds no teacher")
+
+
+def check_teacher(folder: pathlib.Path, dataset: Dataset, split: Mapping[str, Any]) -> None:
+    """Refuses a teacher of other data.
+
+    Args:
+        folder: the teacher's.
+        dataset: the student's.
+        split: the student's `config.data`: with another cut the teacher would have been trained
+            on what the student chooses by.
+
+    Raises:
+        InputError: naming every field that differs.
+    """
+    found, mine = read(folder), describe(dataset)
+    keys = ("name", "version", "class_names", "image_shape")
+    lines = differences({k: found["dataset"][k] for k in keys}, {k: mine[k] for k in keys}, "data.")
+    cut = ("train_split", "dev_fraction", "split_seed")
+    taught = found["config"]["data"]
+    lines += differences({k: taught[k] for k in cut}, {k: split[k] for k in cut}, "data.")
+    if lines:
+        raise InputError(
+            f"the teacher in {str(folder)!r} was trained on other data; its fields and yours: "
+            + "; ".join(lines)
+        )

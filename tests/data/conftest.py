@@ -1,0 +1,81 @@
+"""Small TFDS sets, and a TFDS that expects the stand-ins for the originals."""
+
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import PIL.Image
+import pytest
+import stand_ins
+import tensorflow_datasets as tfds
+
+from kdjax.data import sources
+
+
+@pytest.fixture
+def small_set(tmp_path: pathlib.Path) -> Callable[..., stand_ins.Pairs]:
+    """Prepares a set of random images in `tmp_path`; returns what is in each split."""
+
+    def prepare(
+        sizes: dict[str, int],
+        *,
+        version: str = "1.0.0",
+        shape: tuple[int, ...] = (12, 10, 3),
+        seed: int = 0,
+        features: dict[str, Any] | None = None,
+    ) -> stand_ins.Pairs:
+        pairs = {
+            split: stand_ins.random_pair(n, shape, 3, seed + i)
+            for i, (split, n) in enumerate(sizes.items())
+        }
+
+        class SmallSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+            VERSION = tfds.core.Version(version)
+
+            def _info(self) -> Any:
+                image = tfds.features.Image(shape=shape)
+                label = tfds.features.ClassLabel(names=["ant", "bee", "cat"])
+                given = features or {"image": image, "label": label}
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict(given)
+                )
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+                return {split: self._generate_examples(*pair) for split, pair in pairs.items()}
+
+            def _generate_examples(self, images: Any, labels: Any) -> Iterator[Any]:
+                for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+                    values = {
+                        "image": PIL.Image.fromarray(image),
+                        "label": label,
+                        "id": str(i),
+                        "other": label,
+                    }
+                    yield i, {key: values[key] for key in self.info.features}
+
+        SmallSet(data_dir=tmp_path).download_and_prepare(file_format="array_record")
+        return pairs
+
+    return prepare
+
+
+@pytest.fixture
+def originals(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Callable[..., Any]:
+    """Has TFDS expect small stand-ins for a set's files, at `base_url`; returns them."""
+    monkeypatch.setattr(sources, "DEBIAN", tmp_path / "no-debian-package-here")
+
+    def stand_in(
+        name: str, base_url: str = "http://127.0.0.1:9/"
+    ) -> tuple[stand_ins.Pairs, dict[str, bytes]]:
+        pairs, files = stand_ins.ORIGINALS[name]()
+        infos = {
+            base_url + file: tfds.core.download.checksums.UrlInfo(
+                len(content), hashlib.sha256(content).hexdigest(), file
+            )
+            for file, content in files.items()
+        }
+        monkeypatch.setattr(tfds.builder_cls(name), "url_infos", infos)
+        return pairs, files
+
+    return stand_in

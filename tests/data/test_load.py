@@ -1,0 +1,327 @@
+"""The road from a name to arrays: the digits all the way, small sets for everything else."""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import stand_ins
+import tensorflow_datasets as tfds
+
+from kdjax import data, errors
+from kdjax.data import arrays, builders, decode, prepare
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir: pathlib.Path) -> data.Dataset:
+    return data.load("digits", data_dir=data_dir)
+
+
+def test_the_digits_are_those_of_scikit_learn(digits: data.Dataset) -> None:
+    bundled = sklearn.datasets.load_digits()
+    expected = np.array([[[round(v * 255 / 16)] for v in row] for row in bundled.data], np.uint8)
+    parts = [digits.train, digits.dev, digits.test]
+    assert stand_ins.examples(*parts) == stand_ins.examples((expected, bundled.target))
+    assert (digits.name, digits.version, digits.num_classes) == ("digits", "1.0.0", 10)
+    assert digits.image_shape == (8, 8, 1)
+    assert [p.images.dtype for p in parts] == [np.uint8] * 3
+    assert [p.labels.dtype for p in parts] == [np.int32] * 3
+
+
+def test_every_digit_has_its_share_of_every_split(digits: data.Dataset) -> None:
+    counts = [np.bincount(p.labels) for p in (digits.train, digits.dev, digits.test)]
+    assert [c.sum() for c in counts] == [1294, 144, 359]
+    for share, count in zip((0.72, 0.08, 0.2), counts, strict=True):
+        np.testing.assert_allclose(count, share * sum(counts), atol=1.6)
+
+
+def test_mean_and_std_are_those_of_train_after_the_cut(digits: data.Dataset) -> None:
+    pixels = digits.train.images.astype(np.float64) / 255
+    np.testing.assert_allclose(digits.mean, pixels.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(digits.std, pixels.std((0, 1, 2)), rtol=1e-6)
+
+
+def test_statistics_are_exact_where_floats_would_not_be() -> None:
+    # A million pixels of 255 and one of 254: the variance is 1e-6, far below float32 of x^2.
+    sums = np.array([[255 * 10**6 + 254], [255**2 * 10**6 + 254**2]])
+    mean, std = arrays.statistics(sums, 10**6 + 1)
+    np.testing.assert_allclose(std[0] * 255, np.sqrt(10**6) / (10**6 + 1), rtol=1e-6)
+    np.testing.assert_allclose(mean[0], 1 - 1 / (10**6 + 1) / 255, rtol=1e-7)
+
+
+def test_a_channel_that_never_changes_normalizes_to_zero() -> None:
+    images = np.full((4, 5, 5, 2), 200, np.uint8)
+    mean, std = arrays.statistics(arrays.moments(images).sum(axis=0), images[..., 0].size)
+    np.testing.assert_allclose(mean, 200 / 255, rtol=1e-6)
+    np.testing.assert_array_equal(std, 1)
+
+
+def test_tfds_reads_the_prepared_digits_itself(
+    digits: data.Dataset, data_dir: pathlib.Path
+) -> None:
+    source = tfds.data_source("digits", split="test", data_dir=data_dir)
+    assert len(source) == len(digits.test.labels)
+    np.testing.assert_array_equal(source[3]["image"], digits.test.images[3])
+
+
+def test_another_seed_cuts_another_dev_split_of_the_same_train(
+    digits: data.Dataset, data_dir: pathlib.Path
+) -> None:
+    other = data.load("digits", data_dir=data_dir, dev_fraction=0.25, split_seed=1)
+    assert len(other.dev.labels) == round(0.25 * 1438)
+    np.testing.assert_array_equal(other.test.images, digits.test.images)
+    whole = [stand_ins.examples(d.train, d.dev) for d in (digits, other)]
+    assert whole[0] == whole[1]
+
+
+def test_the_default_directory_is_that_of_tfds(
+    digits: data.Dataset, data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    np.testing.assert_array_equal(data.load("digits").dev.images, digits.dev.images)
+
+
+def test_head_keeps_the_first_examples_and_the_statistics(digits: data.Dataset) -> None:
+    few = data.head(digits, 5, 3, 2)
+    for part, size in (("train", 5), ("dev", 3), ("test", 2)):
+        kept, whole = getattr(few, part), getattr(digits, part)
+        np.testing.assert_array_equal(kept.images, whole.images[:size])
+        np.testing.assert_array_equal(kept.labels, whole.labels[:size])
+    assert few.mean is digits.mean
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 145, 1), (1, 1, -1)])
+def test_head_refuses_what_the_splits_cannot_give(
+    digits: data.Dataset, sizes: tuple[int, int, int]
+) -> None:
+    with pytest.raises(errors.InputError, match="between 1 and"):
+        data.head(digits, *sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("cifar", "cifar10"),
+        ("CIFAR100", "cifar100"),
+        ("digit", "digits"),
+        ("smallset", "small_set"),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest_one(
+    name: str, nearest: str, small_set: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
+    small_set({"train": 3})
+    start = time.monotonic()
+    with pytest.raises(errors.InputError, match=f"did you mean '{nearest}'"):
+        data.load(name, data_dir=tmp_path)
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train_split": "trian"}, "unknown split 'trian': did you mean 'train'"),
+        ({"test_split": "valid"}, "unknown split 'valid'"),
+        ({"test_split": "train"}, "must not overlap"),
+        ({"train_split": "train+train"}, "must not overlap"),
+        ({"dev_fraction": 1.0}, "fraction"),
+        ({"data_dir": "gs://bucket/tfds"}, "on this machine"),
+        ({"name": "../digits"}, "unknown data set"),
+        ({"name": "mnist/no_such_config"}, "no_such_config"),
+        ({"name": "imdb_reviews"}, "no image-classification set.*text: Text, label: ClassLabel"),
+        ({"name": "cars196"}, r"shape \(None, None, 3\)"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    arguments: dict[str, Any], message: str, digits: data.Dataset, data_dir: pathlib.Path
+) -> None:
+    with pytest.raises(errors.InputError, match=message) as raised:
+        data.load(**{"name": "digits", "data_dir": data_dir, **arguments})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_set_of_ones_own_brings_its_classes_and_size(
+    small_set: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
+    pairs = small_set({"train": 30, "validation": 9})
+    loaded = data.load("small_set", data_dir=tmp_path, test_split="validation", dev_fraction=0.2)
+    assert loaded.class_names == ("ant", "bee", "cat")
+    assert loaded.image_shape == (12, 10, 3)
+    assert [len(p.labels) for p in (loaded.train, loaded.dev)] == [24, 6]
+    assert stand_ins.examples(loaded.test) == stand_ins.examples(pairs["validation"])
+
+
+def test_splits_join_into_train(small_set: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+    pairs = small_set({"train": 12, "extra": 18, "test": 6})
+    loaded = data.load("small_set", data_dir=tmp_path, train_split="train+extra")
+    assert (len(loaded.train.labels), len(loaded.dev.labels)) == (27, 3)
+    expected = stand_ins.examples(pairs["train"], pairs["extra"])
+    assert stand_ins.examples(loaded.train, loaded.dev) == expected
+
+
+def test_the_newest_prepared_version_is_read(
+    small_set: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
+    for version, size in (("1.9.0", 4), ("1.10.0", 5), ("1.2.0", 6)):
+        small_set({"train": 10, "test": size}, version=version)
+    assert len(data.load("small_set", data_dir=tmp_path).test.labels) == 5
+
+
+def test_extra_columns_are_left_out(small_set: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(12, 10, 3)),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    pairs = small_set({"train": 10, "test": 6}, features=features)
+    loaded = data.load("small_set", data_dir=tmp_path)
+    assert stand_ins.examples(loaded.test) == stand_ins.examples(pairs["test"])
+    assert loaded.class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"image": tfds.features.Image(shape=(12, 10, 3))}, "it has image: Image"),
+        (
+            {
+                "image": tfds.features.Image(shape=(12, 10, 3)),
+                "label": tfds.features.ClassLabel(num_classes=3),
+                "other": tfds.features.ClassLabel(num_classes=3),
+            },
+            "other: ClassLabel",
+        ),
+        (
+            {
+                "image": tfds.features.Image(shape=(None, 10, 3)),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            },
+            "one fixed size",
+        ),
+    ],
+)
+def test_what_is_no_classification_of_equal_images_is_refused(
+    features: dict[str, Any], message: str, small_set: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
+    small_set({"train": 10, "test": 5}, features=features)
+    with pytest.raises(errors.InputError, match=message):
+        data.load("small_set", data_dir=tmp_path)
+
+
+def test_a_split_without_labels_is_refused(
+    small_set: Callable[..., Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        stand_ins, "random_pair", lambda n, shape, *_: (np.zeros((n, *shape), np.uint8), [-1] * n)
+    )
+    small_set({"train": 10, "test": 5})
+    with pytest.raises(errors.InputError, match="unlabelled"):
+        data.load("small_set", data_dir=tmp_path)
+
+
+def test_a_set_in_another_file_format_is_refused(
+    small_set: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
+    small_set({"train": 10, "test": 5})
+    info = tmp_path / "small_set/1.0.0/dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
+    with pytest.raises(errors.InputError, match="holds tfrecord, array_record is needed"):
+        data.load("small_set", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"damaged" * 20000])
+def test_a_damaged_set_is_named(
+    content: bytes | None, small_set: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
+    small_set({"train": 10, "test": 5})
+    (shard,) = (tmp_path / "small_set/1.0.0").glob("*-train.array_record*")
+    shard.unlink() if content is None else shard.write_bytes(content)
+    with pytest.raises(errors.InputError, match=r"small_set/1\.0\.0 is damaged: remove it"):
+        data.load("small_set", data_dir=tmp_path)
+
+
+def test_a_directory_without_its_description_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(errors.InputError, match="holds no whole set: remove it"):
+        data.load("digits", data_dir=tmp_path)
+
+
+class NeedsTensorflow(tfds.core.GeneratorBasedBuilder):
+    """TFDS encodes arrays, other than Pillow images, by TensorFlow."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> Any:
+        features = {
+            "image": tfds.features.Image(shape=(4, 4, 3)),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[Any]:
+        yield 0, {"image": np.zeros((4, 4, 3), np.uint8), "label": 0}
+
+
+def test_a_stock_builder_that_needs_tensorflow_says_so(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(errors.InputError, match=r"needs a package: .*tensorflow"):
+        data.load("needs_tensorflow", data_dir=tmp_path)
+
+
+def failing_after(count: int, failure: BaseException) -> Callable[..., Iterator[Any]]:
+    whole = builders.pillow_examples
+
+    def generate(columns: Any) -> Iterator[Any]:
+        for i, example in enumerate(whole(columns)):
+            if i == count:
+                raise failure
+            yield example
+
+    return generate
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError("no space left on device")])
+def test_an_interrupted_preparation_leaves_no_half_made_set(
+    failure: BaseException, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(builders, "pillow_examples", failing_after(5, failure))
+        with pytest.raises((KeyboardInterrupt, errors.InputError)):
+            data.load("digits", data_dir=tmp_path)
+    assert list((tmp_path / "digits").iterdir()) == []
+    assert len(data.load("digits", data_dir=tmp_path).test.labels) == 359
+
+
+def test_two_processes_may_prepare_the_same_set_at_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = builders.pillow_examples
+
+    def overtaken(columns: Any) -> Iterator[Any]:
+        monkeypatch.setattr(builders, "pillow_examples", whole)
+        prepare.prepare("digits", tmp_path, [])
+        return whole(columns)
+
+    monkeypatch.setattr(builders, "pillow_examples", overtaken)
+    assert len(data.load("digits", data_dir=tmp_path).test.labels) == 359
+
+
+def test_a_prepared_and_cached_set_is_not_decoded_again(
+    digits: data.Dataset, data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, function in ((decode, "split"), (prepare, "prepare")):
+        monkeypatch.delattr(module, function)
+    again = data.load("digits", data_dir=data_dir)
+    np.testing.assert_array_equal(again.train.images, digits.train.images)
+    np.testing.assert_array_equal(again.dev.labels, digits.dev.labels)
+    assert again.class_names == digits.class_names

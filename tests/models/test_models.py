@@ -1,0 +1,333 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdjax import models
+from kdjax.errors import InputError
+from kdjax.models import common, resnet
+
+# At 10 outputs and 3 channels.
+COUNTS = {
+    "resnet18": 11_173_962,
+    "resnet50": 23_520_842,
+    # Kernels and biases of the five convolutions and of the linear layer.
+    "alexnet": (3 * 11 * 11 + 1) * 64
+    + (64 * 5 * 5 + 1) * 192
+    + (192 * 3 * 3 + 1) * 384
+    + (384 * 3 * 3 + 1) * 256
+    + (256 * 3 * 3 + 1) * 256
+    + (256 + 1) * 10,
+    # The small kin, by hand: kernels, two numbers a normalized channel, linear layer.
+    "alexnet_small": 9 * (3 * 32 + 32 * 64 + 64 * 96 + 96 * 64 + 64 * 64)
+    + 2 * (32 + 64 + 96 + 64 + 64)
+    + (64 + 1) * 10,
+    "resnet8": 78_042,
+    "resnet14": 175_258,
+}
+SMALL = ("alexnet_small", "resnet8")
+
+
+def images_of(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def shapes(model, shape, **kwargs):
+    """Logits and variables as shapes: nothing is compiled."""
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    init = functools.partial(model.init_with_output, jax.random.key(0), train=False, **kwargs)
+    return jax.eval_shape(init, images)
+
+
+def intermediate_shapes(model, shape):
+    _, variables = shapes(model, shape, mutable=True, capture_intermediates=True)
+    return traverse_util.flatten_dict(variables["intermediates"], sep="/")
+
+
+def random_variables(model, images):
+    """Variables none of which is at its initial value (and no compiling of an initializer)."""
+    rng = np.random.default_rng(1)
+
+    def value(path, leaf):
+        positive = path[-1].key in ("var", "scale")
+        values = rng.uniform(0.5, 1.5, leaf.shape) if positive else rng.normal(0, 0.5, leaf.shape)
+        return values.astype(np.float32)
+
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
+    return jax.tree.map_with_path(value, variables)
+
+
+def jitted(model):
+    return jax.jit(model.apply, static_argnums=2, static_argnames="mutable")
+
+
+def small(name, dtype):
+    model = models.create(name, 3, width=4, dtype=dtype)
+    images = images_of(3, 8, 8, 1)
+    return jitted(model), random_variables(model, images), images
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_parameter_counts_are_the_published_ones(name):
+    _, variables = shapes(models.create(name, 10), (1, 32, 32, 3))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == COUNTS[name]
+
+
+def test_the_published_sum_of_alexnet_is_the_published_count():
+    assert COUNTS["alexnet"] == 2_472_266
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (9, 13)])
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_takes_every_size(name, size, channels):
+    logits, _ = shapes(models.create(name, 11), (5, *size, channels))
+    assert (logits.shape, logits.dtype) == ((5, 11), jnp.float32)
+
+
+@given(st.integers(8, 70), st.integers(8, 70))
+@settings(max_examples=20, deadline=None)
+def test_no_map_of_alexnet_shrinks_to_nothing(height, width):
+    model = models.create("alexnet", 3, width=1)
+    maps = intermediate_shapes(model, (1, height, width, 1))
+    assert all(leaf.size > 0 for (leaf,) in maps.values())
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_width_scales_every_layer(name):
+    _, narrow = shapes(models.create(name, 3, width=2), (1, 8, 8, 1))
+    _, wide = shapes(models.create(name, 3, width=4), (1, 8, 8, 1))
+    for one, two in zip(*map(jax.tree.leaves, (narrow, wide)), strict=True):
+        assert two.shape[-1] == (one.shape[-1] if one.shape[-1] == 3 else 2 * one.shape[-1])
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_only_the_head_leaves_the_compute_dtype(name):
+    model = models.create(name, 3, width=2, dtype="bfloat16")
+    _, variables = shapes(model, (1, 8, 8, 1))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    for path, (leaf,) in intermediate_shapes(model, (1, 8, 8, 1)).items():
+        in_head = path.startswith("head") or path == "__call__"
+        assert leaf.dtype == (jnp.float32 if in_head else jnp.bfloat16), path
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SMALL)
+def test_training_moves_the_statistics_and_keeps_every_dtype(name, dtype):
+    apply, variables, images = small(name, dtype)
+    logits, trained = apply(variables, images, True, mutable=("batch_stats",))
+    _, evaluated = apply(variables, images, False, mutable=("batch_stats",))
+    before = variables["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, evaluated["batch_stats"], before)
+    for old, new in zip(*map(jax.tree.leaves, (before, trained["batch_stats"])), strict=True):
+        assert new.dtype == jnp.float32
+        assert np.all(old != new)
+    assert logits.dtype == jnp.float32
+    assert np.all(np.isfinite(logits))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("name", SMALL)
+def test_evaluation_sees_each_image_alone(name, dtype, tolerance):
+    apply, variables, images = small(name, dtype)
+    together = apply(variables, images, False)
+    alone = np.concatenate([apply(variables, image[None], False) for image in images])
+    size = np.abs(alone).max()
+    np.testing.assert_allclose(together / size, alone / size, rtol=0, atol=tolerance)
+    assert np.ptp(alone / size, axis=0).max() > 5 * tolerance
+
+
+@pytest.mark.parametrize(
+    "name, path, fan",
+    [
+        ("resnet8", "params/stage2_block0/ConvNorm_0/Conv_0/kernel", 3 * 3 * 64),
+        ("alexnet_small", "params/Conv_3/kernel", 3 * 3 * 96),
+    ],
+)
+def test_kernels_start_with_the_variance_of_he(name, path, fan):
+    model = models.create(name, 3)
+    # Unoptimized, the initializers compile in a fifth of the time.
+    compiler_options = {"xla_backend_optimization_level": 0}
+    init = jax.jit(model.init, static_argnums=2, compiler_options=compiler_options)
+    variables = init(jax.random.key(0), images_of(1, 8, 8, 1), False)
+    kernel = traverse_util.flatten_dict(variables, sep="/")[path]
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / fan), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "name, num_outputs, options, words",
+    [
+        ("resnet19", 10, {}, "'resnet19': did you mean 'resnet18'"),
+        ("alexnet_smal", 10, {}, "did you mean 'alexnet_small'"),
+        ("resnet8", 10, {"widht": 3}, "'widht': did you mean 'width'"),
+        ("resnet8", 10, {"dtype": "float16"}, "'float16': did you mean 'bfloat16'"),
+        ("resnet8", 10, {"width": 0}, "width = 0"),
+        ("resnet8", 10, {"width": 2.5}, "width = 2.5"),
+        ("resnet8", 0, {}, "num_outputs = 0"),
+        ("alexnet", -1, {}, "num_outputs = -1"),
+    ],
+)
+def test_a_wrong_request_is_named(name, num_outputs, options, words):
+    with pytest.raises(InputError, match=words):
+        models.create(name, num_outputs, **options)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 8, 1), (1, 32, 7, 3), (8, 8, 1), (1, 1, 8, 8, 1)])
+@pytest.mark.parametrize("name", SMALL)
+def test_images_of_a_wrong_shape_are_refused(name, shape):
+    with pytest.raises(InputError, match=", ".join(map(str, shape))):
+        shapes(models.create(name, 3), shape)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_integer_images_are_refused(name):
+    with pytest.raises(TypeError, match=r"uint8, shape \(1, 8, 8, 1\)"):
+        models.create(name, 3).init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.uint8), False)
+
+
+# The forward passes in float64 numpy, from the equations.
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def conv(x, layer, stride=1):
+    kernel, bias = layer["kernel"], layer.get("bias", 0.0)
+    side = kernel.shape[0]
+    x = np.pad(x, [(0, 0), (side // 2,) * 2, (side // 2,) * 2, (0, 0)])
+    rows, columns = ((n - side) // stride + 1 for n in x.shape[1:3])
+    out = np.empty((len(x), rows, columns, kernel.shape[3]))
+    for i in range(rows):
+        for j in range(columns):
+            top, left = i * stride, j * stride
+            patch = x[:, top : top + side, left : left + side]
+            out[:, i, j] = np.tensordot(patch, kernel, 3)
+    return out + bias
+
+
+def norm(x, layer, stats, train):
+    mean = x.mean((0, 1, 2)) if train else stats["mean"]
+    variance = x.var((0, 1, 2)) if train else stats["var"]
+    return (x - mean) / np.sqrt(variance + 1e-5) * layer["scale"] + layer["bias"]
+
+
+def conv_norm(x, params, stats, stride, train):
+    x = conv(x, params["Conv_0"], stride)
+    return norm(x, params["BatchNorm_0"], stats["BatchNorm_0"], train)
+
+
+def residual_block(x, params, stats, strides, train):
+    out = x
+    for i, stride in enumerate(strides):
+        name = f"ConvNorm_{i}"
+        out = conv_norm(relu(out) if i else out, params[name], stats[name], stride, train)
+    if x.shape != out.shape:
+        x = conv_norm(x, params["shortcut"], stats["shortcut"], max(strides), train)
+    return relu(out + x)
+
+
+def max_pool(x):
+    rows, columns = ((n + 1) // 2 for n in x.shape[1:3])
+    cells = [
+        [x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2)) for j in range(columns)]
+        for i in range(rows)
+    ]
+    return np.moveaxis(np.array(cells), 2, 0)
+
+
+def linear(x, layer):
+    return x.mean((1, 2)) @ layer["kernel"] + layer["bias"]
+
+
+def check(module, images, reference, train=False):
+    """Compares the module in float32 with `reference(images, variables)`, both [b, ...]."""
+    single = random_variables(module, images)
+    double = jax.tree.map(np.float64, single)
+    actual, updated = jitted(module)(single, images, train, mutable=("batch_stats",))
+    expected = reference(images.astype(np.float64), double)
+    assert actual.shape == expected.shape
+    assert np.ptp(expected, axis=0).max() > 0.1
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    return updated, double
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    "block, channels, strides",
+    [
+        (resnet.basic, 2, (1, 1)),
+        (resnet.basic, 3, (1, 1)),
+        (resnet.basic, 2, (2, 1)),
+        (resnet.bottleneck, 8, (1, 1, 1)),
+        (resnet.bottleneck, 8, (1, 2, 1)),
+    ],
+)
+def test_a_block_is_the_equation(block, channels, strides, train):
+    def reference(x, variables):
+        return residual_block(x, variables["params"], variables["batch_stats"], strides, train)
+
+    module = resnet.Block(block(2, max(strides)), np.float32)
+    check(module, images_of(3, 5, 6, channels), reference, train)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_resnet8_is_the_equation(train):
+    def reference(x, variables):
+        params, stats = variables["params"], variables["batch_stats"]
+        x = relu(conv_norm(x, params["stem"], stats["stem"], 1, train))
+        for stage, stride in enumerate((1, 2, 2)):
+            name = f"stage{stage}_block0"
+            x = residual_block(x, params[name], stats[name], (stride, 1), train)
+        return linear(x, params["head"]["Dense_0"])
+
+    images = images_of(3, 8, 8, 1)
+    updated, double = check(models.create("resnet8", 3, width=2), images, reference, train)
+    before = double["batch_stats"]["stem"]["BatchNorm_0"]
+    after = updated["batch_stats"]["stem"]["BatchNorm_0"]
+    stem = conv(images.astype(np.float64), double["params"]["stem"]["Conv_0"])
+    assert models.NORM_MOMENTUM == 0.9
+    kept = 0.9 if train else 1.0
+    for name, value in (("mean", stem.mean((0, 1, 2))), ("var", stem.var((0, 1, 2)))):
+        expected = kept * before[name] + (1 - kept) * value
+        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (21, 40)])
+def test_alexnet_is_the_published_chain(size):
+    def reference(x, variables):
+        params = variables["params"]
+        for index, (stride, pooled) in enumerate([(4, 1), (1, 1), (1, 0), (1, 0), (1, 1)]):
+            x = relu(conv(x, params[f"Conv_{index}"], stride))
+            x = max_pool(x) if pooled else x
+        # Published for 32x32, where one pixel is left and the mean over pixels is a flattening.
+        assert size != (32, 32) or x.shape[1:3] == (1, 1)
+        return linear(x, params["head"]["Dense_0"])
+
+    check(models.create("alexnet", 3, width=2), images_of(3, *size, 3), reference)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_alexnet_small_is_normalized_before_each_relu(train):
+    def reference(x, variables):
+        params, stats = variables["params"], variables["batch_stats"]
+        for index in range(5):
+            name = f"BatchNorm_{index}"
+            x = relu(norm(conv(x, params[f"Conv_{index}"]), params[name], stats[name], train))
+            x = max_pool(x) if index in (0, 1, 4) else x
+        return linear(x, params["head"]["Dense_0"])
+
+    check(models.create("alexnet_small", 3, width=2), images_of(3, 9, 13, 1), reference, train)
+
+
+def test_the_head_averages_bfloat16_features_in_float32():
+    features = jnp.asarray(images_of(3, 8, 8, 16), jnp.bfloat16)
+    layer = {"kernel": images_of(16, 3), "bias": np.ones(3, np.float32)}
+    actual = common.Head(3).apply({"params": {"Dense_0": layer}}, features)
+    expected = linear(np.asarray(features, np.float64), layer)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)

@@ -1,0 +1,165 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import entr
+
+from kdjax import selective
+from kdjax.errors import InputError
+
+DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
+CLASS_ONLY = ["softmax_response", "negative_entropy", "margin", "max_logit_pnorm"]
+POWERS = [0.5, 1.0, 2.0, 3.0, 10.0, np.inf]
+
+each_score = pytest.mark.parametrize("name", selective.SCORES)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def random_logits(shape=(40, 6), scale=3.0, seed=0, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) * scale, dtype)
+
+
+def softmax(z):
+    powers = np.exp(z - z.max())
+    return powers / powers.sum()
+
+
+def pnorm(z, p=2.0):
+    centred = z - z.mean()
+    return centred.max() / np.sum(np.abs(centred) ** p) ** (1 / p) if np.ptp(z) else 0.0
+
+
+# The equations, for one row of float64 logits with abstention last.
+EQUATIONS = {
+    "reservation": lambda z: 1 - softmax(z)[-1],
+    "softmax_response": lambda z: softmax(z[:-1]).max(),
+    "max_probability": lambda z: softmax(z)[:-1].max(),
+    "negative_entropy": lambda z: -entr(softmax(z[:-1])).sum(),
+    "margin": lambda z: -np.diff(np.sort(softmax(z[:-1]))[:-3:-1])[0],
+    "max_logit_pnorm": lambda z: pnorm(z[:-1]),
+}
+
+# Classes far apart, all together at both ends, abstention on either side of them or impossible.
+EXTREME = np.array(
+    [
+        [1e4, -1e4, 0, 0],
+        [-1e4, -1e4, -1e4, 1e4],
+        [1e4, 1e4, 1e4, -1e4],
+        [1e4, 1e4, -1e4, 1e4],
+        [0, 0, 0, 1e4],
+        [0, 0, 0, 0],
+        [2, 1, 0, -np.inf],
+        [1e4, -1e4, 0, -np.inf],
+    ]
+)
+
+
+@each_score
+@each_dtype
+def test_scores_follow_their_equations_with_finite_gradients(name, dtype):
+    logits = jnp.concatenate([random_logits((40, 4), dtype=dtype), jnp.asarray(EXTREME, dtype)])
+    values, pull_back = jax.vjp(jax.jit(selective.SCORES[name]), logits)
+    expected = [EQUATIONS[name](z) for z in np.asarray(logits, np.float64)]
+    assert values.dtype == jnp.float32
+    assert_allclose(values, expected, rtol=2e-6, atol=2e-6)
+    assert np.all(np.isfinite(pull_back(jnp.ones_like(values))[0]))
+
+
+@each_score
+def test_jit_and_vmap_change_nothing(name):
+    score, logits = selective.SCORES[name], random_logits((3, 5, 4))
+    plain = score(logits)
+    assert plain.shape == (3, 5)
+    assert_allclose(jax.jit(score)(logits), plain, rtol=1e-6, atol=1e-7)
+    assert_allclose(jax.jit(jax.vmap(jax.vmap(score)))(logits), plain, rtol=1e-6, atol=1e-7)
+
+
+@each_score
+def test_gradients_follow_finite_differences_of_the_equation(name):
+    logits, step = random_logits((5,), scale=1.0), 1e-6
+    row = np.asarray(logits, np.float64)
+    equation = EQUATIONS[name]
+    slopes = [(equation(row + d) - equation(row - d)) / (2 * step) for d in step * np.eye(5)]
+    found = jax.grad(jax.jit(selective.SCORES[name]))(logits)
+    assert_allclose(found, slopes, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CLASS_ONLY)
+def test_class_only_scores_do_not_see_abstention(name):
+    score, logits = selective.SCORES[name], random_logits()
+    assert_array_equal(score(logits), score(logits.at[:, -1].add(7)))
+
+
+@each_score
+def test_a_common_shift_changes_no_score(name):
+    score, logits = selective.SCORES[name], jnp.round(random_logits())
+    assert_array_equal(score(logits + 4096), score(logits))
+
+
+def test_reservation_keeps_its_digits_near_zero():
+    # Its relative error is the spacing of float32 at log odds of -39; 1 - q_a would give 0.
+    expected = 2 * np.exp(-40.0) / (1 + 2 * np.exp(-40.0))
+    found = selective.reservation(jnp.array([0.0, 0.0, 40.0]))
+    assert_allclose(found, expected, rtol=np.spacing(np.float32(39)))
+
+
+def test_max_probability_is_reservation_times_softmax_response():
+    logits = random_logits()
+    product = selective.reservation(logits) * selective.softmax_response(logits)
+    assert_allclose(selective.max_probability(logits), product, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", POWERS[:-1])
+def test_every_power_follows_the_equation(p):
+    logits = random_logits(scale=100.0)
+    expected = [pnorm(z[:-1], p) for z in np.asarray(logits, np.float64)]
+    assert_allclose(selective.max_logit_pnorm(logits, p=p), expected, rtol=1e-5)
+
+
+def test_an_infinite_power_is_the_largest_modulus():
+    classes = np.asarray(random_logits()[:, :-1], np.float64)
+    centred = classes - classes.mean(axis=1, keepdims=True)
+    expected = centred.max(axis=1) / np.abs(centred).max(axis=1)
+    assert_allclose(selective.max_logit_pnorm(random_logits(), p=np.inf), expected, rtol=1e-5)
+
+
+def test_the_power_may_be_traced_and_mapped_over():
+    logits = random_logits()
+    loop = [selective.max_logit_pnorm(logits, p=p) for p in POWERS[:-1]]
+    mapped = jax.vmap(lambda p: selective.max_logit_pnorm(logits, p=p))(jnp.array(POWERS[:-1]))
+    assert_allclose(mapped, loop, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", POWERS)
+def test_equal_logits_have_the_least_pnorm_score(p):
+    # The mean of ten times 0.1 is not 0.1: rounding must not pass for a preference.
+    equal = jnp.tile(jnp.array([[0.0], [0.1], [-3.3], [1e4]]), 11)
+    assert_array_equal(selective.max_logit_pnorm(equal, p=p), 0)
+    assert np.all(selective.max_logit_pnorm(random_logits(), p=p) > 0)
+
+
+@each_dtype
+def test_the_prediction_is_never_abstention(dtype):
+    logits = random_logits(dtype=dtype).at[:, -1].set(100)
+    expected = np.argmax(np.asarray(logits, np.float64)[:, :-1], axis=-1)
+    for predict in (selective.predict, jax.jit(selective.predict), jax.vmap(selective.predict)):
+        found = predict(logits)
+        assert jnp.issubdtype(found.dtype, jnp.integer)
+        assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("function", [*selective.SCORES.values(), selective.predict])
+def test_bad_logits_are_refused(function):
+    with pytest.raises(InputError, match=r"\(5, 2\).*k >= 3"):
+        function(jnp.zeros((5, 2)))
+    with pytest.raises(InputError, match=r"\(\)"):
+        function(jnp.zeros(()))
+    with pytest.raises(TypeError, match="int32"):
+        function(jnp.zeros((5, 3), jnp.int32))
+
+
+@pytest.mark.parametrize("p", [0, -1.0, np.nan])
+def test_a_power_out_of_range_is_refused_with_its_value(p):
+    with pytest.raises(InputError, match=f"p {p} "):
+        selective.max_logit_pnorm(jnp.zeros(4), p=p)
