@@ -21,7 +21,11 @@ class Arrays:
 
 
 def join(parts: Sequence[Arrays]) -> Arrays:
-    """Returns several splits of one set as a single one, in order."""
+    """Returns several splits of one set as a single one.
+
+    Args:
+        parts: the splits, in order.
+    """
     if len(parts) == 1:
         return parts[0]
     columns = {

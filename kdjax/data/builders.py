@@ -50,7 +50,12 @@ def create(name: str, root: pathlib.Path, wanted: Iterable[str]) -> Any:
 
 
 def url_infos(name: str, split_names: Iterable[str]) -> dict[str, Any]:
-    """Returns URL to TFDS's `UrlInfo` (filename, sha256) of the files of some splits."""
+    """Returns URL to TFDS's `UrlInfo` (filename, sha256) of the original files.
+
+    Args:
+        name: a set in `FILES`.
+        split_names: the splits whose files are meant.
+    """
     wanted = {file for split in split_names for file in FILES[name][split]}
     known = tfds.builder_cls(name).url_infos
     return {url: info for url, info in known.items() if info.filename in wanted}
@@ -120,6 +125,9 @@ def pillow_examples(columns: parse.Columns) -> Iterator[tuple[int, parse.Columns
     """Yields (key, example) with Pillow images, which TFDS encodes without TensorFlow.
 
     The keys count up as the stock builders' do, so that TFDS shuffles into the same order.
+
+    Args:
+        columns: one sequence per feature; `image` is uint8[n, h, w, c].
     """
     for key, values in enumerate(zip(*columns.values(), strict=True)):
         example = dict(zip(columns, values, strict=True))

@@ -80,8 +80,8 @@ def load(
         arrays.join([cache.load(root, directory, part) for part in parts]) for parts in wanted
     )
     kept, held_out = splits.stratified_cut(train.labels, dev_fraction, split_seed)
-    sums, pixels = train.moments[kept].sum(axis=0), train.images[kept, ..., 0].size
-    mean, std = arrays.statistics(sums, pixels)
+    pixels = len(kept) * train.images[0, ..., 0].size
+    mean, std = arrays.statistics(train.moments[kept].sum(axis=0), pixels)
     return Dataset(
         name=directory.parent.relative_to(root).as_posix(),
         version=directory.name,

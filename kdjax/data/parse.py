@@ -56,6 +56,9 @@ def fashion_mnist(images: bytes, labels: bytes) -> Columns:
     Args:
         images: gzipped idx file of [n, 28, 28].
         labels: gzipped idx file of [n].
+
+    Returns:
+        `image` uint8[n, 28, 28, 1] and `label` [n].
     """
     return {"image": idx(images)[..., None], "label": idx(labels)}
 
@@ -66,6 +69,9 @@ def svhn(split: str, mat: bytes) -> Columns:
     Args:
         split: its name, which TFDS puts into the ids.
         mat: MATLAB file with X uint8[32, 32, 3, n] and y [n, 1], where 10 stands for the digit 0.
+
+    Returns:
+        `image` uint8[n, 32, 32, 3], `label` [n] and `id`.
     """
     import scipy.io
 
@@ -83,6 +89,9 @@ def cifar(name: str, split: str, archive: bytes) -> Columns:
         split: `train` or `test`.
         archive: the tar.gz of the binary version: per image its label bytes (CIFAR-100: coarse,
             fine), then 3072 bytes [3, 32, 32].
+
+    Returns:
+        `image` uint8[n, 32, 32, 3], `label` [n], for CIFAR-100 `coarse_label` [n], and `id`.
     """
     members = _members(archive, _CIFAR_FILES[name, split])
     keys = tuple(CIFAR_NAMES[name])

@@ -58,15 +58,15 @@ def fetch(
         InputError: if a file is not the original, or is missing and cannot be downloaded.
     """
     found = at_hand(name, infos, root)
+    for url, path in found.items():
+        verify(path, infos[url])
     missing = {url: info for url, info in infos.items() if url not in found}
     require_network(name, missing, root)
     try:
         downloaded = dl_manager.download({url: url for url in missing})
     except (OSError, *FAILURES) as failure:
         raise errors.InputError(_how_to_place(name, missing, root, str(failure))) from failure
-    found |= {url: pathlib.Path(path) for url, path in downloaded.items()}
-    for url, info in infos.items():
-        verify(found[url], info)
+    found |= {url: pathlib.Path(path) for url, path in downloaded.items()}  # checked by TFDS
     return {info.filename: found[url] for url, info in infos.items()}
 
 
@@ -77,6 +77,9 @@ def at_hand(name: str, infos: Mapping[str, Any], root: pathlib.Path) -> dict[str
         name: the set's name.
         infos: URL to TFDS's `UrlInfo` of each file.
         root: the TFDS directory.
+
+    Returns:
+        As found: in the manual folder, among TFDS's downloads, or in Debian's package.
     """
     candidates = {url: _candidates(name, url, info, root) for url, info in infos.items()}
     found = {
@@ -122,7 +125,11 @@ def verify(path: pathlib.Path, info: Any) -> None:
 
 
 def unreachable(urls: Iterable[str]) -> set[str]:
-    """Returns the hosts of `urls` that do not answer within seconds."""
+    """Returns the hosts that do not answer within seconds.
+
+    Args:
+        urls: the files to ask them for; other than over http(s) nothing is asked.
+    """
     probes = {urllib.parse.urlsplit(url).netloc: url for url in urls if url.startswith("http")}
     reached = set()
 

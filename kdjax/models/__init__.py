@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from kdjax.errors import InputError, unknown
 from kdjax.models import alexnet, resnet
@@ -59,7 +60,7 @@ def _count(name: str, value: object) -> int:
     return int(value)
 
 
-def _dtype(name: str, value: object) -> jnp.dtype:
+def _dtype(name: str, value: object) -> DTypeLike:
     if value not in DTYPES:
         raise unknown(name, value, DTYPES)
     return DTYPES[value]

@@ -58,8 +58,8 @@ class Block(nn.Module):
     """A residual block: relu(F(x) + shortcut(x)), F the convolutions of `layers`.
 
     The shortcut is the identity or, where the shape changes, a 1x1 convolution and batch
-    normalization (option B of the paper). Every scale starts at one: starting the last one of a
-    block at zero (arXiv 1706.02677) left resnet8 four points behind after five short epochs.
+    normalization (option B of the paper). Every scale starts at one: with the last one of a
+    block at zero (arXiv 1706.02677) resnet8 learned more slowly in short trials.
     """
 
     layers: tuple[Layer, ...]

@@ -302,6 +302,15 @@ def test_an_interrupted_preparation_leaves_no_half_made_set(
     assert len(data.load("digits", data_dir=tmp_path).test.labels) == 359
 
 
+def test_preparing_writes_nothing_where_results_belong(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data.load("digits", data_dir=tmp_path)
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "digits" in output.err
+
+
 def test_two_processes_may_prepare_the_same_set_at_once(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,136 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
+
+from kdjax import adjustment
+from kdjax.errors import InputError
+
+CLASSES = 4
+ADJUSTMENTS = {
+    "shift": adjustment.probability_shift,
+    "smooth": adjustment.label_smooth_regularization,
+}
+SHIFT, SMOOTH = map(jax.jit, ADJUSTMENTS.values())
+LABELS = np.arange(40) % CLASSES
+PROBS = np.random.default_rng(0).dirichlet(np.ones(CLASSES), size=40).astype("f4")
+
+each_adjustment = pytest.mark.parametrize("name", ADJUSTMENTS)
+# Half integers, so that a softmax at any T below keeps their order and their ties.
+rows = arrays(np.int8, (3, CLASSES), elements=st.integers(-20, 20)).map(lambda x: x / np.float32(2))
+some_labels = arrays(np.int32, 3, elements=st.integers(0, CLASSES - 1))
+
+
+def shifted(p, y):
+    a, choice = p.copy(), p.argmax()
+    a[[y, choice]] = p[[choice, y]]
+    return a
+
+
+def smoothed(p, y, epsilon=0.1):
+    if p.argmax() == y:
+        return p
+    return np.where(np.arange(len(p)) == y, 1 - epsilon, epsilon / (len(p) - 1))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_adjustments_follow_their_definitions_row_by_row(dtype):
+    probs = jnp.asarray(PROBS, dtype)
+    pairs = list(zip(np.asarray(probs, np.float32), LABELS, strict=True))
+    assert {p.argmax() == y for p, y in pairs} == {True, False}
+    found = adjustment.probability_shift(probs, LABELS)
+    assert found.dtype == jnp.float32
+    assert_array_equal(found, [shifted(p, y) for p, y in pairs])
+    found = adjustment.label_smooth_regularization(probs, LABELS, epsilon=0.2)
+    assert found.dtype == jnp.float32
+    assert_allclose(found, [smoothed(p, y, 0.2) for p, y in pairs], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=100)
+@given(values=rows, labels=some_labels)
+def test_a_shift_permutes_the_values_and_puts_the_truth_on_top(values, labels):
+    found = np.asarray(SHIFT(values, labels))
+    assert_array_equal(np.sort(found), np.sort(values))
+    assert_array_equal(found[range(3), labels], values.max(axis=1))
+    assert np.all((found != values).sum(axis=1) <= 2)
+    right = values.argmax(axis=1) == labels
+    assert_array_equal(found[right], values[right])
+
+
+@settings(deadline=None, max_examples=50)
+@given(values=rows, labels=some_labels)
+def test_shifting_back_to_the_old_choice_undoes_a_shift(values, labels):
+    values = (
+        values + np.float32(0.25) * np.eye(CLASSES, dtype="f4")[values.argmax(axis=1)]
+    )  # no tie
+    found = SHIFT(values, labels)
+    assert_array_equal(jnp.argmax(found, axis=1), labels)
+    assert_array_equal(SHIFT(found, labels), found)
+    assert_array_equal(SHIFT(found, values.argmax(axis=1)), values)
+
+
+@settings(deadline=None, max_examples=50)
+@given(logits=rows, labels=some_labels, temperature=st.floats(0.5, 20))
+def test_a_shift_commutes_with_the_softmax_at_any_temperature(logits, labels, temperature):
+    before = softmax(np.asarray(SHIFT(logits, labels)) / temperature, axis=1)
+    after = SHIFT(softmax(logits / temperature, axis=1), labels)
+    assert_allclose(after, before, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(logits=rows, labels=some_labels, epsilon=st.floats(0, 0.74))
+def test_smoothed_rows_are_distributions_with_the_truth_on_top(logits, labels, epsilon):
+    probs = softmax(logits, axis=1)
+    found = SMOOTH(probs, labels, epsilon=epsilon)
+    assert_allclose(np.sum(found, axis=1), 1, rtol=1e-6)
+    assert_array_equal(np.asarray(found)[range(3), labels], np.max(found, axis=1))
+    right = probs.argmax(axis=1) == labels
+    assert_array_equal(found[right], probs[right])
+
+
+@each_adjustment
+def test_jit_and_vmap_change_nothing(name):
+    adjust = ADJUSTMENTS[name]
+    probs, labels = PROBS.reshape(5, 8, -1), LABELS.reshape(5, 8)
+    plain = adjust(probs, labels)
+    assert plain.shape == probs.shape
+    assert_array_equal(jax.jit(adjust)(probs, labels), plain)
+    assert_array_equal(jax.jit(jax.vmap(jax.vmap(adjust)))(probs, labels), plain)
+
+
+@each_adjustment
+def test_float64_stays_float64(name):
+    with jax.enable_x64(True):
+        found = ADJUSTMENTS[name](jnp.asarray(PROBS, jnp.float64), LABELS)
+    assert found.dtype == jnp.float64
+
+
+@each_adjustment
+@pytest.mark.parametrize("bad", [-1, CLASSES])
+def test_labels_out_of_range_are_refused_with_the_range(name, bad):
+    with pytest.raises(InputError, match=rf"label {bad} is out of range: 4 classes allow 0\.\.3"):
+        ADJUSTMENTS[name](PROBS[:3], np.array([0, bad, 1]))
+
+
+@each_adjustment
+def test_arguments_of_the_wrong_kind_are_refused(name):
+    adjust = ADJUSTMENTS[name]
+    with pytest.raises(InputError, match=r"labels of shape \(3,\): these logits need \(2,\)"):
+        adjust(PROBS[:2], LABELS[:3])
+    with pytest.raises(InputError, match=r"shape \(2, 1\).*k >= 2"):
+        adjust(PROBS[:2, :1], LABELS[:2])
+    with pytest.raises(TypeError, match="labels of dtype float32"):
+        adjust(PROBS[:2], LABELS[:2].astype("f4"))
+    with pytest.raises(TypeError, match="int32"):
+        adjust(PROBS[:2].astype("i4"), LABELS[:2])
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, 0.75, 1.0, np.nan])
+def test_an_epsilon_that_hides_the_truth_is_refused(epsilon):
+    with pytest.raises(InputError, match=rf"epsilon {epsilon} .*\[0, 0\.75\)"):
+        adjustment.label_smooth_regularization(PROBS, LABELS, epsilon=epsilon)
