@@ -20,7 +20,6 @@ def get_config() -> ConfigDict:
 
     config.teacher.epochs = 30
     config.student.epochs = 40
-    config.student.learning_rate = 0.05  # AlexNet has no batch-norm
 
     # No payoff is known for this set: we start from CIFAR-10's.
     config.objective.payoff = 2.2

@@ -24,5 +24,4 @@ def get_config() -> ConfigDict:
     config.objective.pretrain_epochs = 50
     config.student.epochs = 300
     config.student.schedule = "step"
-    config.student.learning_rate = 0.05  # AlexNet has no batch-norm
     return config

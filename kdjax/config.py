@@ -21,6 +21,10 @@ PAIRS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("structure", "laptop"): ("resnet8", "alexnet_small"),
     ("depth", "laptop"): ("resnet14", "resnet8"),
 }
+# With batch-norm 0.1, the usual value. alexnet has none: 0.03 was the best of 0.01, 0.03 and 0.1 on
+# 10,000 images of Fashion-MNIST at half its width (4 epochs, 1 seed).
+LEARNING_RATES = {"alexnet": 0.03}
+USUAL_LEARNING_RATE = 0.1
 SCHEDULES = ("cosine", "step")
 AVERAGES = ("none", "ema", "swa")
 DTYPES = ("float32", "bfloat16")
@@ -74,7 +78,7 @@ def _stage() -> ConfigDict:
     stage.compute_dtype = "float32"  # float32 | bfloat16; weights and losses stay float32
     stage.epochs = 200
     stage.batch_size = 128  # the global batch, whatever the number of devices
-    stage.learning_rate = 0.1
+    stage.learning_rate = 0.0  # of the peak; 0: what suits the model, see LEARNING_RATES
     stage.momentum = 0.9
     stage.nesterov = True
     stage.weight_decay = 5e-4
@@ -101,6 +105,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
     teacher, student = PAIRS[config.setting, config.size]
     config.teacher.model = config.teacher.model or teacher
     config.student.model = config.student.model or student
+    for stage in (config.teacher, config.student):
+        usual = LEARNING_RATES.get(stage.model, USUAL_LEARNING_RATE)
+        stage.learning_rate = stage.learning_rate or usual
     if config.smoke:
         _shrink(config)
     _check_ranges(config)

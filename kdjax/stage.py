@@ -131,7 +131,7 @@ def restore(folder: pathlib.Path) -> Frozen:
     found = workdir.read(folder)
     config, dataset = ConfigDict(found["config"]), found["dataset"]
     parts = recipe(config, found["stage"], dataset, teacher=None)
-    template = jax.eval_shape(lambda: step.init_state(parts, tuple(dataset["image_shape"])))
+    template = step.abstract_state(parts, tuple(dataset["image_shape"]))
     with Checkpoints(folder / "checkpoints", found["config"]) as checkpoints:
         best = checkpoints.best(template)
     if best is None:

@@ -29,6 +29,8 @@ COMPILER_OPTIONS: dict[str, dict[str, str]] = {
         )
     }
 }
+# A network is initialized once: compiling that well takes longer than it saves.
+INIT_OPTIONS: dict[str, dict[str, int]] = {"cpu": {"xla_backend_optimization_level": 0}}
 # On accelerators one dispatch runs many steps. XLA:CPU runs the gradient of a convolution inside
 # a loop 100 to 270 times slower than outside (jax#12868): one call a step there.
 STEPS_PER_CALL = {"cpu": 1}
@@ -104,22 +106,29 @@ def to_device(split: Split, mean: np.ndarray, std: np.ndarray) -> Examples:
     return Examples(*(jnp.asarray(value) for value in (split.images, split.labels, mean, std)))
 
 
+def _initial(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
+    key = jax.random.key(recipe.seed, impl="threefry2x32")
+    found = recipe.model.init(key, jnp.zeros((1, *image_shape)), train=False)
+    variables = {"params": found["params"], "batch_stats": found.get("batch_stats", {})}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        variables=variables,
+        opt_state=recipe.optimizer.init(variables["params"]),
+        average=variables if recipe.average_weight else {},
+    )
+
+
 def init_state(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the state before the first step: a function of the seed and shapes alone."""
+    options = INIT_OPTIONS.get(jax.default_backend(), {})
+    state = jax.jit(lambda: _initial(recipe, image_shape), compiler_options=options)()
+    # The average starts as the very weights, and donation takes each buffer only once.
+    return jax.tree.map(jnp.copy, state)
 
-    def init(seed: jax.Array) -> TrainState:
-        key = jax.random.key(seed, impl="threefry2x32")
-        variables = recipe.model.init(key, jnp.zeros((1, *image_shape)), train=False)
-        variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            variables=variables,
-            opt_state=recipe.optimizer.init(variables["params"]),
-            average=variables if recipe.average_weight else {},
-        )
 
-    # Copied, because the average starts as the very weights, and donation takes each buffer once.
-    return jax.tree.map(jnp.copy, jax.jit(init)(recipe.seed))
+def abstract_state(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
+    """Returns the shapes and dtypes of the state, with nothing computed."""
+    return jax.eval_shape(lambda: _initial(recipe, image_shape))
 
 
 def batch_at(
