@@ -1,4 +1,7 @@
-"""digits: a small ResNet teaches a small AlexNet scikit-learn's 1,797 handwritten digits."""
+"""digits: a small ResNet teaches a small AlexNet scikit-learn's 1,797 handwritten digits.
+
+python -m kdjax.main --config=configs/digits.py
+"""
 
 from ml_collections import ConfigDict
 

@@ -46,7 +46,8 @@ class Recorder:
         done = self._held[-1][0]
         fetched = jax.device_get([values for _, values in self._held])
         self._held = []
-        values = {name: np.concatenate([call[name] for call in fetched]) for name in fetched[0]}
+        names = sorted(fetched[0], key=lambda name: name != "loss")  # the loss before its parts
+        values = {name: np.concatenate([call[name] for call in fetched]) for name in names}
         bad = np.flatnonzero(~np.isfinite(values["loss"]))
         if bad.size:
             first = int(bad[0])
