@@ -8,6 +8,7 @@ before it, and choosing the best never costs the latest.
 import json
 import logging
 import pathlib
+import time
 import warnings
 from collections.abc import Mapping
 from types import TracebackType
@@ -19,6 +20,7 @@ from orbax.checkpoint import v1 as ocp
 
 from kdjax.errors import InputError
 
+_DAMAGED = "damaged-"
 _POLICIES = ocp.training.preservation_policies
 
 
@@ -45,7 +47,7 @@ class Checkpoints:
         """Opens the folder.
 
         Args:
-            folder: made on the first save.
+            folder: made if it is missing.
             config: stored with every checkpoint.
         """
         for chatty in ("absl", "asyncio"):  # Orbax reports each file, and damage many times over
@@ -121,8 +123,12 @@ class Checkpoints:
                 return self._restore(step, template)
             except Exception as error:  # a damaged file raises whatever its reader meets
                 _warn_damaged(self.folder / str(step), error)
-        if steps:
-            raise InputError(f"none of the checkpoints in {self.folder} can be read: {steps}")
+        set_aside = [path.name for path in self.folder.glob(f"{_DAMAGED}*")]
+        if steps or set_aside:
+            raise InputError(
+                f"none of the checkpoints in {self.folder} can be read: "
+                f"{', '.join([*map(str, steps), *set_aside])}; remove the folder to start afresh"
+            )
         return None
 
     def best(self, template: Any) -> Restored | None:
@@ -172,4 +178,4 @@ def _set_aside_unlistable(folder: pathlib.Path) -> None:
         except ValueError as error:
             step = metrics.parent.parent
             _warn_damaged(step, error)
-            step.rename(step.with_name(f"damaged-{step.name}"))
+            step.rename(step.with_name(f"{_DAMAGED}{step.name}-{time.time_ns()}"))

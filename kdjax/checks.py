@@ -52,7 +52,9 @@ def labels(values: ArrayLike, *, shape: tuple[int, ...], classes: int) -> jax.Ar
     if values.shape != shape:
         raise InputError(f"labels of shape {values.shape}: these logits need {shape}")
     if concrete(values) and values.size:
-        low, high = int(values.min()), int(values.max())
+        # In numpy: under jit even a minimum of known values would be traced.
+        known = np.asarray(values)
+        low, high = int(known.min()), int(known.max())
         if low < 0 or high >= classes:
             bad = low if low < 0 else high
             raise InputError(

@@ -4,10 +4,9 @@ import itertools
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from kdjax.errors import InputError, nearest, unknown
@@ -58,9 +57,10 @@ def _check_config_flags(argv: Sequence[str]) -> None:
         raise unknown("config file", str(path), there)
     fields = {name.removeprefix("no") for name in names if "config." in name}
     if fields:
-        known = {
-            f"config.{name}" for name in _leaves(ConfigFileFlagParser("config").parse(str(path)))
-        }
+        from kdjax.config import leaves  # brings JAX
+
+        found = ConfigFileFlagParser("config").parse(str(path))
+        known = {f"config.{name}" for name in leaves(found)}
         for name in sorted(fields - known):
             raise unknown("config field", name, [nearest(name, known)])
 
@@ -71,14 +71,6 @@ def _config_file(argv: Sequence[str]) -> pathlib.Path | None:
         if name in ("--config", "-config"):
             return pathlib.Path(value if equals else following)
     return None
-
-
-def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
 
 
 def _guarded(main: Callable[[], None]) -> None:

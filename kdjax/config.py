@@ -4,13 +4,14 @@
 cannot work, before anything is loaded, compiled or written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from kdjax import checks
-from kdjax.errors import InputError, unknown
+from kdjax.errors import InputError, nearest, unknown
+from kdjax.models import DTYPES, MODELS
 from kdjax.objectives import ADJUSTMENTS, METHODS, Hyper
 
 # (setting, size) -> (teacher, student). The two settings are those of Xu, Pu, Zhao, ICPR 2020:
@@ -27,7 +28,6 @@ LEARNING_RATES = {"alexnet": 0.03}
 USUAL_LEARNING_RATE = 0.1
 SCHEDULES = ("cosine", "step")
 AVERAGES = ("none", "ema", "swa")
-DTYPES = ("float32", "bfloat16")
 # How the best checkpoint is chosen on the development split: +1 where more is better.
 BEST_METRICS: Mapping[str, int] = {"accuracy": 1, "nll": -1, "aurc": -1}
 
@@ -101,6 +101,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
         ValueError: for a field out of range, or an unknown name (with the nearest valid one).
     """
     config = ConfigDict(config.to_dict())
+    _check_fields(config)
     _check_names(config)
     teacher, student = PAIRS[config.setting, config.size]
     config.teacher.model = config.teacher.model or teacher
@@ -136,6 +137,23 @@ def _shrink(config: ConfigDict) -> None:
         stage.norm_batches = 2
 
 
+def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields the dotted name of every field of a nested config."""
+    for key, value in config.items():
+        if isinstance(value, (Mapping, ConfigDict)):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _check_fields(config: ConfigDict) -> None:
+    given, known = set(leaves(config)), set(leaves(base()))
+    for name in sorted(given - known):
+        raise unknown("config field", name, [nearest(name, known)])
+    for name in sorted(known - given):
+        raise InputError(f"config field {name!r} is missing: start from kdjax.config.base()")
+
+
 def _check_names(config: ConfigDict) -> None:
     choices = {
         "setting": (config.setting, {setting for setting, _ in PAIRS}),
@@ -148,6 +166,7 @@ def _check_names(config: ConfigDict) -> None:
         choices[f"{name}.schedule"] = stage.schedule, SCHEDULES
         choices[f"{name}.average"] = stage.average, AVERAGES
         choices[f"{name}.compute_dtype"] = stage.compute_dtype, DTYPES
+        choices[f"{name}.model"] = stage.model or next(iter(MODELS)), MODELS
     for field, (value, allowed) in choices.items():
         if value not in allowed:
             raise unknown(field, value, allowed)
@@ -159,7 +178,8 @@ def _check_ranges(config: ConfigDict) -> None:
     checks.above("objective.temperature", config.objective.temperature, 0)
     _at_least(config, 1, "log_every", "eval_batch_size")
     _at_least(config.data, 0, "limit", "pad", prefix="data.")
-    _at_least(config.objective, 0, "lambda", "epsilon", "pretrain_epochs", prefix="objective.")
+    checks.within("objective.epsilon", config.objective.epsilon, 0, 1)
+    _at_least(config.objective, 0, "lambda", "pretrain_epochs", prefix="objective.")
     if config.objective.pretrain_epochs > config.student.epochs:
         raise InputError(
             f"objective.pretrain_epochs {config.objective.pretrain_epochs} is more than "
@@ -176,7 +196,7 @@ def _check_ranges(config: ConfigDict) -> None:
 
 def _at_least(fields: ConfigDict, bound: int, *names: str, prefix: str = "") -> None:
     for name in names:
-        if fields[name] < bound:
+        if not fields[name] >= bound:
             raise InputError(
                 f"{prefix}{name} {fields[name]} is out of range: it must be at least {bound}"
             )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdjax import adjustment, losses
+from kdjax import adjustment, checks, losses
 from kdjax.errors import InputError, unknown
 
 Parts = dict[str, jax.Array]
@@ -60,11 +60,13 @@ def teacher_targets(teacher_logits: jax.Array | None, hyper: Hyper) -> jax.Array
     """Returns the teacher's distribution softmax(t / T), `[B, m]`.
 
     Raises:
-        ValueError: if there is no teacher.
+        ValueError: if there is no teacher, or a temperature out of range (seen only outside jit).
+        TypeError: for logits that are not floats.
     """
     if teacher_logits is None:
         raise InputError("this method needs teacher logits, and there are none")
-    return jax.nn.softmax(teacher_logits.astype("float32") / hyper.temperature, axis=-1)
+    checks.above("temperature", hyper.temperature, 0)
+    return jax.nn.softmax(checks.logits(teacher_logits, least=2) / hyper.temperature, axis=-1)
 
 
 def adjusted_targets(

@@ -68,7 +68,8 @@ def averaging(stage: ConfigDict, steps_per_epoch: int) -> Callable[[jax.Array], 
     """
     if stage.average == "none":
         return None
-    start = int(stage.average_start * stage.epochs) * steps_per_epoch
+    # Whole epochs; a share such as 0.29 of 100 falls just short of 29 in floating point.
+    start = int(stage.average_start * stage.epochs + 1e-9) * steps_per_epoch
 
     def ema(done: jax.Array) -> jax.Array:
         since = jnp.maximum(done - 1 - start, 0)

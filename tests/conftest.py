@@ -1,4 +1,4 @@
-"""Strict JAX settings for every test, and a compilation cache that the test's own processes share."""
+"""Strict JAX settings, and a compilation cache that the tests' own processes share."""
 
 import os
 import pathlib

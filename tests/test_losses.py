@@ -261,14 +261,6 @@ def test_targets_of_the_wrong_kind_are_refused(name):
         LOSSES[name](jnp.zeros((12, 5)), jnp.ones((12, 4), int))
 
 
-def test_hyper_parameters_may_be_traced():
-    logits, labels = jnp.asarray(NORMAL, "float32"), LABELS[:6]
-    payoffs = jnp.array([1.5, 2.2, 9.0])
-    mapped = jax.jit(jax.vmap(lambda o, y: losses.gambler(logits, y, payoff=o), (0, None)))
-    loop = [losses.gambler(logits, labels, payoff=float(o)) for o in payoffs]
-    assert_allclose(mapped(payoffs, labels), loop, rtol=1e-6)
-
-
 def test_labels_may_be_constants_of_a_jitted_function():
     logits, labels = jnp.asarray(NORMAL, "float32"), jnp.asarray(LABELS[:6])
     found = jax.jit(lambda z: losses.gambler(z, labels, payoff=PAYOFF))(logits)

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import entr, log_softmax, softmax
 
 from kdjax.errors import InputError
-from kdjax.objectives import ADJUSTMENTS, METHODS, WITH_ABSTENTION, WITH_TEACHER, Hyper
+from kdjax.objectives import METHODS, WITH_ABSTENTION, WITH_TEACHER, Hyper
 
 BATCH, CLASSES = 16, 4
 HYPER = Hyper(payoff=1.7, weight=0.3, temperature=2.5, epsilon=0.2)
@@ -79,8 +79,14 @@ def test_the_methods_are_those_of_the_contract():
     assert set(ABSTENTION) == WITH_ABSTENTION
 
 
-@each_method
-@pytest.mark.parametrize("adjustment", ADJUSTMENTS)
+@pytest.mark.parametrize(
+    ("name", "adjustment"),
+    [
+        *[(name, "probability_shift") for name in METHODS],
+        *[(name, "label_smooth_regularization") for name in ADJUSTED],
+        *[(name, "none") for name in ADJUSTED],
+    ],
+)
 def test_methods_follow_their_equations_part_by_part(name, adjustment):
     hyper = HYPER.replace(adjustment=adjustment)
     method = jax.jit(lambda z, t, y: METHODS[name](z, t, y, hyper=hyper))
@@ -110,19 +116,21 @@ def test_only_the_abstaining_methods_see_the_last_column(name):
     assert np.all(last != 0) if name in ABSTENTION else np.all(last == 0)
 
 
-@each_method
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-def test_extreme_logits_give_finite_losses_and_gradients(name, dtype):
-    signs = jnp.asarray(np.indices([3] * (CLASSES + 1)).reshape(CLASSES + 1, -1).T - 1, dtype)
-    student, teacher = signs * 1e4, -signs[:, :-1] * 1e4
-    labels = jnp.arange(len(signs)) % CLASSES
+def test_extreme_logits_give_finite_losses_and_gradients(dtype):
+    signs = np.indices([3] * (CLASSES + 1)).reshape(CLASSES + 1, -1).T - 1
+    student, labels = jnp.asarray(1e4 * signs, dtype), jnp.arange(len(signs)) % CLASSES
 
-    def loss(z, y):
-        value = METHODS[name](z, teacher, y, hyper=HYPER)[0]
-        return value.sum(dtype="float32"), value
+    def loss(z, y, name):
+        values = METHODS[name](z, -student[:, :-1], y, hyper=HYPER)[0]
+        return values.sum(dtype="float32"), values
 
-    (_, values), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(student, labels)
-    assert np.all(np.isfinite(values)) and np.all(np.isfinite(gradient))
+    def all_losses(z, y):  # in one program, which compiles faster than seven
+        return {name: jax.grad(loss, has_aux=True)(z, y, name) for name in METHODS}
+
+    found = jax.jit(all_losses)(student, labels)
+    finite = jax.tree.map(lambda value: bool(np.all(np.isfinite(value))), found)
+    assert finite == dict.fromkeys(METHODS, (True, True))
 
 
 @each_method
@@ -147,12 +155,6 @@ def test_an_unknown_adjustment_is_refused_with_the_nearest(name):
 def test_a_temperature_of_at_most_0_is_refused_with_its_value(name, temperature):
     with pytest.raises(InputError, match=f"temperature {temperature} .*greater than 0"):
         METHODS[name](STUDENT, TEACHING, LABELS, hyper=HYPER.replace(temperature=temperature))
-
-
-@pytest.mark.parametrize("name", ABSTENTION)
-def test_a_payoff_of_at_most_1_is_refused_with_its_value(name):
-    with pytest.raises(InputError, match=r"payoff 1\.0 .*greater than 1"):
-        METHODS[name](STUDENT, TEACHING, LABELS, hyper=HYPER.replace(payoff=1.0))
 
 
 @pytest.mark.parametrize("name", TEACHER)

@@ -113,9 +113,9 @@ def array_file(array):
     ],
     ids=["empty", "text", "one array", "no array", "no labels", "no npy inside", "pickled objects"],
 )
-def test_a_file_of_another_kind_is_damaged(path, content):
+def test_a_file_of_another_kind_is_refused(path, content):
     path.write_bytes(content)
-    assert "damaged" in refusal(path)
+    assert "predictions" in refusal(path)
 
 
 @pytest.mark.parametrize(

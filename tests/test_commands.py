@@ -1,0 +1,279 @@
+"""The commands as a user types them: real processes, a finished run and what may go wrong."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+DIGITS = ("--config=configs/digits.py",)
+SMOKE = (*DIGITS, "--config.smoke", "--config.teacher.width=4", "--config.student.width=4")
+
+
+def python(*arguments, cwd=ROOT):
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        **{"cwd": cwd, "env": env, "capture_output": True, "text": True, "timeout": 300},
+    )
+
+
+def command(name, *flags, cwd=ROOT):
+    return python("-m", f"kdjax.{name}", *flags, cwd=cwd)
+
+
+class Run(NamedTuple):
+    folder: pathlib.Path
+    flags: tuple[str, ...]
+    stdout: str
+
+    @property
+    def results(self):
+        return json.loads((self.folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """The smoke run of digits, from nothing to its tables."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    flags = (*SMOKE, f"--config.data.dir={data_dir}")
+    done = command("main", *flags, f"--workdir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert "kdjax: " not in done.stderr
+    return Run(folder, flags, done.stdout)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the finished run, to be disturbed."""
+    shutil.copytree(finished.folder, tmp_path / "run")
+    return finished._replace(folder=tmp_path / "run")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_refused(done, *parts):
+    """Status 2, and one clear line."""
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("kdjax: error: ")
+    for part in parts:
+        assert part in line
+
+
+def warnings(done):
+    """The warnings of a command that went well and had no other complaint."""
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("kdjax: warning: ") for line in lines), done.stderr
+    return lines
+
+
+# A run, and the same command again
+
+
+def test_a_run_trains_both_stages_and_leaves_all_that_is_promised(finished):
+    stages = [line.split("  ")[:2] for line in finished.stdout.splitlines() if "images/s" in line]
+    assert stages == [["teacher", "epoch 1/1"], ["student", "epoch 1/2"], ["student", "epoch 2/2"]]
+    names = ("config.json", "metrics.jsonl", "results.json", "tensorboard", "checkpoints")
+    for folder in (finished.folder, finished.folder / "teacher"):
+        assert {*names, "predictions"} <= {path.name for path in folder.iterdir()}
+        assert {path.name for path in (folder / "predictions").iterdir()} == {"dev.npz", "test.npz"}
+    accuracies = [
+        f"{100 * found[split]['accuracy']:.2f}"
+        for found in (finished.results["teacher"], finished.results)
+        for split in ("dev", "test")
+    ]
+    rows = [line for line in finished.stdout.splitlines() if line.startswith(("│ tea", "│ stu"))]
+    assert [row.split("│")[4].strip() for row in rows] == accuracies
+
+
+def test_the_same_command_again_says_so_and_prints_the_same_tables(finished):
+    before = contents(finished.folder)
+    again = command("main", *finished.flags, f"--workdir={finished.folder}")
+    assert warnings(again) == []
+    first, _, tables = again.stdout.partition("\n")
+    assert first == f"the run in {finished.folder} is finished; nothing to do"
+    assert finished.stdout.endswith(tables)
+    assert contents(finished.folder) == before
+
+
+def test_flags_may_be_written_with_spaces(finished):
+    parts = [part for flag in finished.flags for part in flag.split("=")]
+    again = command("main", *parts, "--workdir", finished.folder)
+    assert warnings(again) == []
+    assert "is finished" in again.stdout
+
+
+def test_evaluating_again_gives_the_same_numbers(copy):
+    (copy.folder / "results.json").unlink()
+    predictions = copy.folder / "predictions" / "dev.npz"
+    predictions.write_bytes(predictions.read_bytes()[:100])  # they are made anew
+    done = command("evaluate", f"--workdir={copy.folder}")
+    assert warnings(done) == []
+    assert copy.results == Run(*copy).results
+    assert "Thresholds of" in done.stdout
+
+
+def test_help_names_the_flags():
+    done = command("main", "--help")
+    assert "--workdir" in done.stdout and "--config" in done.stdout
+    assert done.stderr == ""
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--config.seed=1"], ["belongs to another config", "seed: 0 -> 1"]),
+        (["--config.objective.payoff=0.5"], ["objective.payoff 0.5", "greater than 1"]),
+        (["--config.objective.temperature=0"], ["objective.temperature 0", "greater than 0"]),
+        (["--config.student.epoch=3"], ["config.student.epoch'", "'config.student.epochs'"]),
+        (["-config.student.epoch=3"], ["config.student.epoch'", "'config.student.epochs'"]),
+        (["--config.seed=one"], ["--config.seed=one"]),
+        (["--wrkdir=elsewhere"], ["'wrkdir'", "workdir"]),
+        (["elsewhere"], ["unexpected argument 'elsewhere'"]),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_and_changes_nothing(copy, flags, parts):
+    before = contents(copy.folder)
+    assert_refused(command("main", *copy.flags, f"--workdir={copy.folder}", *flags), *parts)
+    assert contents(copy.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "parts"),
+    [
+        ("main", [], ["no config given"]),
+        ("main", ["--config=configs/digit.py"], ["'configs/digit.py'", "'configs/digits.py'"]),
+        ("main", ["--config", "nowhere/digits.py"], ["no config file 'nowhere/digits.py'"]),
+        ("evaluate", [], ["no workdir given"]),
+        ("evaluate", ["--workdir=nowhere"], ["'nowhere' is not a workdir"]),
+    ],
+)
+def test_what_is_missing_is_named(name, flags, parts):
+    assert_refused(command(name, *flags), *parts)
+
+
+def test_an_empty_folder_is_no_run(tmp_path):
+    assert_refused(command("evaluate", f"--workdir={tmp_path}"), str(tmp_path), "not a workdir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_of_ones_own_may_name_an_unknown_data_set(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from kdjax.config import base\n"
+        "def get_config():\n"
+        "    config = base()\n"
+        "    config.data.name = 'digit'\n"
+        "    return config\n"
+    )
+    done = command("main", "--config=mine.py", f"--config.data.dir={tmp_path}", cwd=tmp_path)
+    assert_refused(done, "unknown data set 'digit'", "did you mean 'digits'")
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("a file where the default workdir should be")
+    done = command("main", f"--config={ROOT}/configs/digits.py", cwd=tmp_path)
+    assert_refused(done, "'runs/digits' cannot be written")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_teacher_of_other_data_is_refused(copy, tmp_path):
+    path = copy.folder / "teacher" / "config.json"
+    taught = json.loads(path.read_text())
+    taught["dataset"]["name"] = "mnist"
+    taught["config"]["data"]["split_seed"] = 1
+    path.write_text(json.dumps(taught))
+    before = contents(copy.folder)
+    flags = (f"--config.teacher.workdir={copy.folder}", f"--workdir={tmp_path / 'new'}")
+    done = command("main", *copy.flags, *flags)
+    assert_refused(done, "data.name: 'mnist' -> 'digits'", "data.split_seed: 1 -> 0")
+    assert contents(copy.folder) == before
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+# What goes on in spite of damage
+
+
+def test_a_teacher_that_is_given_is_linked_and_not_trained_again(copy, tmp_path):
+    new = copy._replace(folder=tmp_path / "new")
+    before = contents(copy.folder)
+    flags = (f"--config.teacher.workdir={copy.folder}", f"--workdir={new.folder}")
+    done = command("main", *copy.flags, *flags)
+    assert warnings(done) == []
+    assert "teacher  epoch" not in done.stdout and "student  epoch 2/2" in done.stdout
+    assert (new.folder / "teacher").is_symlink()
+    assert (new.folder / "teacher").resolve() == (copy.folder / "teacher").resolve()
+    assert contents(copy.folder) == before
+    assert new.results == copy.results
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(finished, copy):
+    (copy.folder / "results.json").unlink()
+    files = (copy.folder / "checkpoints" / "8").rglob("*")
+    largest = max(files, key=lambda path: path.stat().st_size * path.is_file())
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    done = command("main", *copy.flags, f"--workdir={copy.folder}")
+    (warning,) = warnings(done)
+    assert f"checkpoint {copy.folder}/checkpoints/8 is damaged" in warning
+    assert "student  epoch 2/2" in done.stdout and "epoch 1/" not in done.stdout
+    assert copy.results == finished.results  # to the last bit: no step was lost or done twice
+
+
+def test_a_damaged_data_cache_is_rebuilt(finished, copy, data_dir, tmp_path):
+    (copy.folder / "results.json").unlink()
+    for name in ("digits", "kdjax_arrays/digits"):
+        shutil.copytree(data_dir / name, tmp_path / "data" / name)
+    (images,) = (tmp_path / "data").glob("kdjax_arrays/digits/*/train/images.npy")
+    images.write_bytes(images.read_bytes()[:-1])
+    # The data may move: their folder is no part of what a run is.
+    flags = (f"--config.data.dir={tmp_path / 'data'}", f"--workdir={copy.folder}")
+    done = command("main", *copy.flags, *flags)
+    (warning,) = warnings(done)
+    assert "rebuilding the damaged cache" in warning and str(images.parent) in warning
+    assert "student in" in done.stdout and "is finished: 8 steps" in done.stdout
+    assert copy.results == finished.results
+
+
+# How any command ends
+
+
+@pytest.mark.parametrize(
+    ("act", "status", "line"),
+    [
+        ("pass", 0, None),
+        ("warnings.warn('two\\nlines')", 0, "kdjax: warning: two lines"),
+        ("raise InputError('wrong')", 2, "kdjax: error: wrong"),
+        ("raise FloatingPointError('loss')", 1, "kdjax: error: loss"),
+        ("raise OSError(28, 'disk\\nfull')", 1, "kdjax: error: [Errno 28] disk full"),
+        (
+            "raise KeyboardInterrupt",
+            1,
+            "kdjax: error: interrupted; the same command continues",
+        ),
+    ],
+)
+def test_the_exit_status_says_whose_fault_it_was(act, status, line):
+    head = "import warnings; from kdjax import cli; from kdjax.errors import InputError"
+    done = python("-c", f"{head}\ndef main():\n    {act}\ncli.run(main)")
+    assert (done.returncode, done.stderr) == (status, f"{line}\n" if line else "")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    done = python("-c", "from kdjax import cli\ncli.run(lambda: {}['absent'])")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback") and "KeyError: 'absent'" in done.stderr
