@@ -1,6 +1,7 @@
 """The teacher stage, then the student stage: one flat loop."""
 
 import pathlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -57,6 +58,7 @@ def run(config: ConfigDict, folder: pathlib.Path) -> data.Dataset:
     _check_same(config, folder)
     dataset = stage.load_data(config)
     about = workdir.describe(dataset)
+    _warn_of_idle_payoff(config, dataset.num_classes)
     teacher = None
     if config.objective.method in objectives.WITH_TEACHER:
         teacher = _teacher(config, folder, dataset)
@@ -66,6 +68,17 @@ def run(config: ConfigDict, folder: pathlib.Path) -> data.Dataset:
     pretrain = config.objective.pretrain_epochs
     train(Job(stage.STUDENT, folder, config, recipe, pretrain, teacher), dataset)
     return dataset
+
+
+def _warn_of_idle_payoff(config: ConfigDict, classes: int) -> None:
+    fields = config.objective
+    if fields.method in objectives.WITH_ABSTENTION and fields.payoff >= classes:
+        warnings.warn(
+            f"objective.payoff {fields.payoff} is not below the number of classes, {classes}: "
+            "abstaining never pays",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def finished(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:

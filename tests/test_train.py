@@ -206,6 +206,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert not (tmp_path / "results.json").exists()
 
 
+def test_a_payoff_at_which_abstaining_never_pays_is_pointed_out(
+    data_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    changes = {"objective.method": "gambler", "objective.payoff": 10.0, "student.batch_size": 5000}
+    config = tiny(data_dir, smoke=False, **changes)
+    with pytest.warns(RuntimeWarning, match="payoff 10.0 .*classes, 10"), pytest.raises(InputError):
+        train.run(config, tmp_path)
+
+
 def test_a_batch_larger_than_the_data_is_refused(
     data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -1,0 +1,67 @@
+"""What the README says can be typed, works."""
+
+import pathlib
+import re
+import shlex
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from kdjax import config
+
+# ml_collections loads the config file in a way that Python has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = re.findall(r"python (-m kdjax\.\w+[^&\n`]*)", README)
+# Flags that the text names on their own.
+NAMED = re.findall(r"`(--config\.[^`]+=[^`]+)`", README)
+
+
+def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["main", *arguments])  # where config_flags finds the fields
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    assert values(["main", *arguments])[1:] == []
+    config.resolve(values.config)
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    (code,) = blocks("python")
+    names: dict = {}
+    exec(code, names)
+    assert np.isfinite(names["value"])
+    assert names["gradient"].shape == (2, 4) and np.isfinite(names["gradient"]).all()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, *arguments = shlex.split(command.removeprefix("-m "))
+    if module == "kdjax.evaluate":
+        assert [argument.partition("=")[0] for argument in arguments] == ["--workdir"]
+    else:
+        assert module == "kdjax.main"
+        check(arguments, monkeypatch)
+
+
+@pytest.mark.parametrize("flag", NAMED)
+def test_a_flag_of_the_readme_exists(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(["--config=configs/cifar10.py", flag.replace("NAME", "digits")], monkeypatch)
+
+
+def test_ci_runs_the_first_two_blocks_word_for_word() -> None:
+    quickstart, tests = blocks("sh")[:2]
+    assert "kdjax.main --config=configs/digits.py" in quickstart and "pytest" in tests
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "block 1" in script and "block 2" in script
