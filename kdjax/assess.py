@@ -1,6 +1,7 @@
 """After training: logits of dev and test to predictions files, then to `results.json`."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,6 @@ from ml_collections import ConfigDict
 
 from kdjax import data, objectives, stage, step, workdir
 from kdjax.report import predictions, results
-
-SPLITS = ("dev", "test")
 
 
 def assess(folder: pathlib.Path, dataset: data.Dataset | None = None) -> dict[str, Any]:
@@ -31,34 +30,48 @@ def assess(folder: pathlib.Path, dataset: data.Dataset | None = None) -> dict[st
     if dataset is None:
         dataset = stage.load_data(config)
         workdir.check_same(folder, {"dataset": workdir.describe(dataset)})
-    predict(folder, dataset, config.eval_batch_size)
-    report = from_predictions(folder)
-    if (folder / "teacher" / "config.json").exists():
-        report["teacher"] = assess(folder / "teacher", dataset)
+    outputs = predict(folder, dataset, config.eval_batch_size)
+    for split, found_there in outputs.items():
+        predictions.save(folder / "predictions" / f"{split}.npz", found_there)
+    report = summarize(folder, outputs)
+    teacher = folder / "teacher"
+    if teacher.is_symlink():  # another run's folder: nothing is written there
+        outputs = predict(teacher, dataset, config.eval_batch_size)
+        report["teacher"] = summarize(teacher, outputs)
+    elif teacher.exists():
+        report["teacher"] = assess(teacher, dataset)
     workdir.write_json(folder / "results.json", report)
     return report
 
 
-def predict(folder: pathlib.Path, dataset: data.Dataset, batch_size: int) -> None:
-    """Writes `predictions/{dev,test}.npz` of the workdir's best checkpoint."""
+def predict(
+    folder: pathlib.Path, dataset: data.Dataset, batch_size: int
+) -> dict[str, predictions.Predictions]:
+    """Returns the outputs of the workdir's best checkpoint on dev and test."""
     trained = stage.restore(folder)
-    for split in SPLITS:
+
+    def on(split: str) -> predictions.Predictions:
         examples = stage.examples_of(dataset, split)
         logits = step.predict(trained.model, trained.variables, examples, batch_size=batch_size)
-        found = predictions.Predictions(logits, np.asarray(examples.labels))
-        predictions.save(folder / "predictions" / f"{split}.npz", found)
+        return predictions.Predictions(logits, np.asarray(examples.labels))
+
+    return {split: on(split) for split in ("dev", "test")}
 
 
-def from_predictions(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the results of a workdir from its predictions files alone.
+def summarize(
+    folder: pathlib.Path, outputs: Mapping[str, predictions.Predictions]
+) -> dict[str, Any]:
+    """Returns the results of a workdir's network from its outputs on dev and test.
 
     Raises:
-        InputError: if a predictions file is missing, damaged or not finite.
+        FloatingPointError: if a logit is not finite.
     """
     found = workdir.read(folder)
-    loaded = [predictions.load(folder / "predictions" / f"{split}.npz") for split in SPLITS]
+    dev, test = outputs["dev"], outputs["test"]
     if found["stage"] == stage.TEACHER:
-        loaded = [one._replace(logits=results.with_abstention(one.logits)) for one in loaded]
-        return results.summarize(*loaded, abstains=False)
+        dev, test = (
+            one._replace(logits=results.with_abstention(one.logits)) for one in (dev, test)
+        )
+        return results.summarize(dev, test, abstains=False)
     abstains = found["config"]["objective"]["method"] in objectives.WITH_ABSTENTION
-    return results.summarize(*loaded, abstains=abstains)
+    return results.summarize(dev, test, abstains=abstains)

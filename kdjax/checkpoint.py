@@ -5,13 +5,13 @@ far and the config. The newest two and the best are kept, so that a damaged newe
 before it, and choosing the best never costs the latest.
 """
 
+import contextlib
 import json
 import logging
 import pathlib
 import time
 import warnings
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +40,7 @@ class Restored(NamedTuple):
     metrics: Mapping[str, float]
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
     """The checkpoints of one stage; a context manager that waits for the last save."""
 
     def __init__(self, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -63,15 +63,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
 
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._orbax.close()
 
     def save(

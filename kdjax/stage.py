@@ -126,16 +126,20 @@ def restore(folder: pathlib.Path) -> Frozen:
     """Returns the network of a workdir from its best checkpoint.
 
     Raises:
-        InputError: if the folder is not a workdir, or holds no checkpoint.
+        InputError: if the folder is not a workdir, or its training has not come to its end.
     """
     found = workdir.read(folder)
     config, dataset = ConfigDict(found["config"]), found["dataset"]
     parts = recipe(config, found["stage"], dataset, teacher=None)
     template = step.abstract_state(parts, tuple(dataset["image_shape"]))
     with Checkpoints(folder / "checkpoints", found["config"]) as checkpoints:
-        best = checkpoints.best(template)
-    if best is None:
-        raise InputError(f"workdir {str(folder)!r} holds no checkpoint: its training never began")
+        best, done = checkpoints.best(template), max(checkpoints.steps(), default=0)
+    total = config[found["stage"]].epochs * parts.steps_per_epoch
+    if best is None or done < total:
+        raise InputError(
+            f"the training in {str(folder)!r} is not finished (step {done} of {total}): "
+            "its command continues it"
+        )
     return Frozen(parts.model, step.deployed(best.state))
 
 

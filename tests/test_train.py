@@ -225,11 +225,11 @@ def test_a_batch_larger_than_the_data_is_refused(
         train.run(config, tmp_path)
 
 
-def test_a_workdir_without_a_checkpoint_cannot_be_evaluated(
+def test_an_unfinished_workdir_cannot_be_evaluated_or_teach(
     run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
-    with pytest.raises(InputError, match="holds no checkpoint"):
+    with pytest.raises(InputError, match=r"not finished \(step 0 of 8\)"):
         stage.restore(tmp_path)
 
 

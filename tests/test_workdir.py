@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import stat
+import tempfile
 
 import numpy as np
 import pytest
@@ -185,6 +186,15 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, below):
     for call, *args in ((workdir.require_writable,), (workdir.claim, identity())):
         assert "cannot be written: " in one_line(call, file / below, *args)
     assert file.read_text() == "not a folder"
+
+
+def test_a_disk_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    def read_only(dir):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    message = one_line(workdir.claim, tmp_path, identity())
+    assert message == f"workdir {str(tmp_path)!r} cannot be written: Read-only file system"
 
 
 def test_checking_that_a_folder_is_writable_leaves_nothing_in_it(tmp_path):

@@ -5,7 +5,6 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -49,7 +48,6 @@ class Log:
         _keep_until(folder / "metrics.jsonl", done)
         self._file = (folder / "metrics.jsonl").open("a")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
-        self._status = ""
         self._bar = _bar() if sys.stdout.isatty() else None
 
     def __enter__(self) -> "Log":
@@ -58,12 +56,7 @@ class Log:
             self._task = self._bar.add_task(self.stage, total=self._total(), status="compiling")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
         self._file.close()
