@@ -11,12 +11,15 @@ from kdjax import data, objectives, stage, step, workdir
 from kdjax.report import predictions, results
 
 
-def assess(folder: pathlib.Path, dataset: data.Dataset | None = None) -> dict[str, Any]:
+def assess(
+    folder: pathlib.Path, dataset: data.Dataset | None = None, *, data_dir: str | None = None
+) -> dict[str, Any]:
     """Evaluates the best checkpoint of a workdir, and of the teacher in it.
 
     Args:
         folder: the workdir of a run or of a teacher.
         dataset: the run's, if it is loaded already.
+        data_dir: of TFDS, if the data have moved since.
 
     Returns:
         What it writes to `results.json`: see `results.summarize`; with `teacher`, the same of the
@@ -28,6 +31,7 @@ def assess(folder: pathlib.Path, dataset: data.Dataset | None = None) -> dict[st
     found = workdir.read(folder)
     config = ConfigDict(found["config"])
     if dataset is None:
+        config.data.dir = data_dir or config.data.dir
         dataset = stage.load_data(config)
         workdir.check_same(folder, {"dataset": workdir.describe(dataset)})
     outputs = predict(folder, dataset, config.eval_batch_size)

@@ -46,7 +46,7 @@ def _check_config_flags(argv: Sequence[str]) -> None:
     Raises:
         InputError: with the nearest name that exists.
     """
-    names = [flag.lstrip("-").partition("=")[0] for flag in argv if flag.startswith("--")]
+    names = [flag.lstrip("-").partition("=")[0] for flag in argv if flag.startswith("-")]
     path = _config_file(argv)
     if path is None:
         return
@@ -66,11 +66,12 @@ def _check_config_flags(argv: Sequence[str]) -> None:
 
 
 def _config_file(argv: Sequence[str]) -> pathlib.Path | None:
+    found = None
     for flag, following in itertools.pairwise([*argv, ""]):
         name, equals, value = flag.partition("=")
         if name in ("--config", "-config"):
-            return pathlib.Path(value if equals else following)
-    return None
+            found = pathlib.Path(value if equals else following)
+    return found
 
 
 def _guarded(main: Callable[[], None]) -> None:

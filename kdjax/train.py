@@ -102,8 +102,7 @@ def _teacher(config: ConfigDict, folder: pathlib.Path, dataset: data.Dataset) ->
     if config.teacher.workdir:
         given = workdir.teacher_folder(config.teacher.workdir)
         workdir.check_teacher(given, dataset, config.data)
-        if not home.exists():
-            home.symlink_to(given.absolute(), target_is_directory=True)
+        workdir.link_teacher(folder, given)
         return stage.restore(given)
     about = workdir.describe(dataset)
     recipe = stage.recipe(config, stage.TEACHER, about, None)

@@ -31,11 +31,10 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        json.dump(value, file, indent=2, sort_keys=True)
-        file.write("\n")
-    pathlib.Path(temporary).replace(path)
+    text = json.dumps(value, indent=2) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -74,9 +73,12 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         InputError: if the folder is not a workdir, or its `config.json` is damaged.
     """
     try:
-        return read_json(folder / "config.json")
+        found = read_json(folder / "config.json")
     except OSError as error:
         raise InputError(f"{str(folder)!r} is not a workdir: it has no config.json") from error
+    if not isinstance(found, dict) or not {"stage", "config", "dataset"} <= found.keys():
+        raise InputError(f"{str(folder)!r} is not a workdir: its config.json is no run's")
+    return found
 
 
 def check_same(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
@@ -128,6 +130,22 @@ def teacher_folder(given: str) -> pathlib.Path:
     if (folder / "teacher" / "config.json").exists():
         return folder / "teacher"
     raise InputError(f"teacher.workdir {given!r} holds no teacher")
+
+
+def link_teacher(folder: pathlib.Path, given: pathlib.Path) -> None:
+    """Makes `teacher` in a workdir a link to the folder of the given teacher.
+
+    Raises:
+        InputError: if the workdir holds a teacher of its own.
+    """
+    link = folder / "teacher"
+    if link.exists() and not link.is_symlink():
+        raise InputError(
+            f"workdir {str(folder)!r} has begun a teacher of its own: choose another --workdir "
+            f"for the teacher in {str(given)!r}, or remove {str(link)!r}"
+        )
+    link.unlink(missing_ok=True)  # the teacher may have moved since
+    link.symlink_to(given.absolute(), target_is_directory=True)
 
 
 def check_teacher(folder: pathlib.Path, dataset: Dataset, split: Mapping[str, Any]) -> None:

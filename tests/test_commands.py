@@ -161,7 +161,6 @@ def test_a_mistake_is_told_in_one_line_and_changes_nothing(copy, flags, parts):
         ("main", ["--config=configs/digit.py"], ["'configs/digit.py'", "'configs/digits.py'"]),
         ("main", ["--config", "nowhere/digits.py"], ["no config file 'nowhere/digits.py'"]),
         ("evaluate", [], ["no workdir given"]),
-        ("evaluate", ["--workdir=nowhere"], ["'nowhere' is not a workdir"]),
     ],
 )
 def test_what_is_missing_is_named(name, flags, parts):

@@ -26,14 +26,23 @@ def directory(name: str, root: pathlib.Path, wanted: Sequence[str]) -> pathlib.P
         InputError: if there is no such set or split, or it cannot be prepared here.
     """
     found = newest(name, root) or _prepare(name, root, wanted)
-    info = json.loads((found / "dataset_info.json").read_text())
-    present = [split["name"] for split in info["splits"]]
+    present = _splits(found)
     for split in wanted:
         if split not in present:
             late = (name, split) == ("svhn_cropped", "extra")
             remedy = f"; or remove {found}, to prepare it with extra" if late else ""
             raise errors.InputError(f"{errors.unknown('split', split, present)}{remedy}")
     return found
+
+
+def _splits(prepared: pathlib.Path) -> list[str]:
+    try:
+        info = json.loads((prepared / "dataset_info.json").read_text())
+        return [split["name"] for split in info["splits"]]
+    except (ValueError, KeyError) as damage:
+        raise errors.InputError(
+            f"{prepared} is damaged: remove it to prepare it again ({damage})"
+        ) from damage
 
 
 def newest(name: str, root: pathlib.Path) -> pathlib.Path | None:

@@ -9,6 +9,9 @@ import numpy as np
 
 from kdjax.errors import InputError
 
+# What numpy and zipfile raise, depending on which byte is wrong.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile)
+
 
 class Predictions(NamedTuple):
     """A network's outputs on one split.
@@ -39,13 +42,13 @@ def load(path: pathlib.Path) -> Predictions:
         InputError: if the file is missing, damaged, or of other shapes.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = Predictions(arrays["logits"], arrays["labels"])
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            found = Predictions(*(np.asarray(arrays[name]) for name in Predictions._fields))
     except FileNotFoundError as error:
         raise InputError(f"no predictions at {str(path)!r}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise InputError(f"predictions {str(path)!r} are damaged: {error}") from error
-    rows, columns = (*found.logits.shape, 0)[:2]
+    rows, columns = (*found.logits.shape, 0, 0)[:2]
     if found.logits.ndim != 2 or found.labels.shape != (rows,) or columns < 2:
         raise InputError(
             f"predictions {str(path)!r}: logits {found.logits.shape} and labels "

@@ -44,9 +44,9 @@ def _accuracy(results: Mapping[str, Any], title: str) -> Table:
                 name,
                 split,
                 f"{values['examples']:,}",
-                f"{100 * values['accuracy']:.2f}",
+                _percent(values["accuracy"]),
                 f"{values['nll']:.4f}",
-                f"{100 * values['ece']:.2f}",
+                _percent(values["ece"]),
             )
     return table
 
@@ -57,7 +57,7 @@ def _coverage(results: Mapping[str, Any]) -> Table:
     table = _table("Error % on test at coverage %", "score", *coverages)
     for name, values in scores.items():
         errors = values["error_at_coverage"].values()
-        table.add_row(_marked(name, results), *(f"{100 * error:.2f}" for error in errors))
+        table.add_row(_marked(name, results), *map(_percent, errors))
     return table
 
 
@@ -67,7 +67,7 @@ def _ranking(results: Mapping[str, Any]) -> Table:
     )
     for name, values in results["scores"].items():
         areas = (f"{1000 * values[key]:.2f}" for key in RANKING)
-        auroc, dev = f"{100 * values['auroc']:.2f}", f"{1000 * values['dev_aurc']:.2f}"
+        auroc, dev = _percent(values["auroc"]), f"{1000 * values['dev_aurc']:.2f}"
         table.add_row(_marked(name, results), *areas, auroc, dev)
     return table
 
@@ -85,10 +85,14 @@ def _thresholds(results: Mapping[str, Any]) -> Group:
         table.add_row(
             coverage,
             f"{found['threshold']:.6g}",
-            f"{100 * found['test_coverage']:.2f}",
-            f"{100 * found['test_error']:.2f}",
+            _percent(found["test_coverage"]),
+            _percent(found["test_error"]),
         )
     return Group(table, Text("* the score with the lowest AURC on dev"))
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def _marked(name: str, results: Mapping[str, Any]) -> str:

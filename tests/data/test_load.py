@@ -234,13 +234,22 @@ def test_a_set_in_another_file_format_is_refused(
         data.load("small_set", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"damaged" * 20000])
+@pytest.mark.parametrize(
+    ("pattern", "content"),
+    [
+        ("*-train.array_record*", None),
+        ("*-train.array_record*", b""),
+        ("*-train.array_record*", b"damaged" * 20000),
+        ("dataset_info.json", b""),
+        ("dataset_info.json", b"{}"),
+    ],
+)
 def test_a_damaged_set_is_named(
-    content: bytes | None, small_set: Callable[..., Any], tmp_path: pathlib.Path
+    pattern: str, content: bytes | None, small_set: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     small_set({"train": 10, "test": 5})
-    (shard,) = (tmp_path / "small_set/1.0.0").glob("*-train.array_record*")
-    shard.unlink() if content is None else shard.write_bytes(content)
+    (file,) = (tmp_path / "small_set/1.0.0").glob(pattern)
+    file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(errors.InputError, match=r"small_set/1\.0\.0 is damaged: remove it"):
         data.load("small_set", data_dir=tmp_path)
 
