@@ -116,13 +116,17 @@ def test_flags_may_be_written_with_spaces(finished):
     assert "is finished" in again.stdout
 
 
-def test_evaluating_again_gives_the_same_numbers(copy):
+def test_evaluating_again_gives_the_same_numbers_wherever_the_data_are(
+    finished, copy, data_dir, tmp_path
+):
+    shutil.copytree(data_dir / "digits", tmp_path / "moved" / "digits")
     (copy.folder / "results.json").unlink()
     predictions = copy.folder / "predictions" / "dev.npz"
     predictions.write_bytes(predictions.read_bytes()[:100])  # they are made anew
-    done = command("evaluate", f"--workdir={copy.folder}")
+    done = command("evaluate", f"--workdir={copy.folder}", f"--data_dir={tmp_path / 'moved'}")
     assert warnings(done) == []
-    assert copy.results == Run(*copy).results
+    assert copy.results == finished.results
+    assert (tmp_path / "moved" / "kdjax_arrays").is_dir()
     assert "Thresholds of" in done.stdout
 
 

@@ -254,3 +254,17 @@ def test_a_teacher_of_other_data_is_refused_with_what_differs(run, dataset, cut,
     message = one_line(workdir.check_teacher, run / "teacher", other, CUT | cut)
     assert message.endswith(f"its fields and yours: {line}")
     assert str(run / "teacher") in message
+
+
+def test_a_given_teacher_is_linked_even_after_it_has_moved(run, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    workdir.link_teacher(other, tmp_path / "gone")
+    workdir.link_teacher(other, run / "teacher")
+    assert (other / "teacher").resolve() == run / "teacher"
+
+
+def test_a_teacher_that_was_begun_is_not_replaced_by_a_link(run, tmp_path):
+    before = contents(run / "teacher")
+    assert "teacher of its own" in one_line(workdir.link_teacher, run, tmp_path)
+    assert contents(run / "teacher") == before

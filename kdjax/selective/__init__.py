@@ -5,6 +5,7 @@ from kdjax.selective.calibration import (
     expected_calibration_error,
     negative_log_likelihood,
 )
+from kdjax.selective.certificates import Certificate, learn_then_test, sgr
 from kdjax.selective.metrics import (
     Curve,
     accept_at,
@@ -28,20 +29,26 @@ from kdjax.selective.scores import (
     reservation,
     softmax_response,
 )
+from kdjax.selective.uncertainty import Interval, bootstrap, compare
 
 __all__ = [
     "SCORES",
+    "Certificate",
     "Curve",
+    "Interval",
     "accept_at",
     "augrc",
     "aurc",
     "auroc",
+    "bootstrap",
     "brier",
+    "compare",
     "coverage_at_risk",
     "e_aurc",
     "error_at_coverage",
     "expected_calibration_error",
     "fpr_at_tpr",
+    "learn_then_test",
     "margin",
     "max_logit_pnorm",
     "max_probability",
@@ -50,6 +57,7 @@ __all__ = [
     "predict",
     "reservation",
     "risk_coverage_curve",
+    "sgr",
     "softmax_response",
     "threshold_at_coverage",
 ]

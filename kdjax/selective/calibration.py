@@ -33,7 +33,7 @@ def expected_calibration_error(
     """
     confidence, correct = samples.paired(confidence, correct)
     samples.require((confidence >= 0) & (confidence <= 1), confidence, "confidence: need [0, 1]")
-    samples.require(bins >= 1 and float(bins).is_integer(), bins, "bins: need an integer >= 1")
+    samples.integer("bins", bins, least=1)
     bin_of = np.searchsorted(np.arange(1, bins + 1) / bins, confidence)
     gaps = np.bincount(bin_of, weights=correct - confidence)
     return float(np.sum(np.abs(gaps))) / confidence.size

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kdjax.selective import samples
+from kdjax.selective import ranking, samples
 
 
 class Curve(NamedTuple):
@@ -26,31 +26,6 @@ class Curve(NamedTuple):
     coverage: NDArray[np.float64]
     risk: NDArray[np.float64]
     threshold: NDArray[np.float64]
-
-
-class _Plateaus(NamedTuple):
-    """Running counts at the end of each plateau, most confident first, after a zero."""
-
-    accepted: NDArray[np.int64]  # [u + 1]
-    errors: NDArray[np.int64]  # [u + 1]
-    threshold: NDArray[np.float64]  # [u]
-
-
-def _plateaus(confidence: ArrayLike, correct: ArrayLike) -> _Plateaus:
-    confidence, correct = samples.paired(confidence, correct)
-    values, plateau = np.unique(confidence, return_inverse=True)
-    sizes = np.bincount(plateau)
-    wrong = np.bincount(plateau[~correct], minlength=values.size)
-    return _Plateaus(_running(sizes[::-1]), _running(wrong[::-1]), values[::-1])
-
-
-def _running(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate(([0], np.cumsum(counts)))
-
-
-def _expected_risk(plateaus: _Plateaus, accepted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """E risk(k) at each k >= 1 of `accepted`: in a random order errors(k) rises linearly."""
-    return np.interp(accepted, plateaus.accepted, plateaus.errors) / accepted
 
 
 def _least_count(fraction: NDArray[np.float64], total: int) -> NDArray[np.int64]:
@@ -78,7 +53,7 @@ def risk_coverage_curve(confidence: ArrayLike, correct: ArrayLike) -> Curve:
     Source: El-Yaniv, Wiener, "On the Foundations of Noise-free Selective Classification",
     JMLR 2010.
     """
-    accepted, errors, threshold = _plateaus(confidence, correct)
+    accepted, errors, threshold = ranking.plateaus(confidence, correct)
     return Curve(accepted[1:] / accepted[-1], errors[1:] / accepted[1:], threshold)
 
 
@@ -101,9 +76,7 @@ def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
 
     Source: Geifman, Uziel, El-Yaniv, ICLR 2019, arXiv 1805.08206.
     """
-    plateaus = _plateaus(confidence, correct)
-    counts = np.arange(1.0, plateaus.accepted[-1] + 1)
-    return float(np.mean(_expected_risk(plateaus, counts)))
+    return ranking.aurc(ranking.plateaus(confidence, correct))
 
 
 def e_aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
@@ -149,8 +122,7 @@ def augrc(confidence: ArrayLike, correct: ArrayLike) -> float:
     Source: Traub et al., "Overcoming Common Flaws in the Evaluation of Selective Classification
     Systems", NeurIPS 2024, arXiv 2407.01032.
     """
-    accepted, errors, _ = _plateaus(confidence, correct)
-    return float(np.trapezoid(errors, accepted)) / float(accepted[-1]) ** 2
+    return ranking.augrc(ranking.plateaus(confidence, correct))
 
 
 def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
@@ -171,7 +143,7 @@ def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
 
     Source: Hendrycks, Gimpel, ICLR 2017, arXiv 1610.02136.
     """
-    accepted, errors, _ = _plateaus(confidence, correct)
+    accepted, errors, _ = ranking.plateaus(confidence, correct)
     right = accepted - errors
     pairs = float(right[-1]) * float(errors[-1])
     return float(np.trapezoid(right, errors)) / pairs if pairs else float("nan")
@@ -200,7 +172,7 @@ def fpr_at_tpr(confidence: ArrayLike, correct: ArrayLike, *, tpr: float = 0.95) 
     Source: Liang, Li, Srikant, "ODIN", ICLR 2018, arXiv 1706.02690.
     """
     fraction = samples.fractions("tpr", tpr)
-    accepted, errors, _ = _plateaus(confidence, correct)
+    accepted, errors, _ = ranking.plateaus(confidence, correct)
     right = accepted - errors
     if not right[-1] or not errors[-1]:
         return float("nan")
@@ -233,12 +205,8 @@ def error_at_coverage(
 
     Source: Geifman, El-Yaniv, NIPS 2017, arXiv 1705.08500.
     """
-    plateaus = _plateaus(confidence, correct)
-    n = plateaus.accepted[-1]
-    fractions = samples.fractions("coverages", coverages)
-    accepted = np.rint(fractions * n)
-    samples.require(accepted >= 1, fractions, f"coverages must accept at least one of {n}")
-    return _expected_risk(plateaus, accepted)
+    counts = ranking.plateaus(confidence, correct)
+    return ranking.expected_risk(counts, ranking.accepted_at(coverages, int(counts.accepted[-1])))
 
 
 def coverage_at_risk(

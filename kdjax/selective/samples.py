@@ -54,6 +54,37 @@ def fractions(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
+def probability(name: str, value: float) -> float:
+    """Returns one number in (0, 1).
+
+    Raises:
+        ValueError: for a value outside (0, 1), or more than one.
+        TypeError: for a dtype that is not real.
+    """
+    number = _number(name, value)
+    require(0 < number < 1, number, f"{name} must lie in (0, 1)")
+    return number
+
+
+def integer(name: str, value: float, *, least: int) -> int:
+    """Returns one integer, at least `least`.
+
+    Raises:
+        ValueError: for a smaller value, a fraction, or more than one.
+        TypeError: for a dtype that is not real.
+    """
+    number = _number(name, value)
+    require(number >= least and number.is_integer(), value, f"{name}: need an integer >= {least}")
+    return int(value)
+
+
+def _number(name: str, value: float) -> float:
+    array = floats(name, value)
+    if array.ndim:
+        raise InputError(f"{name} of shape {array.shape}: need one number")
+    return float(array)
+
+
 def confidences(values: ArrayLike) -> NDArray[np.float64]:
     """Returns confidences `[n]`, n >= 1, as float64; infinite ones rank like any other.
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -230,3 +232,10 @@ def test_class_logits_that_are_not_finite_have_no_results(value, side):
     splits[side] = spoilt(splits[side], 0, value)
     with pytest.raises(InputError, match=r"finite|NaN"):
         results.summarize(**splits, abstains=True)
+
+
+def test_what_has_no_value_is_none_so_that_the_results_are_json():
+    right = DEV._replace(labels=DEV.logits[:, :-1].argmax(axis=1))
+    found = results.summarize(right, right, abstains=True)
+    assert all(values["auroc"] is None for values in found["scores"].values())
+    json.dumps(found, allow_nan=False)

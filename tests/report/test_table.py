@@ -110,7 +110,10 @@ def test_a_narrow_place_cuts_no_column(shown):
     assert not any("…" in line for line in lines)
 
 
-def test_what_a_score_cannot_give_is_shown_as_nan(shown):
-    perfect = score(0.1) | {"auroc": float("nan")}
+def test_what_a_score_cannot_give_is_a_dash(shown):
+    perfect = score(0.1) | {"auroc": None}
     found = rows(shown(RESULTS | {"scores": {"margin": perfect}}), "Ranking")
-    assert found[1] == ["margin *", "122.23", "133.34", "144.44", "nan", "111.11"]
+    assert found[1] == ["margin *", "122.23", "133.34", "144.44", "-", "111.11"]
+    perfect["thresholds"]["90"]["test_error"] = None
+    found = rows(shown(RESULTS | {"scores": {"margin": perfect}}), "Thresholds")
+    assert found[2][-1] == "-"

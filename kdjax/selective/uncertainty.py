@@ -1,0 +1,155 @@
+"""How far metrics would move on another test set: the bootstrap, exact under ties, float64 numpy.
+
+Resampling the predictions of one network shows the chance in the choice of test examples. It does
+not show what another training seed would give.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kdjax.errors import InputError
+from kdjax.selective import ranking, samples
+
+COVERAGES = (0.95, 0.9, 0.8, 0.7)
+
+
+class Interval(NamedTuple):
+    """A number and its bootstrap percentile interval.
+
+    Attributes:
+        estimate: on the sample itself.
+        low: lower end.
+        high: upper end.
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    *,
+    coverages: Sequence[float] = COVERAGES,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of the metrics of one run, by resampling its test predictions.
+
+    Each of R resamples draws n rows with replacement; the interval reaches from the (1 - level) / 2
+    to the (1 + level) / 2 quantile of a metric over them, interpolated linearly. Rows drawn twice
+    are ties like any others.
+
+    Args:
+        confidence: `[n]`, higher = more confident.
+        correct: `[n]`, boolean or 0 and 1.
+        coverages: in (0, 1], each accepting at least one prediction.
+        resamples: R >= 1.
+        level: in (0, 1).
+        seed: >= 0; the same seed and n draw the same rows.
+
+    Returns:
+        Intervals of `accuracy`, `aurc`, `augrc` and, for each coverage c, `error_at_c`.
+
+    Raises:
+        ValueError: for n = 0, two lengths, NaN, a `correct` that is not boolean, or an option out
+            of range.
+        TypeError: for a dtype that is not real.
+
+    Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    values = _resampled(ranking.rank(confidence, correct), coverages, resamples, seed)
+    return _intervals(values, level)
+
+
+def compare(
+    confidence_a: ArrayLike,
+    correct_a: ArrayLike,
+    confidence_b: ArrayLike,
+    correct_b: ArrayLike,
+    *,
+    coverages: Sequence[float] = COVERAGES,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of the differences a - b of two runs on the same test examples, in one order.
+
+    Paired: both runs are resampled at the same rows, so that what makes a test set hard for both
+    cancels. An interval without 0 tells the runs apart at this level.
+
+    Args:
+        confidence_a: `[n]`, of run a, higher = more confident.
+        correct_a: `[n]`, of run a, boolean or 0 and 1.
+        confidence_b: `[n]`, of run b; its scale need not be that of a.
+        correct_b: `[n]`, of run b.
+        coverages: in (0, 1], each accepting at least one prediction.
+        resamples: R >= 1.
+        level: in (0, 1).
+        seed: >= 0; the same seed and n draw the same rows.
+
+    Returns:
+        Intervals of the differences in `accuracy`, `aurc`, `augrc` and each `error_at_c`.
+
+    Raises:
+        ValueError: for runs of two lengths, and as `bootstrap`.
+        TypeError: for a dtype that is not real.
+
+    Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13.
+    """
+    a, b = ranking.rank(confidence_a, correct_a), ranking.rank(confidence_b, correct_b)
+    if a.wrong.size != b.wrong.size:
+        raise InputError(f"run b has {b.wrong.size} predictions: run a needs {a.wrong.size}")
+    # One seed draws the same rows for both: that is the pairing.
+    of_a, of_b = (_resampled(run, coverages, resamples, seed) for run in (a, b))
+    return _intervals({name: of_a[name] - of_b[name] for name in of_a}, level)
+
+
+def _resampled(
+    ranked: ranking.Ranked, coverages: Sequence[float], resamples: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric `[1 + R]`, of the sample itself and of R resamples."""
+    metrics = _metrics(coverages, ranked.wrong.size)
+    values = [
+        [metric(counts) for metric in metrics.values()]
+        for counts in _resamples(ranked, resamples, seed)
+    ]
+    return dict(zip(metrics, np.array(values).T, strict=True))
+
+
+def _resamples(ranked: ranking.Ranked, resamples: int, seed: int) -> Iterator[ranking.Plateaus]:
+    # Rows are ranked once: a resample only counts them again.
+    plateau, wrong, threshold = ranked
+    rng = np.random.default_rng(samples.integer("seed", seed, least=0))
+    yield ranking.count(ranked)
+    for _ in range(samples.integer("resamples", resamples, least=1)):
+        rows = rng.integers(wrong.size, size=wrong.size)
+        yield ranking.count(ranking.Ranked(plateau[rows], wrong[rows], threshold))
+
+
+def _metrics(
+    coverages: Sequence[float], total: int
+) -> dict[str, Callable[[ranking.Plateaus], float]]:
+    errors = {
+        f"error_at_{coverage}": partial(ranking.expected_risk, accepted=accepted)
+        for coverage, accepted in zip(coverages, ranking.accepted_at(coverages, total), strict=True)
+    }
+    return {"accuracy": _accuracy, "aurc": ranking.aurc, "augrc": ranking.augrc, **errors}
+
+
+def _accuracy(counts: ranking.Plateaus) -> float:
+    return 1 - float(counts.errors[-1] / counts.accepted[-1])
+
+
+def _intervals(values: Mapping[str, NDArray[np.float64]], level: float) -> dict[str, Interval]:
+    tail = (1 - samples.probability("level", level)) / 2
+    return {
+        name: Interval(float(own), *np.quantile(resampled, [tail, 1 - tail]).tolist())
+        for name, (own, *resampled) in values.items()
+    }
