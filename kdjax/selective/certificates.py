@@ -17,8 +17,9 @@ from scipy.special import bdtr, betainccinv  # scipy.stats has them too, and tri
 
 from kdjax.selective import ranking, samples
 
+# Where the sequence of `learn_then_test` starts: a start that one early error fails would end it.
 LEAST_ACCEPTED = 30
-TOLERATED = 10
+TOLERATED_ERRORS = 10
 
 
 class Certificate(NamedTuple):
@@ -81,8 +82,8 @@ def learn_then_test(
 
     p(k) = P(Bin(k, r) <= errors(k)) for k accepted predictions; thresholds are certified in order
     while p(k) <= delta, and delta is not split because the order is fixed. The sequence starts at
-    the least k >= 30 where 10 errors would pass, or at n / 4 if that is less, but never where
-    not even 0 errors would pass: a start that one early error fails would end the sequence.
+    the least k >= 30 where 10 errors would pass, or at floor(n / 4) if that is less, but never
+    where not even 0 errors would pass: a function of n, r and delta alone.
 
     Args:
         confidence: `[n]`, finite or -inf, higher = more confident.
@@ -124,13 +125,13 @@ def _upper_bound(errors: int, accepted: int, delta: float) -> float:
 
 
 def _first_count(n: int, risk: float, delta: float) -> int:
-    """Where the sequence starts: a function of nothing that the sample shows."""
+    """Least count of accepted predictions to test; where none can pass it exceeds n."""
     counts = np.arange(LEAST_ACCEPTED, n + 1)
 
     def passes(errors: int) -> int:
         return LEAST_ACCEPTED + int(np.sum(bdtr(errors, counts, risk) > delta))
 
-    return max(passes(0), min(passes(TOLERATED), n // 4))
+    return max(passes(0), min(passes(TOLERATED_ERRORS), n // 4))
 
 
 def _certificate(counts: ranking.Plateaus, end: int, bound: float) -> Certificate:

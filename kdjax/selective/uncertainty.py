@@ -15,6 +15,7 @@ from kdjax.errors import InputError
 from kdjax.selective import ranking, samples
 
 COVERAGES = (0.95, 0.9, 0.8, 0.7)
+Metric = Callable[[ranking.Plateaus], ArrayLike]
 
 
 class Interval(NamedTuple):
@@ -133,18 +134,17 @@ def _resamples(ranked: ranking.Ranked, resamples: int, seed: int) -> Iterator[ra
         yield ranking.count(ranking.Ranked(plateau[rows], wrong[rows], threshold))
 
 
-def _metrics(
-    coverages: Sequence[float], total: int
-) -> dict[str, Callable[[ranking.Plateaus], float]]:
-    errors = {
-        f"error_at_{coverage}": partial(ranking.expected_risk, accepted=accepted)
-        for coverage, accepted in zip(coverages, ranking.accepted_at(coverages, total), strict=True)
+def _metrics(coverages: Sequence[float], total: int) -> dict[str, Metric]:
+    accepted = ranking.accepted_at(coverages, total)
+    errors: dict[str, Metric] = {
+        f"error_at_{coverage}": partial(ranking.expected_risk, accepted=k)
+        for coverage, k in zip(coverages, accepted, strict=True)
     }
     return {"accuracy": _accuracy, "aurc": ranking.aurc, "augrc": ranking.augrc, **errors}
 
 
 def _accuracy(counts: ranking.Plateaus) -> float:
-    return 1 - float(counts.errors[-1] / counts.accepted[-1])
+    return float((counts.accepted[-1] - counts.errors[-1]) / counts.accepted[-1])
 
 
 def _intervals(values: Mapping[str, NDArray[np.float64]], level: float) -> dict[str, Interval]:
