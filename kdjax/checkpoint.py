@@ -1,7 +1,7 @@
 """Checkpoints of one training stage: all that touches Orbax.
 
 A checkpoint holds the train state (whose step is the position in the data), the seconds trained so
-far and the config. The newest two and the best are kept, so that a damaged newest one has another
+far and the config; a seal of checksums closes it. The newest two and the best are kept, so that a damaged newest one has another
 before it, and choosing the best never costs the latest.
 """
 
@@ -11,6 +11,7 @@ import logging
 import pathlib
 import time
 import warnings
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,8 +20,10 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from kdjax.errors import InputError
+from kdjax.workdir import write_json
 
 _DAMAGED = "damaged-"
+_SEAL = "kdjax_crc32.json"
 _POLICIES = ocp.training.preservation_policies
 
 
@@ -56,6 +59,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         self.folder = folder
         self.config = dict(config)
         best = _POLICIES.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
+        self._unsealed: int | None = None
         self._orbax = ocp.training.Checkpointer(
             folder.absolute(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -64,6 +68,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         )
 
     def __exit__(self, *_: object) -> None:
+        self._settle()
         self._orbax.close()
 
     def save(
@@ -84,7 +89,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             clock: seconds trained so far.
             metrics: of the development split.
         """
-        self._orbax.wait()
+        self._settle()
         self._orbax.save_async(
             step,
             jax.tree.map(jnp.copy, state),
@@ -93,6 +98,14 @@ class Checkpoints(contextlib.AbstractContextManager):
             metrics={"score": score, **metrics},
             custom_metadata={"clock": clock, "config": self.config},
         )
+        self._unsealed = step
+
+    def _settle(self) -> None:
+        """Waits for the last save, and seals it."""
+        self._orbax.wait()
+        if self._unsealed is not None:
+            _seal(self.folder / str(self._unsealed))
+            self._unsealed = None
 
     def steps(self) -> list[int]:
         """Returns the steps that a checkpoint exists of, oldest first."""
@@ -140,6 +153,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             return self.latest(template)
 
     def _restore(self, step: int, template: Any) -> Restored:
+        _verify(self.folder / str(step))
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), template
@@ -149,6 +163,28 @@ class Checkpoints(contextlib.AbstractContextManager):
         return Restored(
             step, state, float(found.custom_metadata["clock"]), dict(found.metrics or {})
         )
+
+
+def _files(step: pathlib.Path) -> dict[str, int]:
+    """Returns the checksum of every file of a checkpoint, by its path within."""
+    paths = (path for path in sorted(step.rglob("*")) if path.is_file() and path.name != _SEAL)
+    return {path.relative_to(step).as_posix(): zlib.crc32(path.read_bytes()) for path in paths}
+
+
+def _seal(step: pathlib.Path) -> None:
+    write_json(step / _SEAL, _files(step))
+
+
+def _verify(step: pathlib.Path) -> None:
+    """Raises where a sealed checkpoint has changed: Orbax has no checksum over the arrays.
+
+    One that was killed before it was sealed is left to Orbax's own checks.
+    """
+    if (step / _SEAL).exists():
+        sealed, found = json.loads((step / _SEAL).read_text()), _files(step)
+        changed = sorted(name for name in sealed if sealed[name] != found.get(name))
+        if changed:
+            raise ValueError(f"{changed[0]} has changed since it was written")
 
 
 def _warn_damaged(path: pathlib.Path, error: BaseException) -> None:

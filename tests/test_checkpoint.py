@@ -145,9 +145,35 @@ def latest_of_damaged(folder):
     return found, any("is damaged" in str(warning.message) for warning in caught)
 
 
-@damages
+def unseal(folder):
+    """As if the process had been killed right after the checkpoint was there."""
+    for seal in folder.glob("*/kdjax_crc32.json"):
+        seal.unlink()
+
+
 @pytest.mark.parametrize("damage", [truncate, invert_a_byte, remove])
-def test_whatever_is_damaged_the_latest_is_whole_or_the_one_before(folder, tmp_path, damage):
+def test_any_change_of_a_finished_checkpoint_is_noticed_before_orbax_reads_it(
+    folder, tmp_path, damage, capfd
+):
+    for path in [
+        path for path in (folder / "6").rglob("*") if path.stat().st_size and path.is_file()
+    ]:
+        name = path.relative_to(folder)
+        copy = shutil.copytree(folder, tmp_path / "-".join(name.parts))
+        damage(copy / name)
+        found, told = latest_of_damaged(copy)
+        lost = damage is remove and path.name == "kdjax_crc32.json"  # only the seal
+        assert (found.step, told) == ((6, False) if lost else (5, True)), name
+        assert_is_step(found, found.step)
+    assert capfd.readouterr().err == ""
+
+
+@damages
+@pytest.mark.parametrize("damage", [truncate, remove])
+def test_where_there_was_no_time_to_seal_the_latest_is_whole_or_the_one_before(
+    folder, tmp_path, damage
+):
+    unseal(folder)
     passed_over = set()
     for path in [path for path in (folder / "6").rglob("*") if path.is_file()]:
         name = path.relative_to(folder)
