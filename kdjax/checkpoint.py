@@ -1,8 +1,8 @@
 """Checkpoints of one training stage: all that touches Orbax.
 
 A checkpoint holds the train state (whose step is the position in the data), the seconds trained so
-far and the config; a seal of checksums closes it. The newest two and the best are kept, so that a damaged newest one has another
-before it, and choosing the best never costs the latest.
+far and the config; a seal of checksums closes it. The newest two and the best are kept, so that a
+damaged newest one has another before it, and choosing the best never costs the latest.
 """
 
 import contextlib
