@@ -11,7 +11,9 @@ from ml_collections import config_flags
 from kdjax import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "the file of the config")
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run [runs/<config name>]")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "the folder of the run [runs/<config name>, with _smoke if it is one]"
+)
 
 
 def main() -> None:
@@ -23,7 +25,9 @@ def main() -> None:
     if CONFIG.value is None:
         raise InputError("no config given: for example --config=configs/digits.py")
     resolved = config.resolve(CONFIG.value)
-    folder = pathlib.Path(WORKDIR.value or f"runs/{resolved.name}")
+    # A try must not take the place of the run that it is a try of.
+    default = f"runs/{resolved.name}_smoke" if resolved.smoke else f"runs/{resolved.name}"
+    folder = pathlib.Path(WORKDIR.value or default)
     if results := train.finished(resolved, folder):
         print(f"the run in {folder} is finished; nothing to do")
     else:

@@ -176,6 +176,14 @@ def test_an_empty_folder_is_no_run(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_smoke_run_does_not_take_the_place_of_the_run(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "runs" / "digits_smoke")
+    config = f"--config={ROOT / 'configs' / 'digits.py'}"
+    done = command("main", config, *finished.flags[1:], cwd=tmp_path)
+    assert warnings(done) == []
+    assert "runs/digits_smoke is finished" in done.stdout
+
+
 def test_a_config_of_ones_own_may_name_an_unknown_data_set(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from kdjax.config import base\n"
