@@ -21,7 +21,7 @@ Objective = Callable[
     [jax.Array, jax.Array | None, jax.Array], tuple[jax.Array, dict[str, jax.Array]]
 ]
 
-# XLA:CPU's default convolutions (YNNPACK) halve the speed of training; this leaves them to Eigen.
+# XLA:CPU's default convolutions (YNNPACK) slow training down; this leaves them to Eigen.
 COMPILER_OPTIONS: dict[str, dict[str, str]] = {
     "cpu": {
         "xla_cpu_experimental_ynn_fusion_type": (

@@ -64,7 +64,7 @@ def _fingerprint(directory: pathlib.Path) -> str:
 
 
 def _checksum(path: pathlib.Path) -> int:
-    # Of the checksums at hand the fastest: 0.05 s for CIFAR-10, against 0.09 s for sha256.
+    # Faster than the cryptographic ones; it guards against damage, not against an attacker.
     return zlib.crc32(np.memmap(path, np.uint8, mode="r").data)
 
 
