@@ -50,7 +50,8 @@ def base() -> ConfigDict:
     config.data.train_split = "train"  # SVHN's extra images: train+extra
     config.data.test_split = "test"
     config.data.dev_fraction = 0.1  # of train, cut away for every choice that is made
-    config.data.split_seed = 0  # of that cut: shared by teacher and students of any seed
+    config.data.calibration_fraction = 0.1  # of train, cut away for the certificate alone
+    config.data.split_seed = 0  # of both cuts: shared by teacher and students of any seed
     config.data.limit = 0  # use so many images of each split; 0: all
     config.data.pad = 4  # zero padding around the image before the random crop
     config.data.flip = True  # mirror half of the images
@@ -65,6 +66,10 @@ def base() -> ConfigDict:
     config.objective.adjustment = "probability_shift"  # arXiv 1911.07471
     config.objective.epsilon = 0.1  # of label_smooth_regularization; arXiv 1911.07471's code
     config.objective.pretrain_epochs = 0  # cross-entropy first, against collapse: 1907.00208
+
+    config.selective = ConfigDict()
+    config.selective.risk = 0.02  # error among the accepted that the certificate promises ...
+    config.selective.delta = 0.05  # ... with probability 1 - delta
 
     config.teacher = _stage()
     config.teacher.workdir = ""  # a finished teacher; empty: train one in <workdir>/teacher
@@ -175,7 +180,13 @@ def _check_names(config: ConfigDict) -> None:
 
 
 def _check_ranges(config: ConfigDict) -> None:
-    checks.within("data.dev_fraction", config.data.dev_fraction, 1e-6, 1)
+    for group, field in (
+        ("data", "dev_fraction"),
+        ("data", "calibration_fraction"),
+        ("selective", "risk"),
+        ("selective", "delta"),
+    ):
+        checks.within(f"{group}.{field}", config[group][field], 1e-6, 1)
     checks.above("objective.payoff", config.objective.payoff, 1)
     checks.above("objective.temperature", config.objective.temperature, 0)
     _at_least(config, 1, "log_every", "eval_batch_size")

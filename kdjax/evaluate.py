@@ -1,6 +1,7 @@
-"""Evaluates a finished run again: predictions, results.json, tables.
+"""Evaluates a finished run again: predictions, results.json, tables; or on shifted inputs.
 
-python -m kdjax.evaluate --workdir=runs/digits [--data_dir=DIR]
+python -m kdjax.evaluate --workdir=runs/digits [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
+python -m kdjax.evaluate --workdir=runs/digits --shift=noise,blur,contrast,rotation,ood:cifar10
 """
 
 import pathlib
@@ -11,18 +12,32 @@ from kdjax import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "the TFDS directory, if not the run's own")
+RISK = flags.DEFINE_float("risk", None, "error that the certificate promises, if not the run's own")
+DELTA = flags.DEFINE_float("delta", None, "how likely it may fail, if not the run's own")
+SHIFT = flags.DEFINE_list(
+    "shift", None, "noise, blur, contrast, rotation, ood:NAME of another data set: shift.json alone"
+)
 
 
 def main() -> None:
     """Runs the command."""
-    from kdjax import assess
+    from kdjax import assess, shifted
     from kdjax.errors import InputError
     from kdjax.report import table
 
     if WORKDIR.value is None:
         raise InputError("no workdir given: for example --workdir=runs/digits")
     folder = pathlib.Path(WORKDIR.value)
-    table.show(assess.assess(folder, data_dir=DATA_DIR.value), str(folder))
+    if SHIFT.value is None:
+        found = assess.assess(folder, data_dir=DATA_DIR.value, risk=RISK.value, delta=DELTA.value)
+        table.show(found, str(folder))
+        return
+    if RISK.value is not None or DELTA.value is not None:
+        raise InputError(
+            "--shift keeps the threshold of results.json: give --risk and --delta to a command "
+            "of their own first"
+        )
+    table.show_shift(shifted.shifted(folder, SHIFT.value, data_dir=DATA_DIR.value), str(folder))
 
 
 if __name__ == "__main__":

@@ -37,12 +37,27 @@ def load_data(config: ConfigDict) -> data.Dataset:
         train_split=fields.train_split,
         test_split=fields.test_split,
         dev_fraction=fields.dev_fraction,
+        calibration_fraction=fields.calibration_fraction,
         split_seed=fields.split_seed,
     )
-    if not fields.limit:
-        return dataset
-    sizes = (len(split.labels) for split in (dataset.train, dataset.dev, dataset.test))
-    return data.head(dataset, *(min(fields.limit, size) for size in sizes))
+    return data.head(dataset, fields.limit) if fields.limit else dataset
+
+
+def data_of(folder: pathlib.Path, data_dir: str | None = None) -> data.Dataset:
+    """Returns the data set of a workdir.
+
+    Args:
+        folder: the workdir.
+        data_dir: of TFDS, if the data have moved since.
+
+    Raises:
+        InputError: if the folder is not a workdir, or the data set has changed.
+    """
+    config = ConfigDict(workdir.read(folder)["config"])
+    config.data.dir = data_dir or config.data.dir
+    dataset = load_data(config)
+    workdir.check_same(folder, {"dataset": workdir.describe(dataset)})
+    return dataset
 
 
 def network(config: ConfigDict, stage: str, classes: int) -> nn.Module:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 
 from kdjax.data import Split
 from kdjax.data.augment import augment, normalize
@@ -291,20 +292,37 @@ def deployed(state: TrainState) -> Variables:
 
 @functools.cache
 def _forward(model: nn.Module, batch_size: int) -> Callable:
-    def forward(variables: Variables, examples: Examples, start: jax.Array) -> jax.Array:
+    def forward(
+        variables: Variables, examples: Examples, start: jax.Array, change: Partial
+    ) -> jax.Array:
         # The last batch is padded with copies of the last example, which the caller cuts off.
         index = jnp.minimum(start + jnp.arange(batch_size), len(examples.images) - 1)
-        images = normalize(examples.images[index], examples.mean, examples.std)
+        images = normalize(change(examples.images[index], index), examples.mean, examples.std)
         return _apply(model, variables, images)
 
     return compiled(forward)
 
 
+AS_THEY_ARE = Partial(lambda images, index: images)
+
+
 def predict(
-    model: nn.Module, variables: Variables, examples: Examples, *, batch_size: int
+    model: nn.Module,
+    variables: Variables,
+    examples: Examples,
+    *,
+    batch_size: int,
+    change: Partial = AS_THEY_ARE,
 ) -> np.ndarray:
-    """Returns the logits of every example, once each, in their order: float32 [n, outputs]."""
-    count = len(examples.images)
-    forward = _forward(model, batch_size)
-    batches = [forward(variables, examples, start) for start in range(0, count, batch_size)]
+    """Returns the logits of every example, once each, in their order.
+
+    Args:
+        change: `(images uint8 [b, h, w, c], their places int32 [b]) -> images`, before they are
+            normalized. What it has bound is traced: other values of it compile nothing anew.
+
+    Returns:
+        float32 [n, outputs].
+    """
+    count, forward = len(examples.images), _forward(model, batch_size)
+    batches = [forward(variables, examples, start, change) for start in range(0, count, batch_size)]
     return np.concatenate(jax.device_get(batches))[:count]

@@ -163,7 +163,7 @@ def check_teacher(folder: pathlib.Path, dataset: Dataset, split: Mapping[str, An
     found, mine = read(folder), describe(dataset)
     keys = ("name", "version", "class_names", "image_shape")
     lines = differences({k: found["dataset"][k] for k in keys}, {k: mine[k] for k in keys}, "data.")
-    cut = ("train_split", "dev_fraction", "split_seed")
+    cut = ("train_split", "dev_fraction", "calibration_fraction", "split_seed")
     taught = found["config"]["data"]
     lines += differences({k: taught[k] for k in cut}, {k: split[k] for k in cut}, "data.")
     if lines:

@@ -89,11 +89,12 @@ def test_a_run_trains_both_stages_and_leaves_all_that_is_promised(finished):
     names = ("config.json", "metrics.jsonl", "results.json", "tensorboard", "checkpoints")
     for folder in (finished.folder, finished.folder / "teacher"):
         assert {*names, "predictions"} <= {path.name for path in folder.iterdir()}
-        assert {path.name for path in (folder / "predictions").iterdir()} == {"dev.npz", "test.npz"}
+        files = {path.name for path in (folder / "predictions").iterdir()}
+        assert files == {"dev.npz", "calibration.npz", "test.npz"}
     accuracies = [
         f"{100 * found[split]['accuracy']:.2f}"
         for found in (finished.results["teacher"], finished.results)
-        for split in ("dev", "test")
+        for split in ("dev", "calibration", "test")
     ]
     rows = [line for line in finished.stdout.splitlines() if line.startswith(("│ tea", "│ stu"))]
     assert [row.split("│")[4].strip() for row in rows] == accuracies

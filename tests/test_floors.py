@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "checks", "losses", "adjustment", "selective", "models"},
     {"objectives", "config", "optimizer", "data", "checkpoint", "workdir", "report"},
     {"step"},
-    {"stage", "train", "assess"},
+    {"stage", "train", "assess", "shifted"},
     {"cli", "main", "evaluate"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -24,6 +24,11 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.p
 
 def room(path: pathlib.Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def floor(path: pathlib.Path) -> int:
+    # `python -m kdjax.report` is a door, whatever room it stands in.
+    return len(FLOORS) - 1 if path.name == "__main__.py" else FLOOR_OF[room(path)]
 
 
 def imported(path: pathlib.Path) -> set[str]:
@@ -44,7 +49,7 @@ def test_every_room_has_a_floor() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_imported_from_a_floor_above(path: pathlib.Path) -> None:
     rooms = {name.split(".")[1] for name in imported(path) if name.startswith("kdjax.")}
-    above = {other for other in rooms if FLOOR_OF[other] > FLOOR_OF[room(path)]}
+    above = {other for other in rooms if FLOOR_OF[other] > floor(path)}
     assert not above
 
 

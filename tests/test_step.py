@@ -177,6 +177,27 @@ def test_every_example_counts_once_whatever_the_batch(
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_done_to_the_images_is_compiled_once_whatever_it_has_bound(
+    examples: step.Examples, teacher: Any
+) -> None:
+    traced = []
+
+    def darker(images: jax.Array, index: jax.Array, *, by: jax.Array) -> jax.Array:
+        traced.append(by)
+        return jnp.where(index[:, None, None, None] % 2 == 0, images // by, images)
+
+    images, labels, mean, std = examples
+    for by in (2, 3):
+        dark = np.where(np.arange(COUNT)[:, None, None, None] % 2 == 0, images // by, images)
+        expected = step.predict(
+            Linear(CLASSES), teacher, step.Examples(dark, labels, mean, std), batch_size=6
+        )
+        change = jax.tree_util.Partial(darker, by=by)
+        found = step.predict(Linear(CLASSES), teacher, examples, batch_size=6, change=change)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert len(traced) == 1
+
+
 def test_the_average_follows_its_weights(examples: step.Examples, teacher: Any) -> None:
     plan = recipe(average_weight=lambda done: jnp.where(done < 3, 1.0, 1 / (done - 1)))
     state, seen = step.init_state(plan, SHAPE), []

@@ -19,11 +19,17 @@ DATASET = Dataset(
     class_names=("cat", "dog"),
     train=SPLIT,
     dev=SPLIT,
+    calibration=SPLIT,
     test=SPLIT,
     mean=np.array([0.5, 0.25, 0.1], np.float32),
     std=np.array([1.0, 0.5, 0.2], np.float32),
 )
-CUT = {"train_split": "train", "dev_fraction": 0.1, "split_seed": 0}
+CUT = {
+    "train_split": "train",
+    "dev_fraction": 0.1,
+    "calibration_fraction": 0.1,
+    "split_seed": 0,
+}
 CONFIG = {
     "seed": 0,
     "log_every": 50,

@@ -31,6 +31,7 @@ class Dataset:
     class_names: tuple[str, ...]
     train: Split
     dev: Split
+    calibration: Split
     test: Split
     mean: np.ndarray
     std: np.ndarray
@@ -53,6 +54,7 @@ def load(
     train_split: str = "train",
     test_split: str = "test",
     dev_fraction: float = 0.1,
+    calibration_fraction: float = 0.1,
     split_seed: int = 0,
 ) -> Dataset:
     """Returns a TFDS image-classification set as arrays; prepares it on first use.
@@ -61,13 +63,14 @@ def load(
         name: `digits`, `fashion_mnist`, `svhn_cropped`, `cifar10`, `cifar100`, or any other TFDS
             set with images of one size, `name` or `name/config`.
         data_dir: the TFDS directory; by default TFDS's own ($TFDS_DATA_DIR).
-        train_split: what train and dev are cut from; `"train+extra"` joins splits.
+        train_split: what train, dev and calibration are cut from; `"train+extra"` joins splits.
         test_split: as `train_split`, for test.
         dev_fraction: share of `train_split` that becomes dev, 0 < fraction < 1.
-        split_seed: of that class-stratified cut.
+        calibration_fraction: share that becomes calibration, 0 < fraction < 1.
+        split_seed: of both cuts, dev's within each class, calibration's from what is left.
 
     Returns:
-        The data set; `mean` and `std` are those of train after the cut.
+        The data set; `mean` and `std` are those of train after the cuts.
 
     Raises:
         InputError: for an unknown name or split, a set that is not image classification, files
@@ -79,7 +82,9 @@ def load(
     train, test = (
         arrays.join([cache.load(root, directory, part) for part in parts]) for parts in wanted
     )
-    kept, held_out = splits.stratified_cut(train.labels, dev_fraction, split_seed)
+    rest, dev = splits.stratified_cut(train.labels, dev_fraction, split_seed)
+    size = round(calibration_fraction * len(train.labels))
+    kept, held_out = (rest[part] for part in splits.random_cut(len(rest), size, split_seed))
     pixels = len(kept) * train.images[0, ..., 0].size
     mean, std = arrays.statistics(train.moments[kept].sum(axis=0), pixels)
     return Dataset(
@@ -87,40 +92,33 @@ def load(
         version=directory.name,
         class_names=tuple(train.class_names.tolist()),
         train=Split(train.images[kept], train.labels[kept]),
-        dev=Split(train.images[held_out], train.labels[held_out]),
+        dev=Split(train.images[dev], train.labels[dev]),
+        calibration=Split(train.images[held_out], train.labels[held_out]),
         test=Split(test.images, test.labels),
         mean=mean,
         std=std,
     )
 
 
-def head(dataset: Dataset, train: int, dev: int, test: int) -> Dataset:
-    """Returns the first examples of each split, for a smoke run; the statistics stay.
-
-    Args:
-        dataset: the whole set.
-        train: the number of train examples to keep.
-        dev: the number of dev examples to keep.
-        test: the number of test examples to keep.
-
-    Returns:
-        The smaller set.
+def head(dataset: Dataset, limit: int) -> Dataset:
+    """Returns the first `limit` examples of each split, or all it has; the statistics stay.
 
     Raises:
-        InputError: if a number is below 1 or above what the split holds.
+        InputError: if `limit` is below 1.
     """
+    if limit < 1:
+        raise errors.InputError(f"limit={limit}: must be at least 1")
     return dataclasses.replace(
         dataset,
-        train=_first("train", dataset.train, train),
-        dev=_first("dev", dataset.dev, dev),
-        test=_first("test", dataset.test, test),
+        train=_first(dataset.train, limit),
+        dev=_first(dataset.dev, limit),
+        calibration=_first(dataset.calibration, limit),
+        test=_first(dataset.test, limit),
     )
 
 
-def _first(name: str, split: Split, size: int) -> Split:
-    if not 1 <= size <= len(split.labels):
-        raise errors.InputError(f"{name}={size}: must lie between 1 and {len(split.labels)}")
-    return Split(split.images[:size], split.labels[:size])
+def _first(split: Split, limit: int) -> Split:
+    return Split(split.images[:limit], split.labels[:limit])
 
 
 def _root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Cutting a development split out of train."""
+"""Cutting a development and a calibration split out of train."""
 
 import numpy as np
 
@@ -42,6 +42,33 @@ def stratified_cut(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.n
     ]
     dev = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), dev), dev
+
+
+def random_cut(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a seeded calibration split out of a train split, whatever the labels.
+
+    Not by class: a certificate counts errors as binomial, which takes examples that are drawn as
+    new ones will be.
+
+    Args:
+        count: the number of examples, n.
+        size: the number to cut away, 0 < size < n.
+        seed: of the choice.
+
+    Returns:
+        (train, calibration): sorted int64 indices, disjoint, together 0..n-1.
+
+    Raises:
+        InputError: if either would be empty.
+    """
+    if not 0 < size < count:
+        raise errors.InputError(
+            f"a calibration split of {size} of {count} examples leaves it or train empty"
+        )
+    # Another stream than that of `stratified_cut` under the same seed.
+    rank = np.random.PCG64([seed, 1]).random_raw(count)
+    order = np.argsort(rank, kind="stable")
+    return np.sort(order[size:]), np.sort(order[:size])
 
 
 def _largest_remainder(quotas: np.ndarray, total: int) -> np.ndarray:

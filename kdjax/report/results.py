@@ -1,11 +1,13 @@
-"""From predictions to numbers: every choice is made on dev, every result is given on test."""
+"""From predictions to numbers: chosen on dev, certified on calibration, judged on test."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from kdjax import selective
+from kdjax.report import guarantees
 from kdjax.report.predictions import Predictions
 
 COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -13,6 +15,7 @@ COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 PNORMS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 # They read the column of abstention, which a method without abstention never trains.
 OF_ABSTENTION = ("reservation", "max_probability")
+PAIRS = 20  # of classes that a teacher confuses, as many as a reader looks at
 
 Score = Callable[[np.ndarray], np.ndarray]
 
@@ -31,11 +34,37 @@ def split_metrics(logits: np.ndarray, labels: np.ndarray, classes: int) -> dict[
     if not np.isfinite(logits).all():
         raise FloatingPointError("the network's logits are not finite: its weights have diverged")
     logits = with_abstention(logits[:, :classes])
-    correct = _correct(logits, labels)
+    right = correct(logits, labels)
     return {
-        "accuracy": float(correct.mean()),
+        "accuracy": float(right.mean()),
         "nll": selective.negative_log_likelihood(logits[:, :-1], labels),
-        "aurc": selective.aurc(np.asarray(selective.softmax_response(logits)), correct),
+        "aurc": selective.aurc(np.asarray(selective.softmax_response(logits)), right),
+    }
+
+
+def correction(teacher_logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Returns how often the ground truth corrects a teacher, and between which classes.
+
+    Args:
+        teacher_logits: [n, m], on the train split without augmentation.
+        labels: [n].
+
+    Returns:
+        `examples`; `wrong`, how many of them the teacher has wrong; `by_class`, the same for each
+        label; and `pairs`, the most frequent (label, teacher's class, count), at most `PAIRS`.
+    """
+    classes = teacher_logits.shape[1]
+    taught = teacher_logits.argmax(axis=1)
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, taught), 1)
+    np.fill_diagonal(counts, 0)
+    most = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
+    pairs = [(int(i // classes), int(i % classes), int(counts.flat[i])) for i in most]
+    return {
+        "examples": len(labels),
+        "wrong": int(counts.sum()),
+        "by_class": counts.sum(axis=1).tolist(),
+        "pairs": [pair for pair in pairs if pair[2]],
     }
 
 
@@ -45,94 +74,108 @@ def with_abstention(class_logits: np.ndarray) -> np.ndarray:
     return np.concatenate([class_logits, never], axis=1)
 
 
-def summarize(dev: Predictions, test: Predictions, *, abstains: bool) -> dict[str, Any]:
+def summarize(
+    outputs: Mapping[str, Predictions], *, abstains: bool, risk: float, delta: float
+) -> dict[str, Any]:
     """Returns all that `results.json` holds of a network.
 
     Args:
-        dev: where score parameters and thresholds are chosen; logits [n, m+1].
-        test: where they are judged; logits [n, m+1].
+        outputs: logits [n, m+1] of `dev`, where score, its parameter and plain thresholds are
+            chosen; of `calibration`, which certifies; and of `test`, where all are judged.
         abstains: whether the column of abstention was trained.
+        risk: that the certificate is to promise, in (0, 1).
+        delta: the probability that it may fail, in (0, 1).
 
     Returns:
-        `accuracy`, `nll` and `ece` on dev and test; `best_score`, the score with the lowest AURC
-        on dev; and for each score its ranking metrics, `error_at_coverage` on test, and
-        `thresholds` from dev with the coverage and error that they give on test.
+        `accuracy`, `nll` and `ece` on each split; `best_score`, the score with the lowest AURC
+        on dev; `pnorm`, the p of `max_logit_pnorm`; for each score its ranking metrics,
+        `error_at_coverage` on test, and `thresholds` from dev with the coverage and error that
+        they give on test; and the `guarantee` of the best score, see `guarantees`.
     """
-    ranked = {
-        name: _judge(score, dev, test)
-        for name, score in chosen_scores(dev).items()
+    dev, test = outputs["dev"], outputs["test"]
+    pnorm = best_pnorm(dev)
+    scores = {
+        name: score
+        for name, score in scores_with(pnorm).items()
         if abstains or name not in OF_ABSTENTION
     }
+    ranked = {name: _judge(score, dev, test) for name, score in scores.items()}
     best = min(ranked, key=lambda name: ranked[name]["dev_aurc"])
+    calibration, judged = (
+        (scores[best](split.logits), correct(*split)) for split in (outputs["calibration"], test)
+    )
     return {
         "classes": dev.logits.shape[1] - 1,
-        "dev": _calibration(dev),
-        "test": _calibration(test),
+        **{split: _calibration(found) for split, found in outputs.items()},
         "best_score": best,
+        "pnorm": pnorm,
         "scores": ranked,
+        "guarantee": guarantees.guarantee(calibration, judged, risk=risk, delta=delta),
     }
 
 
-def chosen_scores(dev: Predictions) -> Mapping[str, Score]:
-    """Returns the scores by name; the p of `max_logit_pnorm` has the lowest AURC on dev."""
-    correct = _correct(*dev)
+def best_pnorm(dev: Predictions) -> float:
+    """Returns the p of `max_logit_pnorm` with the lowest AURC on dev."""
+    right = correct(*dev)
 
     def aurc(p: float) -> float:
-        return selective.aurc(np.asarray(selective.max_logit_pnorm(dev.logits, p=p)), correct)
+        return selective.aurc(np.asarray(selective.max_logit_pnorm(dev.logits, p=p)), right)
 
-    best = min(PNORMS, key=aurc)
+    return min(PNORMS, key=aurc)
 
-    def pnorm(logits: np.ndarray) -> np.ndarray:
-        return np.asarray(selective.max_logit_pnorm(logits, p=best))
 
-    plain = {name: _host(score) for name, score in selective.SCORES.items()}
-    return {**plain, "max_logit_pnorm": pnorm}
+def scores_with(pnorm: float) -> dict[str, Score]:
+    """Returns the scores by name, on numpy arrays; `max_logit_pnorm` with this p."""
+    chosen: dict[str, Callable] = dict(selective.SCORES)
+    chosen["max_logit_pnorm"] = functools.partial(selective.max_logit_pnorm, p=pnorm)
+    return {name: _host(score) for name, score in chosen.items()}
 
 
 def _host(score: Callable) -> Score:
     return lambda logits: np.asarray(score(logits))
 
 
-def _correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns which predictions are right, bool [n], for logits [n, m+1]."""
     return np.asarray(selective.predict(logits)) == labels
 
 
 def _calibration(split: Predictions) -> dict[str, float]:
     logits, labels = split
-    correct = _correct(logits, labels)
+    right = correct(logits, labels)
     response = np.asarray(selective.softmax_response(logits))
     return {
         "examples": len(labels),
-        "accuracy": float(correct.mean()),
+        "accuracy": float(right.mean()),
         "nll": selective.negative_log_likelihood(logits[:, :-1], labels),
-        "ece": selective.expected_calibration_error(response, correct),
+        "ece": selective.expected_calibration_error(response, right),
     }
 
 
 def _judge(score: Score, dev: Predictions, test: Predictions) -> dict[str, Any]:
     """Returns one score's metrics on test, and what its thresholds from dev give there."""
     on_dev, on_test = score(dev.logits), score(test.logits)
-    correct = _correct(*test)
-    errors = selective.error_at_coverage(on_test, correct, COVERAGES)
+    right = correct(*test)
+    errors = selective.error_at_coverage(on_test, right, COVERAGES)
     return {
-        "dev_aurc": selective.aurc(on_dev, _correct(*dev)),
-        "aurc": selective.aurc(on_test, correct),
-        "e_aurc": selective.e_aurc(on_test, correct),
-        "augrc": selective.augrc(on_test, correct),
-        "auroc": _defined(selective.auroc(on_test, correct)),
+        "dev_aurc": selective.aurc(on_dev, correct(*dev)),
+        "aurc": selective.aurc(on_test, right),
+        "e_aurc": selective.e_aurc(on_test, right),
+        "augrc": selective.augrc(on_test, right),
+        "auroc": _defined(selective.auroc(on_test, right)),
         "error_at_coverage": dict(zip(map(_percent, COVERAGES), errors.tolist(), strict=True)),
         "thresholds": {
-            _percent(coverage): _threshold(on_dev, on_test, correct, coverage)
+            _percent(coverage): _threshold(on_dev, on_test, right, coverage)
             for coverage in COVERAGES[1:]
         },
     }
 
 
 def _threshold(
-    on_dev: np.ndarray, on_test: np.ndarray, correct: np.ndarray, target: float
+    on_dev: np.ndarray, on_test: np.ndarray, right: np.ndarray, target: float
 ) -> dict[str, float | None]:
     threshold = selective.threshold_at_coverage(on_dev, coverage=target)
-    coverage, error = selective.accept_at(on_test, correct, threshold)
+    coverage, error = selective.accept_at(on_test, right, threshold)
     return {"threshold": threshold, "test_coverage": coverage, "test_error": _defined(error)}
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from kdjax.report.guarantees import CERTIFIERS
 
 RANKING = {"aurc": "AURC", "e_aurc": "E-AURC", "augrc": "AUGRC"}
 
@@ -17,12 +19,28 @@ def show(results: Mapping[str, Any], title: str) -> None:
         results: as `kdjax.report.results.summarize` returns them, perhaps with a `teacher`.
         title: of the first table.
     """
+    _print(
+        _accuracy(results, title),
+        *(part(results) for part in (_coverage, _ranking, _thresholds, _certificates)),
+    )
+
+
+def show_shift(found: Mapping[str, Any], title: str) -> None:
+    """Prints what a run accepts of inputs that have shifted, and of other data.
+
+    Args:
+        found: as `kdjax.shifted.shifted` returns it.
+        title: of the first table, such as the name of the run.
+    """
+    _print(_shifts(found, title), *([_others(found)] if found["ood"] else []))
+
+
+def _print(*parts: RenderableType) -> None:
     # Wide enough for every column: a log wraps no better than it is told to.
     console = Console(soft_wrap=True)
     console.width = max(console.width, 100)
-    console.print(_accuracy(results, title))
-    for part in (_coverage, _ranking, _thresholds):
-        console.print(part(results))
+    for part in parts:
+        console.print(part)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -38,7 +56,7 @@ def _accuracy(results: Mapping[str, Any], title: str) -> Table:
     if "teacher" in results:
         rows = {"teacher": results["teacher"], **rows}
     for name, found in rows.items():
-        for split in ("dev", "test"):
+        for split in ("dev", "calibration", "test"):
             values = found[split]
             table.add_row(
                 name,
@@ -89,6 +107,70 @@ def _thresholds(results: Mapping[str, Any]) -> Group:
             _percent(found["test_error"]),
         )
     return Group(table, Text("* the score with the lowest AURC on dev"))
+
+
+def _certificates(results: Mapping[str, Any]) -> Group:
+    found = results["guarantee"]
+    sure = 100 * (1 - found["delta"])
+    table = _table(
+        f"Thresholds of {results['best_score']} certified on {found['examples']:,} calibration "
+        f"examples, each with {sure:g} % certainty",
+        "risk %",
+        "certified by",
+        "threshold",
+        "coverage %",
+        "test coverage %",
+        "test error %",
+    )
+    for entry in found["certificates"]:
+        for name in CERTIFIERS:
+            values = entry[name]
+            threshold = values["threshold"]
+            table.add_row(
+                f"{100 * entry['risk']:g}{' *' if entry['risk'] == found['risk'] else ''}",
+                name,
+                "none" if threshold is None else f"{threshold:.6g}",
+                _percent(values["coverage"]),
+                _percent(values["test_coverage"]),
+                _percent(values["test_error"]),
+            )
+    return Group(table, Text("* the risk that was asked for"))
+
+
+def _shifts(found: Mapping[str, Any], title: str) -> Group:
+    table = _table(
+        f"{title}: {found['examples']:,} test images, accepted where {found['score']} >= "
+        f"{found['threshold']:.6g}",
+        "shift",
+        "severity",
+        "coverage %",
+        "error %",
+        "accuracy %",
+        "mean confidence",
+    )
+    rows = {"clean": [found["clean"]], **found["shifts"]}
+    for name, severities in rows.items():
+        for values in severities:
+            shares = (_percent(values[key]) for key in ("coverage", "error", "accuracy"))
+            severity, confidence = values.get("severity", "-"), f"{values['confidence']:.4f}"
+            table.add_row(name, str(severity), *shares, confidence)
+    notes = "error: among the accepted; accuracy: of all; threshold from: "
+    return Group(table, Text(f"{notes}{found['threshold_from']}"))
+
+
+def _others(found: Mapping[str, Any]) -> Table:
+    table = _table(
+        "Other data (AUROC: the run's test images told from them by confidence)",
+        "data set",
+        "images",
+        "accepted %",
+        "AUROC %",
+        "fitted",
+    )
+    for name, values in found["ood"].items():
+        shares = (_percent(values[key]) for key in ("accepted", "auroc"))
+        table.add_row(name, f"{values['examples']:,}", *shares, values["fitted"] or "as they are")
+    return table
 
 
 def _percent(share: float | None) -> str:

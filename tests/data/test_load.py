@@ -22,22 +22,27 @@ def digits(data_dir: pathlib.Path) -> data.Dataset:
     return data.load("digits", data_dir=data_dir)
 
 
+def splits_of(dataset: data.Dataset) -> list[data.Split]:
+    return [dataset.train, dataset.dev, dataset.calibration, dataset.test]
+
+
 def test_the_digits_are_those_of_scikit_learn(digits: data.Dataset) -> None:
     bundled = sklearn.datasets.load_digits()
     expected = np.array([[[round(v * 255 / 16)] for v in row] for row in bundled.data], np.uint8)
-    parts = [digits.train, digits.dev, digits.test]
+    parts = splits_of(digits)
     assert stand_ins.examples(*parts) == stand_ins.examples((expected, bundled.target))
     assert (digits.name, digits.version, digits.num_classes) == ("digits", "1.0.0", 10)
     assert digits.image_shape == (8, 8, 1)
-    assert [p.images.dtype for p in parts] == [np.uint8] * 3
-    assert [p.labels.dtype for p in parts] == [np.int32] * 3
+    assert [p.images.dtype for p in parts] == [np.uint8] * 4
+    assert [p.labels.dtype for p in parts] == [np.int32] * 4
 
 
 def test_every_digit_has_its_share_of_every_split(digits: data.Dataset) -> None:
-    counts = [np.bincount(p.labels) for p in (digits.train, digits.dev, digits.test)]
-    assert [c.sum() for c in counts] == [1294, 144, 359]
-    for share, count in zip((0.72, 0.08, 0.2), counts, strict=True):
-        np.testing.assert_allclose(count, share * sum(counts), atol=1.6)
+    train, dev, calibration, test = (np.bincount(p.labels) for p in splits_of(digits))
+    assert [c.sum() for c in (train, dev, calibration, test)] == [1150, 144, 144, 359]
+    whole = train + dev + calibration + test
+    for share, count in ((0.08, dev), (0.2, test), (0.72, train + calibration)):
+        np.testing.assert_allclose(count, share * whole, atol=1.6)
 
 
 def test_mean_and_std_are_those_of_train_after_the_cut(digits: data.Dataset) -> None:
@@ -75,7 +80,7 @@ def test_another_seed_cuts_another_dev_split_of_the_same_train(
     other = data.load("digits", data_dir=data_dir, dev_fraction=0.25, split_seed=1)
     assert len(other.dev.labels) == round(0.25 * 1438)
     np.testing.assert_array_equal(other.test.images, digits.test.images)
-    whole = [stand_ins.examples(d.train, d.dev) for d in (digits, other)]
+    whole = [stand_ins.examples(d.train, d.dev, d.calibration) for d in (digits, other)]
     assert whole[0] == whole[1]
 
 
@@ -87,20 +92,19 @@ def test_the_default_directory_is_that_of_tfds(
 
 
 def test_head_keeps_the_first_examples_and_the_statistics(digits: data.Dataset) -> None:
-    few = data.head(digits, 5, 3, 2)
-    for part, size in (("train", 5), ("dev", 3), ("test", 2)):
-        kept, whole = getattr(few, part), getattr(digits, part)
+    few = data.head(digits, 150)
+    for kept, whole, size in zip(
+        splits_of(few), splits_of(digits), (150, 144, 144, 150), strict=True
+    ):
         np.testing.assert_array_equal(kept.images, whole.images[:size])
         np.testing.assert_array_equal(kept.labels, whole.labels[:size])
     assert few.mean is digits.mean
 
 
-@pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 145, 1), (1, 1, -1)])
-def test_head_refuses_what_the_splits_cannot_give(
-    digits: data.Dataset, sizes: tuple[int, int, int]
-) -> None:
-    with pytest.raises(errors.InputError, match="between 1 and"):
-        data.head(digits, *sizes)
+@pytest.mark.parametrize("limit", [0, -1])
+def test_head_keeps_at_least_one(digits: data.Dataset, limit: int) -> None:
+    with pytest.raises(errors.InputError, match=f"limit={limit}: must be at least 1"):
+        data.head(digits, limit)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,8 @@ def test_an_unknown_name_is_told_the_nearest_one(
         ({"test_split": "train"}, "must not overlap"),
         ({"train_split": "train+train"}, "must not overlap"),
         ({"dev_fraction": 1.0}, "fraction"),
+        ({"calibration_fraction": 0.9}, "calibration split of 1294 of 1294"),
+        ({"calibration_fraction": 0.0001}, "calibration split of 0 of 1294"),
         ({"data_dir": "gs://bucket/tfds"}, "on this machine"),
         ({"name": "../digits"}, "unknown data set"),
         ({"name": "mnist/no_such_config"}, "no_such_config"),
@@ -149,19 +155,25 @@ def test_a_set_of_ones_own_brings_its_classes_and_size(
     small_set: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     pairs = small_set({"train": 30, "validation": 9})
-    loaded = data.load("small_set", data_dir=tmp_path, test_split="validation", dev_fraction=0.2)
+    loaded = data.load(
+        "small_set",
+        data_dir=tmp_path,
+        test_split="validation",
+        dev_fraction=0.2,
+        calibration_fraction=0.3,
+    )
     assert loaded.class_names == ("ant", "bee", "cat")
     assert loaded.image_shape == (12, 10, 3)
-    assert [len(p.labels) for p in (loaded.train, loaded.dev)] == [24, 6]
+    assert [len(p.labels) for p in splits_of(loaded)] == [15, 6, 9, 9]
     assert stand_ins.examples(loaded.test) == stand_ins.examples(pairs["validation"])
 
 
 def test_splits_join_into_train(small_set: Callable[..., Any], tmp_path: pathlib.Path) -> None:
     pairs = small_set({"train": 12, "extra": 18, "test": 6})
     loaded = data.load("small_set", data_dir=tmp_path, train_split="train+extra")
-    assert (len(loaded.train.labels), len(loaded.dev.labels)) == (27, 3)
+    assert [len(p.labels) for p in splits_of(loaded)] == [24, 3, 3, 6]
     expected = stand_ins.examples(pairs["train"], pairs["extra"])
-    assert stand_ins.examples(loaded.train, loaded.dev) == expected
+    assert stand_ins.examples(*splits_of(loaded)[:3]) == expected
 
 
 def test_the_newest_prepared_version_is_read(

@@ -30,7 +30,7 @@ def manual(root: pathlib.Path) -> pathlib.Path:
 def assert_holds(loaded: data.Dataset, pairs: stand_ins.Pairs, train: tuple[str, ...]) -> None:
     """Checks that the loaded set is `pairs`, its train and dev made of the splits `train`."""
     expected = stand_ins.examples(*(pairs[part] for part in train))
-    assert stand_ins.examples(loaded.train, loaded.dev) == expected
+    assert stand_ins.examples(loaded.train, loaded.dev, loaded.calibration) == expected
     assert stand_ins.examples(loaded.test) == stand_ins.examples(pairs["test"])
 
 

@@ -1,4 +1,4 @@
-"""The development split, by its properties."""
+"""The development and the calibration split, by their properties."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdjax import errors
-from kdjax.data.splits import stratified_cut
+from kdjax.data.splits import random_cut, stratified_cut
 
 LABELS = st.lists(st.integers(0, 4), min_size=10, max_size=80).map(np.array)
 FRACTIONS = st.floats(0.06, 0.94)
@@ -62,3 +62,34 @@ def test_every_member_of_a_class_is_chosen_equally_often() -> None:
 def test_a_fraction_that_leaves_a_split_empty_is_refused(fraction: float) -> None:
     with pytest.raises(errors.InputError, match="fraction"):
         stratified_cut(np.arange(20) % 2, fraction, seed=0)
+
+
+@given(count=st.integers(2, 90), data=st.data(), seed=st.integers(0, 2**32))
+def test_calibration_takes_its_size_and_leaves_the_rest_to_train(
+    count: int, data: st.DataObject, seed: int
+) -> None:
+    size = data.draw(st.integers(1, count - 1))
+    train, calibration = random_cut(count, size, seed)
+    assert len(calibration) == size
+    assert sorted([*train, *calibration]) == list(range(count))
+    for part in (train, calibration):
+        np.testing.assert_array_equal(part, np.sort(part))
+
+
+def test_any_two_examples_are_chosen_together_as_often_as_chance_has_it() -> None:
+    # Were the cut made by class, or from the ranks that chose dev, some pairs would be favoured.
+    chosen = np.array([np.isin(np.arange(12), random_cut(12, 4, s)[1]) for s in range(4000)])
+    together = chosen.T.astype(float) @ chosen / len(chosen)
+    np.testing.assert_allclose(np.diag(together), 1 / 3, atol=0.04)  # five standard deviations
+    np.testing.assert_allclose(together[~np.eye(12, dtype=bool)], 4 * 3 / 12 / 11, atol=0.023)
+
+
+def test_the_calibration_cut_stays_what_it_was_in_earlier_releases() -> None:
+    # Another cut under the same seed would mix calibration images into train on resuming.
+    assert random_cut(40, 8, seed=0)[1].tolist() == [4, 7, 10, 11, 15, 18, 35, 38]
+
+
+@pytest.mark.parametrize("size", [0, 40, 41, -1])
+def test_a_calibration_split_that_leaves_nothing_is_refused(size: int) -> None:
+    with pytest.raises(errors.InputError, match=f"calibration split of {size} of 40 examples"):
+        random_cut(40, size, seed=0)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import entr, softmax
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score
 
 from kdjax.errors import InputError
-from kdjax.report import results
+from kdjax.report import guarantees, results
 from kdjax.report.predictions import Predictions
 
 CLASSES = 5
@@ -23,7 +23,7 @@ def random_split(n, seed):
     return Predictions(logits.astype(np.float32), labels.astype(np.int32))
 
 
-DEV, TEST = random_split(90, 10), random_split(70, 7)
+DEV, CALIBRATION, TEST = random_split(90, 10), random_split(400, 3), random_split(70, 7)
 
 
 # What every number means, in float64.
@@ -82,12 +82,19 @@ def nll(split):
     )
 
 
+def summarize(*, dev=DEV, calibration=CALIBRATION, test=TEST, abstains=True, risk=0.3):
+    outputs = {"dev": dev, "calibration": calibration, "test": test}
+    return results.summarize(outputs, abstains=abstains, risk=risk, delta=0.1)
+
+
 @pytest.fixture(scope="module")
 def found():
-    return results.summarize(DEV, TEST, abstains=True)
+    return summarize()
 
 
-@pytest.mark.parametrize(("name", "split"), [("dev", DEV), ("test", TEST)])
+@pytest.mark.parametrize(
+    ("name", "split"), [("dev", DEV), ("calibration", CALIBRATION), ("test", TEST)]
+)
 def test_accuracy_likelihood_and_calibration_are_those_of_the_class_logits(found, name, split):
     assert found["classes"] == CLASSES
     assert set(found[name]) == {"examples", "accuracy", "nll", "ece"}
@@ -141,7 +148,7 @@ def test_thresholds_come_from_dev_and_are_judged_on_test(found, name):
 
 def test_the_power_of_pnorm_is_the_best_on_dev_and_not_on_test():
     assert best_power(DEV) != best_power(TEST)
-    chosen = results.chosen_scores(DEV)["max_logit_pnorm"](TEST.logits)
+    chosen = results.scores_with(results.best_pnorm(DEV))["max_logit_pnorm"](TEST.logits)
     assert_allclose(chosen, pnorm(TEST.logits.astype(np.float64), best_power(DEV)), rtol=1e-5)
 
 
@@ -150,10 +157,10 @@ def test_rounding_does_not_choose_the_power_of_pnorm(seed):
     # The score is the same at any scale of the logits; only its rounding is another.
     split = random_split(70, seed)
     one, other = (
-        results.chosen_scores(split._replace(logits=scale * split.logits))["max_logit_pnorm"]
+        results.best_pnorm(split._replace(logits=scale * split.logits))
         for scale in (np.float32(1), np.float32(0.3))
     )
-    assert_allclose(one(TEST.logits), other(TEST.logits), rtol=1e-5)
+    assert one == other
 
 
 def test_the_best_score_has_the_lowest_aurc_on_dev(found):
@@ -162,8 +169,9 @@ def test_the_best_score_has_the_lowest_aurc_on_dev(found):
 
 
 def test_nothing_is_chosen_on_test(found):
-    other = results.summarize(DEV, random_split(70, 2), abstains=True)
-    assert (other["best_score"], other["dev"]) == (found["best_score"], found["dev"])
+    other = summarize(test=random_split(70, 2))
+    for key in ("best_score", "pnorm", "dev", "calibration"):
+        assert other[key] == found[key]
     assert other["test"] != found["test"]
     for name, values in found["scores"].items():
         again = other["scores"][name]
@@ -182,14 +190,17 @@ def knowing_when(split):
 
 def test_without_abstention_its_column_is_never_read(found):
     dev, test = knowing_when(DEV), knowing_when(TEST)
-    assert results.summarize(dev, test, abstains=True)["best_score"] == "reservation"
-    silent = results.summarize(dev, test, abstains=False)
+    assert summarize(dev=dev, test=test)["best_score"] == "reservation"
+    silent = summarize(dev=dev, test=test, abstains=False)
     assert set(found["scores"]) - set(silent["scores"]) == {"reservation", "max_probability"}
     assert silent["best_score"] in silent["scores"]
     for name, values in silent["scores"].items():
         assert values == found["scores"][name]
-    never = [s._replace(logits=results.with_abstention(s.logits[:, :-1])) for s in (DEV, TEST)]
-    assert results.summarize(*never, abstains=False) == silent
+    never = {
+        name: split._replace(logits=results.with_abstention(split.logits[:, :-1]))
+        for name, split in (("dev", DEV), ("calibration", CALIBRATION), ("test", TEST))
+    }
+    assert summarize(**never, abstains=False) == silent
 
 
 def test_a_network_without_abstention_gets_a_column_that_never_wins():
@@ -226,16 +237,53 @@ def test_logits_that_are_not_finite_are_a_diverged_network(value, column):
 
 
 @each_bad_value
-@pytest.mark.parametrize("side", ["dev", "test"])
-def test_class_logits_that_are_not_finite_have_no_results(value, side):
-    splits = {"dev": DEV, "test": TEST}
-    splits[side] = spoilt(splits[side], 0, value)
+@pytest.mark.parametrize(
+    ("side", "split"), [("dev", DEV), ("calibration", CALIBRATION), ("test", TEST)]
+)
+def test_class_logits_that_are_not_finite_have_no_results(value, side, split):
     with pytest.raises(InputError, match=r"finite|NaN"):
-        results.summarize(**splits, abstains=True)
+        summarize(**{side: spoilt(split, 0, value)})
+
+
+def test_the_best_score_is_certified_on_calibration_at_the_risk_asked_for(found):
+    score = found["best_score"]
+    ranks = [confidence(score, split) for split in (CALIBRATION, TEST)]
+    rights = [~wrong(split) for split in (CALIBRATION, TEST)]
+    expected = guarantees.guarantee(*zip(ranks, rights, strict=True), risk=0.3, delta=0.1)
+    assert guarantees.operating(expected)["threshold"] is not None
+    got = found["guarantee"]
+    assert got["certificates"][0]["risk"] == got["risk"] == 0.3
+    for one, other in zip(got["certificates"], expected["certificates"], strict=True):
+        for certifier in guarantees.CERTIFIERS:
+            values = [[-1 if v is None else v for v in e[certifier].values()] for e in (one, other)]
+            assert_allclose(*values, rtol=1e-5)
+
+
+def test_a_teacher_is_corrected_where_it_is_wrong():
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(4, size=200), rng.normal(size=(200, 4))
+    taught = logits.argmax(axis=1)
+    matrix = confusion_matrix(labels, taught)
+    np.fill_diagonal(matrix, 0)
+    found = results.correction(logits, labels)
+    assert (found["examples"], found["wrong"]) == (200, np.sum(taught != labels))
+    assert found["by_class"] == [np.sum(taught[labels == k] != k) for k in range(4)]
+    assert {(i, j): count for i, j, count in found["pairs"]} == {
+        (i, j): matrix[i, j] for i, j in np.argwhere(matrix)
+    }
+    counts = [count for _, _, count in found["pairs"]]
+    assert counts == sorted(counts, reverse=True)
+    json.dumps(found)
+
+
+def test_a_teacher_without_fault_corrects_nothing():
+    found = results.correction(np.eye(3), np.arange(3))
+    assert found == {"examples": 3, "wrong": 0, "by_class": [0, 0, 0], "pairs": []}
 
 
 def test_what_has_no_value_is_none_so_that_the_results_are_json():
     right = DEV._replace(labels=DEV.logits[:, :-1].argmax(axis=1))
-    found = results.summarize(right, right, abstains=True)
+    found = summarize(dev=right, test=right, risk=0.01)
     assert all(values["auroc"] is None for values in found["scores"].values())
+    assert found["guarantee"]["certificates"][-1]["sgr"]["threshold"] is None
     json.dumps(found, allow_nan=False)

@@ -28,12 +28,38 @@ def score(shift):
 def network(shift):
     return {
         "dev": {"examples": 4321, "accuracy": 0.91236 + shift, "nll": 0.43214, "ece": 0.01019},
+        "calibration": {"examples": 99, "accuracy": 0.9 + shift, "nll": 0.41, "ece": 0.03},
         "test": {"examples": 26032, "accuracy": 0.90124 + shift, "nll": 0.54326, "ece": 0.02021},
     }
 
 
+def certificate(shift, threshold):
+    """The values of one certificate, each unlike all others."""
+    return {
+        "threshold": threshold,
+        "coverage": 0.6 + shift,
+        "risk_bound": 0.05,
+        "test_coverage": 0.7 + shift,
+        "test_error": 0.01 + shift if threshold else None,
+    }
+
+
+GUARANTEE = {
+    "risk": 0.02,
+    "delta": 0.05,
+    "examples": 4800,
+    "certificates": [
+        {
+            "risk": risk,
+            "sgr": certificate(risk, 0.75 - risk),
+            "learn_then_test": certificate(2 * risk, None if risk < 0.02 else 0.5 - risk),
+        }
+        for risk in (0.05, 0.02, 0.005)
+    ],
+}
 RESULTS = {
     **network(0),
+    "guarantee": GUARANTEE,
     "classes": 10,
     "best_score": "margin",
     "scores": {"reservation": score(0.2), "margin": score(0.1)},
@@ -67,8 +93,10 @@ def test_accuracies_of_teacher_and_student_stand_together(shown):
     assert rows(shown(), "digits in runs/digits") == [
         ["", "split", "examples", "accuracy %", "NLL", "ECE %"],
         ["teacher", "dev", "4,321", "96.24", "0.4321", "1.02"],
+        ["teacher", "calibration", "99", "95.00", "0.4100", "3.00"],
         ["teacher", "test", "26,032", "95.12", "0.5433", "2.02"],
         ["student", "dev", "4,321", "91.24", "0.4321", "1.02"],
+        ["student", "calibration", "99", "90.00", "0.4100", "3.00"],
         ["student", "test", "26,032", "90.12", "0.5433", "2.02"],
     ]
 
@@ -76,7 +104,9 @@ def test_accuracies_of_teacher_and_student_stand_together(shown):
 def test_without_a_teacher_only_the_student_is_shown(shown):
     alone = {key: value for key, value in RESULTS.items() if key != "teacher"}
     found = rows(shown(alone), "digits in runs/digits")
-    assert [row[:2] for row in found[1:]] == [["student", "dev"], ["student", "test"]]
+    assert [row[:2] for row in found[1:]] == [
+        ["student", split] for split in ("dev", "calibration", "test")
+    ]
 
 
 def test_errors_stand_under_their_coverage(shown):
@@ -100,7 +130,22 @@ def test_thresholds_are_those_of_the_best_score(shown):
     found = rows(lines, "Thresholds of margin chosen on dev")
     assert found[1:3] == [["95", "1.0596", "94.06", "0.11"], ["90", "1.00909", "89.11", "0.11"]]
     assert [row[0] for row in found[1:]] == list(COVERAGES[1:])
-    assert lines[-1] == "* the score with the lowest AURC on dev"
+    assert "* the score with the lowest AURC on dev" in lines
+
+
+def test_every_certificate_says_what_it_promises_and_what_it_gave(shown):
+    lines = shown()
+    title = "Thresholds of margin certified on 4,800 calibration examples, each with 95 % certainty"
+    assert rows(lines, title) == [
+        ["risk %", "certified by", "threshold", "coverage %", "test coverage %", "test error %"],
+        ["5", "sgr", "0.7", "65.00", "75.00", "6.00"],
+        ["5", "learn_then_test", "0.45", "70.00", "80.00", "11.00"],
+        ["2 *", "sgr", "0.73", "62.00", "72.00", "3.00"],
+        ["2 *", "learn_then_test", "0.48", "64.00", "74.00", "5.00"],
+        ["0.5", "sgr", "0.745", "60.50", "70.50", "1.50"],
+        ["0.5", "learn_then_test", "none", "61.00", "71.00", "-"],
+    ]
+    assert lines[-1] == "* the risk that was asked for"
 
 
 def test_a_narrow_place_cuts_no_column(shown):
@@ -117,3 +162,54 @@ def test_what_a_score_cannot_give_is_a_dash(shown):
     perfect["thresholds"]["90"]["test_error"] = None
     found = rows(shown(RESULTS | {"scores": {"margin": perfect}}), "Thresholds")
     assert found[2][-1] == "-"
+
+
+def accepted(shift):
+    return {
+        "coverage": 0.9012 - shift,
+        "error": 0.0123 + shift,
+        "accuracy": 0.8765 - shift,
+        "confidence": 0.7 - shift,
+    }
+
+
+SHIFTED = {
+    "score": "margin",
+    "threshold": 0.48,
+    "threshold_from": "certificate",
+    "examples": 10000,
+    "clean": accepted(0),
+    "shifts": {
+        "noise": [
+            {"severity": 1, **accepted(0.1)},
+            {"severity": 5, **accepted(0.2), "coverage": 0.0, "error": None},
+        ]
+    },
+    "ood": {
+        "cifar10": {"examples": 1234, "accepted": 0.0456, "auroc": 0.9876, "fitted": "as grey"},
+        "mnist": {"examples": 60, "accepted": 0.5, "auroc": 0.25, "fitted": ""},
+    },
+}
+
+
+def test_each_shift_stands_under_the_clean_images(capsys):
+    table.show_shift(SHIFTED, "runs/digits")
+    lines = capsys.readouterr().out.splitlines()
+    title = "runs/digits: 10,000 test images, accepted where margin >= 0.48"
+    assert rows(lines, title) == [
+        ["shift", "severity", "coverage %", "error %", "accuracy %", "mean confidence"],
+        ["clean", "-", "90.12", "1.23", "87.65", "0.7000"],
+        ["noise", "1", "80.12", "11.23", "77.65", "0.6000"],
+        ["noise", "5", "0.00", "-", "67.65", "0.5000"],
+    ]
+    assert any(line.endswith("threshold from: certificate") for line in lines)
+    assert rows(lines, "Other data") == [
+        ["data set", "images", "accepted %", "AUROC %", "fitted"],
+        ["cifar10", "1,234", "4.56", "98.76", "as grey"],
+        ["mnist", "60", "50.00", "25.00", "as they are"],
+    ]
+
+
+def test_without_other_data_there_is_no_table_of_them(capsys):
+    table.show_shift(SHIFTED | {"ood": {}}, "runs/digits")
+    assert "Other data" not in capsys.readouterr().out
