@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from kdjax import parallel
 from kdjax.errors import InputError
 from kdjax.workdir import write_json
 
@@ -154,9 +155,10 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def _restore(self, step: int, template: Any) -> Restored:
         _verify(self.folder / str(step))
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        # Whatever devices wrote it: it is read onto those that there are now.
+        place = parallel.replicated()
         abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), template
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), template
         )
         state = self._orbax.load(step, abstract)
         found = self._orbax.metadata(step)

@@ -13,6 +13,7 @@ from kdjax import checks
 from kdjax.errors import InputError, nearest, unknown
 from kdjax.models import DTYPES, MODELS
 from kdjax.objectives import ADJUSTMENTS, METHODS, Hyper
+from kdjax.parallel import PLACEMENTS
 
 # (setting, size) -> (teacher, student). The two settings are those of Xu, Pu, Zhao, ICPR 2020:
 # across structures and across depths; which network teaches which is our reading of its abstract.
@@ -53,6 +54,8 @@ def base() -> ConfigDict:
     config.data.calibration_fraction = 0.1  # of train, cut away for the certificate alone
     config.data.split_seed = 0  # of both cuts: shared by teacher and students of any seed
     config.data.limit = 0  # use so many images of each split; 0: all
+    # Where the images lie: replicated (every device has all), sharded (each its part), or auto.
+    config.data.placement = "auto"
     config.data.pad = 4  # zero padding around the image before the random crop
     config.data.flip = True  # mirror half of the images
 
@@ -166,6 +169,7 @@ def _check_names(config: ConfigDict) -> None:
         "setting": (config.setting, {setting for setting, _ in PAIRS}),
         "size": (config.size, {size for _, size in PAIRS}),
         "best_metric": (config.best_metric, BEST_METRICS),
+        "data.placement": (config.data.placement, PLACEMENTS),
         "objective.method": (config.objective.method, METHODS),
         "objective.adjustment": (config.objective.adjustment, ADJUSTMENTS),
     }

@@ -158,6 +158,6 @@ def restore(folder: pathlib.Path) -> Frozen:
     return Frozen(parts.model, step.deployed(best.state))
 
 
-def examples_of(dataset: data.Dataset, split: str) -> step.Examples:
-    """Returns a split of the data set on the device."""
-    return step.to_device(getattr(dataset, split), dataset.mean, dataset.std)
+def examples_of(dataset: data.Dataset, split: str, placement: str = "auto") -> step.Examples:
+    """Returns a split of the data set on the devices, placed as `parallel.resident` has it."""
+    return step.to_device(getattr(dataset, split), dataset.mean, dataset.std, placement)

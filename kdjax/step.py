@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax.tree_util import Partial
 
+from kdjax import parallel
 from kdjax.data import Split
 from kdjax.data.augment import augment, normalize
 from kdjax.models import NORM_MOMENTUM
@@ -39,9 +40,13 @@ STEPS_PER_CALL_ELSEWHERE = 50
 
 
 def compiled(function: Callable, **kwargs: Any) -> Callable:
-    """Returns jax.jit of the function with the options that pay on this backend."""
+    """Returns jax.jit of the function with the options that pay on this backend.
+
+    What it returns lies on every device.
+    """
     options = COMPILER_OPTIONS.get(jax.default_backend(), {})
-    return jax.jit(function, compiler_options=options, **kwargs)
+    out = parallel.replicated()
+    return jax.jit(function, compiler_options=options, out_shardings=out, **kwargs)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -61,10 +66,10 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class Examples(NamedTuple):
-    """A split on the device.
+    """A split on the devices.
 
     Attributes:
-        images: uint8 [n, h, w, c].
+        images: uint8 [n, h, w, c], perhaps with more rows that no index reaches.
         labels: int32 [n].
         mean, std: float32 [c], of the train split, for normalization.
     """
@@ -102,9 +107,14 @@ class Recipe(NamedTuple):
     flip: bool
 
 
-def to_device(split: Split, mean: np.ndarray, std: np.ndarray) -> Examples:
-    """Returns the split as device arrays; the images stay uint8."""
-    return Examples(*(jnp.asarray(value) for value in (split.images, split.labels, mean, std)))
+def to_device(split: Split, mean: np.ndarray, std: np.ndarray, placement: str = "auto") -> Examples:
+    """Returns the split as device arrays; the images stay uint8.
+
+    Args:
+        placement: of the images, see `parallel.resident`.
+    """
+    rest = parallel.everywhere((split.labels, mean, std))
+    return Examples(parallel.resident(split.images, placement), *rest)
 
 
 def _initial(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
@@ -122,7 +132,12 @@ def _initial(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
 def init_state(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the state before the first step: a function of the seed and shapes alone."""
     options = INIT_OPTIONS.get(jax.default_backend(), {})
-    state = jax.jit(lambda: _initial(recipe, image_shape), compiler_options=options)()
+    initial = jax.jit(
+        lambda: _initial(recipe, image_shape),
+        compiler_options=options,
+        out_shardings=parallel.replicated(),
+    )
+    state = initial()
     # The average starts as the very weights, and donation takes each buffer only once.
     return jax.tree.map(jnp.copy, state)
 
@@ -145,7 +160,8 @@ def batch_at(
         images float32 [b, h, w, c], labels int32 [b].
     """
     epoch, position = step // recipe.steps_per_epoch, step % recipe.steps_per_epoch
-    index = jax.lax.dynamic_slice_in_dim(order, position * recipe.batch_size, recipe.batch_size)
+    start = position * recipe.batch_size
+    index = parallel.split(jax.lax.dynamic_slice_in_dim(order, start, recipe.batch_size))
     images = augment(
         examples.images[index],
         index,
@@ -296,7 +312,8 @@ def _forward(model: nn.Module, batch_size: int) -> Callable:
         variables: Variables, examples: Examples, start: jax.Array, change: Partial
     ) -> jax.Array:
         # The last batch is padded with copies of the last example, which the caller cuts off.
-        index = jnp.minimum(start + jnp.arange(batch_size), len(examples.images) - 1)
+        last = len(examples.labels) - 1
+        index = parallel.split(jnp.minimum(start + jnp.arange(batch_size), last))
         images = normalize(change(examples.images[index], index), examples.mean, examples.std)
         return _apply(model, variables, images)
 
@@ -323,6 +340,7 @@ def predict(
     Returns:
         float32 [n, outputs].
     """
-    count, forward = len(examples.images), _forward(model, batch_size)
+    count, batch_size = len(examples.labels), parallel.up_to_multiple(batch_size)
+    forward = _forward(model, batch_size)
     batches = [forward(variables, examples, start, change) for start in range(0, count, batch_size)]
     return np.concatenate(jax.device_get(batches))[:count]

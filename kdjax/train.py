@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
-from kdjax import data, objectives, optimizer, stage, step, workdir
+from kdjax import data, objectives, optimizer, parallel, stage, step, workdir
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.augment import epoch_order
 from kdjax.report.logs import Log
@@ -54,6 +54,8 @@ def run(config: ConfigDict, folder: pathlib.Path) -> data.Dataset:
         InputError: if the workdir, the teacher or the data do not fit the config.
         FloatingPointError: if a loss is not finite.
     """
+    for name in (stage.TEACHER, stage.STUDENT):
+        parallel.check_batch(f"{name}.batch_size", config[name].batch_size)
     workdir.require_writable(folder)
     _check_same(config, folder)
     dataset = stage.load_data(config)
@@ -127,7 +129,9 @@ def train(job: Job, dataset: data.Dataset) -> None:
         if done >= epochs * recipe.steps_per_epoch:
             print(f"{job.name} in {job.folder} is finished: {done} steps")
             return
-        train_split, dev = (stage.examples_of(dataset, name) for name in ("train", "dev"))
+        train_split, dev = (
+            stage.examples_of(dataset, name, job.config.data.placement) for name in ("train", "dev")
+        )
         teacher = job.teacher.variables if job.teacher else None
         pretrain_steps, method_steps = map(step.train_steps, (stage.pretraining(recipe), recipe))
         recalibrate = step.recalibrate(recipe, fields.norm_batches)
@@ -143,6 +147,7 @@ def train(job: Job, dataset: data.Dataset) -> None:
             recorder = Recorder(log, checkpoints, every=job.config.log_every, rate=rate)
             for epoch in range(done // recipe.steps_per_epoch, epochs):
                 order = epoch_order(len(train_split.labels), seed=recipe.seed, epoch=epoch)
+                order = parallel.everywhere(order)
                 pretrain = epoch < job.pretrain_epochs
                 run_steps = pretrain_steps if pretrain else method_steps
                 for count in calls(done % recipe.steps_per_epoch, recipe.steps_per_epoch):

@@ -12,7 +12,7 @@ from kdjax.data import Dataset
 from kdjax.errors import InputError
 
 # Where the data lies and how often it is logged change nothing that is trained.
-FREE_FIELDS = ("data.dir", "log_every")
+FREE_FIELDS = ("data.dir", "data.placement", "log_every")
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -78,6 +78,23 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{str(folder)!r} is not a workdir: it has no config.json") from error
     if not isinstance(found, dict) or not {"stage", "config", "dataset"} <= found.keys():
         raise InputError(f"{str(folder)!r} is not a workdir: its config.json is no run's")
+    return found
+
+
+def read_results(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns what `results.json` of a workdir holds.
+
+    Raises:
+        InputError: if the run has not been evaluated, or not by this version.
+    """
+    path = folder / "results.json"
+    remedy = f"python -m kdjax.evaluate --workdir={folder} writes it"
+    try:
+        found = read_json(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{str(path)!r} is missing: {remedy}") from error
+    if not {"best_score", "pnorm", "guarantee", "test"} <= found.keys():
+        raise InputError(f"{str(path)!r} is no run's of this version: {remedy} anew")
     return found
 
 

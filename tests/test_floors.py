@@ -12,7 +12,7 @@ import kdjax
 ROOT = pathlib.Path(kdjax.__file__).parent
 FLOORS = [
     {"errors", "checks", "losses", "adjustment", "selective", "models"},
-    {"objectives", "config", "optimizer", "data", "checkpoint", "workdir", "report"},
+    {"objectives", "config", "optimizer", "data", "checkpoint", "workdir", "parallel", "report"},
     {"step"},
     {"stage", "train", "assess", "shifted"},
     {"cli", "main", "evaluate"},

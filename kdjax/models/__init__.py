@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from kdjax.errors import InputError, unknown
 from kdjax.models import alexnet, resnet
 from kdjax.models.common import NORM_MOMENTUM as NORM_MOMENTUM
+from kdjax.models.folding import fold as fold
 
 _alexnet = functools.partial(alexnet.AlexNet, layers=alexnet.LAYERS, normalize=False)
 _alexnet_small = functools.partial(alexnet.AlexNet, layers=alexnet.SMALL_LAYERS, normalize=True)

@@ -12,7 +12,8 @@ MIN_SIZE = 8
 
 # The share of the running statistics that a step keeps: PyTorch's default momentum of 0.1.
 NORM_MOMENTUM = 0.9
-BatchNorm = functools.partial(nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=1e-5)
+NORM_EPSILON = 1e-5
+BatchNorm = functools.partial(nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON)
 
 
 def check_images(images: jax.Array) -> None:
@@ -37,7 +38,7 @@ def check_images(images: jax.Array) -> None:
 
 
 class Head(nn.Module):
-    """Global average pooling and one linear layer, in float32 whatever came before.
+    """Global average pooling and one linear layer, in float32 at least, whatever came before.
 
     Attributes:
         num_outputs: the number of logits, m or, with abstention, m+1.
@@ -48,5 +49,6 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Returns logits [b, num_outputs], float32, for features [b, h, w, c]."""
-        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        exact = jnp.promote_types(features.dtype, jnp.float32)
+        pooled = jnp.mean(features, axis=(1, 2), dtype=exact)
         return nn.Dense(self.num_outputs)(pooled)

@@ -32,10 +32,11 @@ def bottleneck(width: int, stride: int) -> tuple[Layer, ...]:
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, then batch normalization."""
+    """A convolution without bias, then batch normalization; or a convolution with bias alone."""
 
     layer: Layer
     dtype: DTypeLike
+    normalize: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -47,11 +48,13 @@ class ConvNorm(nn.Module):
             strides=stride,
             # "SAME" would pad one side only where stride 2 meets an even size: one pixel off.
             padding=kernel // 2,
-            use_bias=False,
+            use_bias=not self.normalize,
             kernel_init=HE_FAN_OUT,
             dtype=self.dtype,
         )(x)
-        return common.BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
+        if self.normalize:
+            x = common.BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
+        return x
 
 
 class Block(nn.Module):
@@ -64,11 +67,12 @@ class Block(nn.Module):
 
     layers: tuple[Layer, ...]
     dtype: DTypeLike
+    normalize: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns [b, ceil(h / stride), ceil(w / stride), features] for x [b, h, w, c]."""
-        conv_norm = functools.partial(ConvNorm, dtype=self.dtype)
+        conv_norm = functools.partial(ConvNorm, dtype=self.dtype, normalize=self.normalize)
         residual = x
         for layer in self.layers[:-1]:
             residual = nn.relu(conv_norm(layer)(residual, train))
@@ -90,6 +94,8 @@ class ResNet(nn.Module):
         width: channels of the stem and of the first stage.
         dtype: of the computation, float32 or bfloat16; parameters, batch statistics and logits
             are float32.
+        normalize: batch normalization after each convolution, in place of its bias; without it
+            the network is in its inference form, see `folding`.
     """
 
     num_outputs: int
@@ -97,6 +103,7 @@ class ResNet(nn.Module):
     depths: tuple[int, ...]
     width: int
     dtype: DTypeLike = jnp.float32
+    normalize: bool = True
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -112,10 +119,11 @@ class ResNet(nn.Module):
             TypeError: on images that are not float.
         """
         common.check_images(images)
-        x = nn.relu(ConvNorm((self.width, 3, 1), self.dtype, name="stem")(images, train))
+        forms = self.dtype, self.normalize
+        x = nn.relu(ConvNorm((self.width, 3, 1), *forms, name="stem")(images, train))
         for stage, depth in enumerate(self.depths):
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
                 layers = self.block(self.width * 2**stage, stride)
-                x = Block(layers, self.dtype, name=f"stage{stage}_block{index}")(x, train)
+                x = Block(layers, *forms, name=f"stage{stage}_block{index}")(x, train)
         return common.Head(self.num_outputs, name="head")(x)
