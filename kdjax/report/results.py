@@ -126,9 +126,13 @@ def best_pnorm(dev: Predictions) -> float:
 
 def scores_with(pnorm: float) -> dict[str, Score]:
     """Returns the scores by name, on numpy arrays; `max_logit_pnorm` with this p."""
-    chosen: dict[str, Callable] = dict(selective.SCORES)
-    chosen["max_logit_pnorm"] = functools.partial(selective.max_logit_pnorm, p=pnorm)
-    return {name: _host(score) for name, score in chosen.items()}
+    return {name: _host(score) for name, score in traceable_scores(pnorm).items()}
+
+
+def traceable_scores(pnorm: float) -> dict[str, Callable]:
+    """Returns the scores of `scores_with` as functions that JAX can trace."""
+    norm = functools.partial(selective.max_logit_pnorm, p=pnorm)
+    return {**selective.SCORES, "max_logit_pnorm": norm}
 
 
 def _host(score: Callable) -> Score:

@@ -1,0 +1,188 @@
+"""The pages in real Chromium, headless: light and dark, on a phone and on a desk, by keyboard."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from kdjax.report import page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason=f"no Chromium on this machine: none of {', '.join(NAMES)}"
+)
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+NARROW, WIDE = 360, 1280
+
+# The contrast (WCAG 2.2) of every piece of text with what is painted behind it.
+CONTRASTS = """() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const rgba = colour => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = colour => {
+    const [r, g, b] = rgba(colour).slice(0, 3).map(value => value / 255).map(
+      value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = node => {
+    const colour = getComputedStyle(node).backgroundColor;
+    return rgba(colour)[3] ? colour : behind(node.parentElement);
+  };
+  const contrast = (one, other) => {
+    const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const own = node => [...node.childNodes].some(
+    child => child.nodeType === Node.TEXT_NODE && child.textContent.trim());
+  const texts = [...document.querySelectorAll("body *")].filter(own).map(node => {
+    const style = getComputedStyle(node);
+    const colour = node.closest("svg") ? style.fill : style.color;
+    return [node.textContent.trim().slice(0, 40), contrast(colour, behind(node))];
+  });
+  const paper = behind(document.body.querySelector("main"));
+  const variables = getComputedStyle(document.documentElement);
+  const series = [1, 2, 3, 4, 5, 6].map(number => `--series-${number}`).map(
+    name => [name, contrast(variables.getPropertyValue(name), paper)]);
+  return [texts, series];
+}"""
+
+# Plots that are empty, text of theirs outside their frame, and the smallest text.
+PLOTS = """() => [...document.querySelectorAll("svg")].map(svg => {
+  const frame = svg.getBoundingClientRect();
+  const outside = [...svg.querySelectorAll("text")].filter(text => {
+    const box = text.getBoundingClientRect();
+    return box.left < frame.left - 2 || box.right > frame.right + 2
+      || box.top < frame.top - 2 || box.bottom > frame.bottom + 2;
+  });
+  const sizes = [...svg.querySelectorAll("text")].map(
+    text => parseFloat(getComputedStyle(text).fontSize) * svg.getScreenCTM().a);
+  return {
+    label: svg.ariaLabel,
+    area: frame.width * frame.height,
+    drawn: svg.getBBox().width * svg.getBBox().height,
+    outside: outside.map(text => text.textContent),
+    smallest: Math.min(...sizes),
+  };
+})"""
+
+IMAGES = (
+    "[...document.images].map(image => [image.naturalWidth, image.getBoundingClientRect().width])"
+)
+OPEN_ALL = "document.querySelectorAll('details').forEach(one => { one.open = true; })"
+REACHABLE = """() => [...document.querySelectorAll("summary, [role=region], nav a")].filter(
+  one => one.checkVisibility()).length"""
+REACHED = """() => {
+  const node = document.activeElement;
+  node.dataset.reached = "yes";
+  return document.querySelectorAll(
+    "summary[data-reached], [role=region][data-reached], nav a[data-reached]").length;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def pages(written, tmp_path_factory):
+    compared = tmp_path_factory.mktemp("compared") / "comparison.html"
+    page.write_comparison([written.run, written.run], compared)
+    return {"single": written.folder / "report.html", "comparison": compared}
+
+
+@pytest.fixture
+def visit(browser, pages):
+    """Opens a page with all of its details; any complaint or request of it fails the test."""
+    heard, opened = [], []
+
+    def go(name, *, scheme="light", width=WIDE):
+        tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+        opened.append(tab)
+        address = pages[name].as_uri()
+        tab.on("console", lambda message: heard.append(message.text))
+        tab.on("pageerror", lambda error: heard.append(str(error)))
+        tab.on("request", lambda request: heard.append(request.url))
+        tab.goto(address)
+        tab.evaluate(OPEN_ALL)
+        heard.remove(address)
+        return tab
+
+    yield go
+    for tab in opened:
+        tab.close()
+    assert [line for line in heard if not line.startswith("data:")] == []
+
+
+each_page = pytest.mark.parametrize("name", ["single", "comparison"])
+each_scheme = pytest.mark.parametrize("scheme", ["light", "dark"])
+each_width = pytest.mark.parametrize("width", [NARROW, WIDE])
+
+
+@each_page
+@each_scheme
+def test_all_text_stands_out_from_what_is_behind_it(visit, name, scheme):
+    texts, series = visit(name, scheme=scheme).evaluate(CONTRASTS)
+    assert len(texts) > 40
+    assert [(text, value) for text, value in texts if value < 4.5] == []
+    assert [(line, value) for line, value in series if value < 3] == []
+
+
+def test_dark_is_dark(visit):
+    painted = "getComputedStyle(document.documentElement).backgroundColor"
+    assert visit("single").evaluate(painted) == "rgb(255, 255, 255)"
+    assert visit("single", scheme="dark").evaluate(painted) == "rgb(20, 23, 27)"
+
+
+@each_page
+@each_width
+def test_the_page_is_no_wider_than_the_window(visit, name, width):
+    tab = visit(name, width=width)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@each_page
+@each_width
+def test_plots_are_drawn_within_their_frames_in_text_that_can_be_read(visit, name, width):
+    plots = visit(name, width=width).evaluate(PLOTS)
+    assert len(plots) == (7 if name == "single" else 1)
+    for plot in plots:
+        assert plot["area"] > 40_000 and plot["drawn"] > 10_000, plot
+        assert plot["outside"] == [], plot
+        assert plot["smallest"] >= 10, plot
+
+
+@each_width
+def test_pictures_are_loaded_and_shown_large(visit, width):
+    images = visit("single", width=width).evaluate(IMAGES)
+    assert len(images) == 48
+    assert all(natural == 5 and shown >= 90 for natural, shown in images)
+
+
+@each_page
+def test_everything_can_be_reached_by_keyboard(visit, name):
+    tab = visit(name)
+    wanted = tab.evaluate(REACHABLE)
+    assert wanted >= (12 if name == "single" else 2)
+    for _ in range(wanted + 5):  # the skip link comes before them
+        tab.keyboard.press("Tab")
+        reached = tab.evaluate(REACHED)
+    assert reached == wanted
+
+
+def test_details_open_by_keyboard_and_the_first_link_skips_to_the_content(visit):
+    tab = visit("single")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "Skip to the content"
+    tab.locator("summary").first.focus()
+    for state in (False, True):
+        tab.keyboard.press("Enter")
+        assert tab.evaluate("document.querySelector('details').open") is state
