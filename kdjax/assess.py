@@ -17,9 +17,8 @@ SPLITS = ("dev", "calibration", "test")
 
 def assess(
     folder: pathlib.Path,
-    dataset: data.Dataset | None = None,
+    dataset: data.Dataset,
     *,
-    data_dir: str | None = None,
     risk: float | None = None,
     delta: float | None = None,
 ) -> dict[str, Any]:
@@ -27,8 +26,7 @@ def assess(
 
     Args:
         folder: the workdir of a run or of a teacher.
-        dataset: the run's, if it is loaded already.
-        data_dir: of TFDS, if the data have moved since.
+        dataset: the run's, see `stage.data_of`.
         risk: of the certificate, in place of the config's.
         delta: of the certificate, in place of the config's.
 
@@ -40,15 +38,14 @@ def assess(
         InputError: if the workdir holds nothing to evaluate, or the data set has changed.
     """
     config = ConfigDict(workdir.read(folder)["config"])
-    dataset = dataset or stage.data_of(folder, data_dir)
     outputs = predict(folder, dataset, config.eval_batch_size)
-    for split, found_there in outputs.items():
-        predictions.save(folder / "predictions" / f"{split}.npz", found_there)
     # A teacher's config has no such fields: they are no part of what a teacher is.
     asked = config.get("selective", configs.base().selective)
     risk = asked.risk if risk is None else risk
     delta = asked.delta if delta is None else delta
     report = summarize(folder, outputs, risk=risk, delta=delta)
+    for split, found_there in outputs.items():
+        predictions.save(folder / "predictions" / f"{split}.npz", found_there)
     teacher = folder / "teacher"
     if teacher.exists():
         # Nothing is written into another run's folder.

@@ -1,4 +1,4 @@
-"""Evaluates a finished run again: predictions, results.json, tables; or on shifted inputs.
+"""Evaluates a finished run again, or on shifted inputs; writes its report anew.
 
 python -m kdjax.evaluate --workdir=runs/digits [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
 python -m kdjax.evaluate --workdir=runs/digits --shift=noise,blur,contrast,rotation,ood:cifar10
@@ -21,23 +21,26 @@ SHIFT = flags.DEFINE_list(
 
 def main() -> None:
     """Runs the command."""
-    from kdjax import assess, shifted
+    from kdjax import assess, shifted, stage
     from kdjax.errors import InputError
-    from kdjax.report import table
+    from kdjax.report import page, table
 
     if WORKDIR.value is None:
         raise InputError("no workdir given: for example --workdir=runs/digits")
-    folder = pathlib.Path(WORKDIR.value)
-    if SHIFT.value is None:
-        found = assess.assess(folder, data_dir=DATA_DIR.value, risk=RISK.value, delta=DELTA.value)
-        table.show(found, str(folder))
-        return
-    if RISK.value is not None or DELTA.value is not None:
+    if SHIFT.value is not None and (RISK.value is not None or DELTA.value is not None):
         raise InputError(
             "--shift keeps the threshold of results.json: give --risk and --delta to a command "
             "of their own first"
         )
-    table.show_shift(shifted.shifted(folder, SHIFT.value, data_dir=DATA_DIR.value), str(folder))
+    folder = pathlib.Path(WORKDIR.value)
+    if SHIFT.value is None:
+        dataset = stage.data_of(folder, DATA_DIR.value)
+        table.show(assess.assess(folder, dataset, risk=RISK.value, delta=DELTA.value), str(folder))
+    else:
+        found = shifted.shifted(folder, SHIFT.value, data_dir=DATA_DIR.value)
+        dataset = stage.data_of(folder, DATA_DIR.value)
+        table.show_shift(found, str(folder))
+    print(f"the report: {page.write(page.read(folder), dataset.test)}")
 
 
 if __name__ == "__main__":

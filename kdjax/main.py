@@ -1,4 +1,4 @@
-"""Trains a teacher and a student as a config says, evaluates the student, prints the tables.
+"""Trains a teacher and a student as a config says, evaluates the student, writes the report.
 
 python -m kdjax.main --config=configs/digits.py [--workdir=runs/digits] [--config.FIELD=VALUE ...]
 """
@@ -20,7 +20,7 @@ def main() -> None:
     """Runs the command. The same one again resumes, or says that the run is finished."""
     from kdjax import assess, config, train
     from kdjax.errors import InputError
-    from kdjax.report import table
+    from kdjax.report import page, table
 
     if CONFIG.value is None:
         raise InputError("no config given: for example --config=configs/digits.py")
@@ -31,8 +31,11 @@ def main() -> None:
     if results := train.finished(resolved, folder):
         print(f"the run in {folder} is finished; nothing to do")
     else:
-        results = assess.assess(folder, train.run(resolved, folder))
+        dataset = train.run(resolved, folder)
+        results = assess.assess(folder, dataset)
+        page.write(page.read(folder), dataset.test)
     table.show(results, f"{resolved.name} in {folder}")
+    print(f"the report: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -106,20 +106,12 @@ def _check(names: Sequence[str]) -> None:
 
 def _rule(folder: pathlib.Path) -> Rule:
     """The score and threshold that `results.json` stands by."""
-    path = folder / "results.json"
-    remedy = f"python -m kdjax.evaluate --workdir={folder} writes it"
-    try:
-        found = workdir.read_json(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{str(path)!r} is missing: {remedy}") from error
-    try:
-        score = found["best_score"]
-        confidence = results.scores_with(found["pnorm"])[score]
-        certified = guarantees.operating(found["guarantee"])["threshold"]
-        usual = found["scores"][score]["thresholds"][USUAL]["threshold"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{str(path)!r} is no run's of this version: {remedy} anew") from error
+    found = workdir.read_results(folder)
+    score = found["best_score"]
+    confidence = results.scores_with(found["pnorm"])[score]
+    certified = guarantees.operating(found["guarantee"])["threshold"]
     if certified is None:
+        usual = found["scores"][score]["thresholds"][USUAL]["threshold"]
         return Rule(score, confidence, usual, f"dev, {USUAL} % coverage")
     return Rule(score, confidence, certified, "certificate")
 

@@ -93,7 +93,8 @@ def read_results(folder: pathlib.Path) -> dict[str, Any]:
         found = read_json(path)
     except FileNotFoundError as error:
         raise InputError(f"{str(path)!r} is missing: {remedy}") from error
-    if not {"best_score", "pnorm", "guarantee", "test"} <= found.keys():
+    needed = {"best_score", "pnorm", "guarantee", "test"}
+    if not isinstance(found, dict) or not needed <= found.keys():
         raise InputError(f"{str(path)!r} is no run's of this version: {remedy} anew")
     return found
 

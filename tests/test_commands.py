@@ -98,6 +98,8 @@ def test_a_run_trains_both_stages_and_leaves_all_that_is_promised(finished):
     ]
     rows = [line for line in finished.stdout.splitlines() if line.startswith(("│ tea", "│ stu"))]
     assert [row.split("│")[4].strip() for row in rows] == accuracies
+    report = (finished.folder / "report.html").read_text()
+    assert "<h1>alexnet_small on digits</h1>" in report and "What it abstains on" in report
 
 
 def test_the_same_command_again_says_so_and_prints_the_same_tables(finished):

@@ -21,6 +21,7 @@ from kdjax import assess, data, shifted, stage, step, workdir
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.shift import SEVERITIES, SHIFTS
 from kdjax.errors import InputError
+from kdjax.report import guarantees
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,7 @@ def certified(
     def copy(threshold: float | None, name: str = stage.STUDENT) -> pathlib.Path:
         folder = shutil.copytree(finished(name), tmp_path / "run")
         found = workdir.read_json(folder / "results.json")
-        certificate = {"risk": 0.1, "learn_then_test": {"threshold": threshold}}
-        found["guarantee"] = {"risk": 0.1, "certificates": [certificate]}
+        guarantees.operating(found["guarantee"])["threshold"] = threshold
         found["best_score"] = "softmax_response"
         workdir.write_json(folder / "results.json", found)
         return folder
