@@ -1,5 +1,6 @@
 """What every command shares: flags in, one clear line for a user's mistake, an exit status."""
 
+import functools
 import itertools
 import pathlib
 import sys
@@ -15,29 +16,41 @@ USAGE = 2
 FAILED = 1
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], *, positional: str = "") -> None:
     """Parses the flags, runs the command and exits.
 
     Exit status 0 on success, 2 for a mistake in what was given, 1 for a run that failed; a fault
     of kdjax itself keeps its traceback.
 
     Args:
-        main: the command, once the flags are parsed.
+        main: the command, once the flags are parsed; given the list of the arguments that are no
+            flags, if it takes any.
+        positional: what those are, such as `"IMAGE..."`, at least one; empty: it takes none.
     """
     logging.set_verbosity(logging.ERROR)  # JAX, TFDS and Orbax tell much of how they work
     warnings.showwarning = _one_line  # type: ignore[assignment]
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+    flags.FLAGS.set_gnu_getopt()  # flags may follow other arguments
+    app.run(
+        lambda rest: _guarded(functools.partial(main, rest[1:]) if positional else main),
+        flags_parser=functools.partial(_parse, positional),
+    )
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(positional: str, argv: Sequence[str]) -> list[str]:
     try:
         _check_config_flags(argv)
         rest = flags.FLAGS(list(argv))
+        _check_positional(positional, rest[1:])
     except (flags.Error, TypeError, ValueError, OSError) as error:
         _exit(error, USAGE)
-    if len(rest) > 1:
-        _exit(ValueError(f"unexpected argument {rest[1]!r}: flags are written --name=value"), USAGE)
     return rest
+
+
+def _check_positional(positional: str, arguments: Sequence[str]) -> None:
+    if arguments and not positional:
+        raise InputError(f"unexpected argument {arguments[0]!r}: flags are written --name=value")
+    if positional and not arguments:
+        raise InputError(f"no {positional} given: --help shows how the command is written")
 
 
 def _check_config_flags(argv: Sequence[str]) -> None:
