@@ -12,10 +12,11 @@ import kdjax
 ROOT = pathlib.Path(kdjax.__file__).parent
 FLOORS = [
     {"errors", "checks", "losses", "adjustment", "selective", "models"},
-    {"objectives", "config", "optimizer", "data", "checkpoint", "workdir", "parallel", "report"},
+    {"objectives", "config", "optimizer", "data", "checkpoint", "workdir", "parallel", "report"}
+    | {"card", "formats"},
     {"step"},
     {"stage", "train", "assess", "shifted"},
-    {"cli", "main", "evaluate"},
+    {"cli", "main", "evaluate", "export", "predict"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 GROUND_IMPORTS = {"jax", "flax", "numpy", "scipy", "optax", "kdjax"}

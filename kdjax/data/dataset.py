@@ -100,6 +100,16 @@ def load(
     )
 
 
+def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Returns whether a set lies in the TFDS directory, so that `load` need not make or fetch it.
+
+    Args:
+        name: as for `load`.
+        data_dir: as for `load`.
+    """
+    return locate.newest(name, _root(data_dir)) is not None
+
+
 def head(dataset: Dataset, limit: int) -> Dataset:
     """Returns the first `limit` examples of each split, or all it has; the statistics stay.
 
