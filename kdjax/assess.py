@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
-from kdjax import data, objectives, stage, step, workdir
+from kdjax import data, objectives, parallel, stage, step, workdir
+from kdjax.errors import InputError
 from kdjax.report import predictions, results
 
 # Train is left out: how a network does on what it has learnt says nothing of new data.
@@ -37,16 +38,21 @@ def assess(
     Raises:
         InputError: if the workdir holds nothing to evaluate, or the data set has changed.
     """
-    config = ConfigDict(workdir.read(folder)["config"])
+    config, teacher = ConfigDict(workdir.read(folder)["config"]), folder / "teacher"
+    if teacher.is_symlink() and not teacher.exists():
+        raise InputError(
+            f"{str(teacher)!r} points to {str(teacher.readlink())!r}, which is gone: put the "
+            "teacher back, or the link right"
+        )
     outputs = predict(folder, dataset, config.eval_batch_size)
     # A teacher's config has no such fields: they are no part of what a teacher is.
     asked = config.get("selective", configs.base().selective)
     risk = asked.risk if risk is None else risk
     delta = asked.delta if delta is None else delta
     report = summarize(folder, outputs, risk=risk, delta=delta)
-    for split, found_there in outputs.items():
-        predictions.save(folder / "predictions" / f"{split}.npz", found_there)
-    teacher = folder / "teacher"
+    if parallel.primary():
+        for split, found_there in outputs.items():
+            predictions.save(folder / "predictions" / f"{split}.npz", found_there)
     if teacher.exists():
         # Nothing is written into another run's folder.
         report["teacher"] = (
@@ -58,7 +64,8 @@ def assess(
         )
         on_train = predict(teacher, dataset, config.eval_batch_size, ("train",))["train"]
         report["correction"] = results.correction(*on_train)
-    workdir.write_json(folder / "results.json", report)
+    if parallel.primary():
+        workdir.write_json(folder / "results.json", report)
     return report
 
 

@@ -56,7 +56,9 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         for chatty in ("absl", "asyncio"):  # Orbax reports each file, and damage many times over
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
-        _set_aside_unlistable(folder)
+        if parallel.primary():
+            _set_aside_unlistable(folder)
+        parallel.wait("checkpoints can be listed")
         self.folder = folder
         self.config = dict(config)
         best = _POLICIES.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
@@ -104,9 +106,9 @@ class Checkpoints(contextlib.AbstractContextManager):
     def _settle(self) -> None:
         """Waits for the last save, and seals it."""
         self._orbax.wait()
-        if self._unsealed is not None:
+        if self._unsealed is not None and parallel.primary():
             _seal(self.folder / str(self._unsealed))
-            self._unsealed = None
+        self._unsealed = None
 
     def steps(self) -> list[int]:
         """Returns the steps that a checkpoint exists of, oldest first."""

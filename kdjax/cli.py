@@ -3,24 +3,27 @@
 import functools
 import itertools
 import pathlib
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from kdjax.errors import InputError, nearest, unknown
+from kdjax.errors import InputError, Preempted, nearest, unknown
 
 USAGE = 2
 FAILED = 1
+PREEMPTED = 75  # EX_TEMPFAIL: try again
 
 
 def run(main: Callable[..., None], *, positional: str = "") -> None:
     """Parses the flags, runs the command and exits.
 
-    Exit status 0 on success, 2 for a mistake in what was given, 1 for a run that failed; a fault
-    of kdjax itself keeps its traceback.
+    Exit status 0 on success, 2 for a mistake in what was given, 1 for a run that failed, 75 after
+    SIGTERM; a fault of kdjax itself keeps its traceback.
 
     Args:
         main: the command, once the flags are parsed; given the list of the arguments that are no
@@ -88,6 +91,7 @@ def _config_file(argv: Sequence[str]) -> pathlib.Path | None:
 
 
 def _guarded(main: Callable[[], None]) -> None:
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         main()
     except InputError as error:
@@ -96,13 +100,35 @@ def _guarded(main: Callable[[], None]) -> None:
         _exit(error, FAILED)
     except KeyboardInterrupt:
         _exit(KeyboardInterrupt("interrupted; the same command continues"), FAILED)
+    except Preempted as error:
+        _exit(error, PREEMPTED)
+    except Exception as error:
+        _heed_others()  # it may be but the echo of their failure
+        traceback.print_exc()
+        _end_others(f"{type(error).__name__}: {error}", FAILED)
+        sys.exit(FAILED)
+
+
+def _terminated(*_: object) -> None:
+    raise Preempted("stopped by SIGTERM; the same command continues")
 
 
 def _exit(error: BaseException, status: int) -> None:
     # Our own messages are laid out; those of others may run over many lines.
     text = str(error) if isinstance(error, InputError) else " ".join(str(error).split())
-    print(f"kdjax: error: {text or type(error).__name__}", file=sys.stderr)
+    print(f"kdjax: error: {text or type(error).__name__}", file=sys.stderr, flush=True)
+    _end_others(text, status)
     sys.exit(status)
+
+
+def _heed_others() -> None:
+    if parallel := sys.modules.get("kdjax.parallel"):
+        parallel.heed()
+
+
+def _end_others(text: str, status: int) -> None:
+    if parallel := sys.modules.get("kdjax.parallel"):  # a command that never needed it is alone
+        parallel.fail(text, status)
 
 
 def _one_line(message: Warning | str, category: type[Warning], *_: object) -> None:

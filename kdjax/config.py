@@ -28,6 +28,7 @@ PAIRS: Mapping[tuple[str, str], tuple[str, str]] = {
 LEARNING_RATES = {"alexnet": 0.03}
 USUAL_LEARNING_RATE = 0.1
 SCHEDULES = ("cosine", "step")
+PIPELINES = ("resident", "stream")
 AVERAGES = ("none", "ema", "swa")
 # How the best checkpoint is chosen on the development split: +1 where more is better.
 BEST_METRICS: Mapping[str, int] = {"accuracy": 1, "nll": -1, "aurc": -1}
@@ -54,7 +55,10 @@ def base() -> ConfigDict:
     config.data.calibration_fraction = 0.1  # of train, cut away for the certificate alone
     config.data.split_seed = 0  # of both cuts: shared by teacher and students of any seed
     config.data.limit = 0  # use so many images of each split; 0: all
-    # Where the images lie: replicated (every device has all), sharded (each its part), or auto.
+    # resident (all images in memory) | stream: those of train, dev and calibration are read from
+    # disk as they are needed. The batches are the same.
+    config.data.pipeline = "resident"
+    # Where images in memory lie: replicated (every device has all), sharded (each its part), auto.
     config.data.placement = "auto"
     config.data.pad = 4  # zero padding around the image before the random crop
     config.data.flip = True  # mirror half of the images
@@ -169,6 +173,7 @@ def _check_names(config: ConfigDict) -> None:
         "setting": (config.setting, {setting for setting, _ in PAIRS}),
         "size": (config.size, {size for _, size in PAIRS}),
         "best_metric": (config.best_metric, BEST_METRICS),
+        "data.pipeline": (config.data.pipeline, PIPELINES),
         "data.placement": (config.data.placement, PLACEMENTS),
         "objective.method": (config.objective.method, METHODS),
         "objective.adjustment": (config.objective.adjustment, ADJUSTMENTS),

@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class Preempted(Exception):
+    """The machine is wanted for something else: what was reached is saved."""
+
+
 class InputError(ValueError):
     """A mistake in what the user gave; its message is one line that says how to mend it."""
 

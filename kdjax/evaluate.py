@@ -21,9 +21,8 @@ SHIFT = flags.DEFINE_list(
 
 def main() -> None:
     """Runs the command."""
-    from kdjax import assess, shifted, stage
+    from kdjax import workdir
     from kdjax.errors import InputError
-    from kdjax.report import page, table
 
     if WORKDIR.value is None:
         raise InputError("no workdir given: for example --workdir=runs/digits")
@@ -33,6 +32,15 @@ def main() -> None:
             "of their own first"
         )
     folder = pathlib.Path(WORKDIR.value)
+    workdir.read(folder)  # no folder is made or locked that is not a run's
+    with workdir.lock(folder):
+        _evaluate(folder)
+
+
+def _evaluate(folder: pathlib.Path) -> None:
+    from kdjax import assess, shifted, stage
+    from kdjax.report import page, table
+
     if SHIFT.value is None:
         dataset = stage.data_of(folder, DATA_DIR.value)
         table.show(assess.assess(folder, dataset, risk=RISK.value, delta=DELTA.value), str(folder))

@@ -3,6 +3,7 @@
 python -m kdjax.main --config=configs/digits.py [--workdir=runs/digits] [--config.FIELD=VALUE ...]
 """
 
+import contextlib
 import pathlib
 
 from absl import flags
@@ -14,11 +15,14 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "the file of the config
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "the folder of the run [runs/<config name>, with _smoke if it is one]"
 )
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of many processes")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes the run has")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
 
 
 def main() -> None:
     """Runs the command. The same one again resumes, or says that the run is finished."""
-    from kdjax import assess, config, train
+    from kdjax import assess, config, parallel, train, workdir
     from kdjax.errors import InputError
     from kdjax.report import page, table
 
@@ -28,14 +32,19 @@ def main() -> None:
     # A try must not take the place of the run that it is a try of.
     default = f"runs/{resolved.name}_smoke" if resolved.smoke else f"runs/{resolved.name}"
     folder = pathlib.Path(WORKDIR.value or default)
-    if results := train.finished(resolved, folder):
+    parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    results = train.finished(resolved, folder)
+    if results is None:
+        with workdir.lock(folder) if parallel.primary() else contextlib.nullcontext():
+            dataset = train.run(resolved, folder)
+            results = assess.assess(folder, dataset)
+            if parallel.primary():
+                page.write(page.read(folder), dataset.test)
+    elif parallel.primary():
         print(f"the run in {folder} is finished; nothing to do")
-    else:
-        dataset = train.run(resolved, folder)
-        results = assess.assess(folder, dataset)
-        page.write(page.read(folder), dataset.test)
-    table.show(results, f"{resolved.name} in {folder}")
-    print(f"the report: {folder / 'report.html'}")
+    if parallel.primary():
+        table.show(results, f"{resolved.name} in {folder}")
+        print(f"the report: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ def load_data(config: ConfigDict) -> data.Dataset:
         dev_fraction=fields.dev_fraction,
         calibration_fraction=fields.calibration_fraction,
         split_seed=fields.split_seed,
+        # Runs from before there was such a field were resident.
+        stream=fields.get("pipeline") == "stream",
     )
     return data.head(dataset, fields.limit) if fields.limit else dataset
 
@@ -159,5 +161,5 @@ def restore(folder: pathlib.Path) -> Frozen:
 
 
 def examples_of(dataset: data.Dataset, split: str, placement: str = "auto") -> step.Examples:
-    """Returns a split of the data set on the devices, placed as `parallel.resident` has it."""
+    """Returns a split of the data set for the steps, its images as `step.to_device` has them."""
     return step.to_device(getattr(dataset, split), dataset.mean, dataset.std, placement)

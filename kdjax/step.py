@@ -15,6 +15,8 @@ from jax.tree_util import Partial
 from kdjax import parallel
 from kdjax.data import Split
 from kdjax.data.augment import augment, normalize
+from kdjax.data.batches import Examples, Fed, feed, gathered
+from kdjax.data.records import Records
 from kdjax.models import NORM_MOMENTUM
 
 Variables = dict[str, Any]
@@ -65,21 +67,6 @@ class TrainState(flax.struct.PyTreeNode):
     average: Variables
 
 
-class Examples(NamedTuple):
-    """A split on the devices.
-
-    Attributes:
-        images: uint8 [n, h, w, c], perhaps with more rows that no index reaches.
-        labels: int32 [n].
-        mean, std: float32 [c], of the train split, for normalization.
-    """
-
-    images: jax.Array
-    labels: jax.Array
-    mean: jax.Array
-    std: jax.Array
-
-
 class Recipe(NamedTuple):
     """All that stays the same while a network is trained.
 
@@ -108,13 +95,15 @@ class Recipe(NamedTuple):
 
 
 def to_device(split: Split, mean: np.ndarray, std: np.ndarray, placement: str = "auto") -> Examples:
-    """Returns the split as device arrays; the images stay uint8.
+    """Returns the split as device arrays; the images stay uint8, or on disk if they are there.
 
     Args:
         placement: of the images, see `parallel.resident`.
     """
-    rest = parallel.everywhere((split.labels, mean, std))
-    return Examples(parallel.resident(split.images, placement), *rest)
+    images, rest = split.images, parallel.everywhere((split.labels, mean, std))
+    if not isinstance(images, Records):
+        images = parallel.resident(images, placement)
+    return Examples(images, *rest)
 
 
 def _initial(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
@@ -147,50 +136,43 @@ def abstract_state(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
     return jax.eval_shape(lambda: _initial(recipe, image_shape))
 
 
-def batch_at(
-    recipe: Recipe, examples: Examples, order: jax.Array, step: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def batch_at(recipe: Recipe, fed: Fed, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the augmented, normalized images and the labels of one step.
 
     Args:
-        order: int32 [n], this epoch's permutation of the examples.
+        fed: by `feed`, for this epoch's order.
         step: finished steps, which say epoch and position.
 
     Returns:
         images float32 [b, h, w, c], labels int32 [b].
     """
     epoch, position = step // recipe.steps_per_epoch, step % recipe.steps_per_epoch
-    start = position * recipe.batch_size
-    index = parallel.split(jax.lax.dynamic_slice_in_dim(order, start, recipe.batch_size))
+    batch = gathered(fed, position, recipe.batch_size)
     images = augment(
-        examples.images[index],
-        index,
+        batch.images,
+        batch.places,
         seed=recipe.seed,
         epoch=epoch,
         pad=recipe.pad,
         flip=recipe.flip,
     )
-    return normalize(images, examples.mean, examples.std), examples.labels[index]
+    return normalize(images, batch.mean, batch.std), batch.labels
 
 
 def train_step(
-    recipe: Recipe,
-    state: TrainState,
-    examples: Examples,
-    order: jax.Array,
-    teacher_variables: Variables | None,
+    recipe: Recipe, state: TrainState, fed: Fed, teacher_variables: Variables | None
 ) -> tuple[TrainState, Metrics]:
     """One step of the optimizer.
 
     Args:
-        order: int32 [n], this epoch's permutation of the examples.
+        fed: by `feed`, for this epoch's order.
         teacher_variables: of the frozen teacher, which sees the student's augmented images.
 
     Returns:
         The next state, and the batch's means: loss, its parts, accuracy, and with a teacher
         `corrected`, the share of examples on which it is wrong.
     """
-    images, labels = batch_at(recipe, examples, order, state.step)
+    images, labels = batch_at(recipe, fed, state.step)
     teacher_logits = None
     if recipe.teacher is not None:
         teacher_logits = _apply(recipe.teacher, teacher_variables, images)
@@ -242,31 +224,29 @@ def _averaged(recipe: Recipe, state: TrainState) -> TrainState:
 
 
 def train_steps(recipe: Recipe) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Returns `(state, examples, order, teacher_variables, count) -> (state, metrics)`, jitted.
+    """Returns `(state, fed, teacher_variables, count) -> (state, metrics)`, jitted.
 
     It runs `count` steps of one epoch; the metrics are `[count]` each. The state is donated.
     """
 
     def steps(
-        state: TrainState,
-        examples: Examples,
-        order: jax.Array,
-        teacher_variables: Variables | None,
-        count: int,
+        state: TrainState, fed: Fed, teacher_variables: Variables | None, count: int
     ) -> tuple[TrainState, Metrics]:
         def one(carry: TrainState, _: None) -> tuple[TrainState, Metrics]:
-            return train_step(recipe, carry, examples, order, teacher_variables)
+            return train_step(recipe, carry, fed, teacher_variables)
 
         if count > 1:
             return jax.lax.scan(one, state, length=count)
         state, metrics = one(state, None)
         return state, jax.tree.map(lambda value: value[None], metrics)
 
-    return compiled(steps, donate_argnums=0, static_argnums=4)
+    return compiled(steps, donate_argnums=0, static_argnums=3)
 
 
-def steps_per_call() -> int:
-    """Returns how many steps one call should run on this backend."""
+def steps_per_call(examples: Examples) -> int:
+    """Returns how many steps one call should run on this backend; of a stream it takes one."""
+    if isinstance(examples.images, Records):
+        return 1
     return STEPS_PER_CALL.get(jax.default_backend(), STEPS_PER_CALL_ELSEWHERE)
 
 
@@ -279,8 +259,8 @@ def recalibrate(
     the mean over the first `batches` batches of the epoch, as arXiv 1803.05407 does.
     """
 
-    def statistics(params: Any, zeros: Any, examples: Examples, order: Any, step: Any) -> Variables:
-        images, _ = batch_at(recipe, examples, order, step)
+    def statistics(params: Any, zeros: Any, fed: Fed, step: Any) -> Variables:
+        images, _ = batch_at(recipe, fed, step)
         _, stats = _apply_train(recipe.model, {"params": params, "batch_stats": zeros}, images)
         # From zero, the running statistics move to (1 - momentum) of the batch's own.
         return jax.tree.map(lambda value: value / (1 - NORM_MOMENTUM), stats)
@@ -292,9 +272,11 @@ def recalibrate(
         epoch_start = (state.step - 1) // recipe.steps_per_epoch * recipe.steps_per_epoch
         count = min(batches, recipe.steps_per_epoch)
         total = zeros
-        for position in range(count):
-            args = examples, order, epoch_start + position
-            total = jax.tree.map(jnp.add, total, of_batch(state.average["params"], zeros, *args))
+        with feed(examples, order[: count * recipe.batch_size], recipe.batch_size) as fed:
+            for position in range(count):
+                args = next(fed), epoch_start + position
+                found = of_batch(state.average["params"], zeros, *args)
+                total = jax.tree.map(jnp.add, total, found)
         stats = jax.tree.map(lambda value: value / count, total)
         return state.replace(average={**state.average, "batch_stats": stats})
 
@@ -308,13 +290,9 @@ def deployed(state: TrainState) -> Variables:
 
 @functools.cache
 def _forward(model: nn.Module, batch_size: int) -> Callable:
-    def forward(
-        variables: Variables, examples: Examples, start: jax.Array, change: Partial
-    ) -> jax.Array:
-        # The last batch is padded with copies of the last example, which the caller cuts off.
-        last = len(examples.labels) - 1
-        index = parallel.split(jnp.minimum(start + jnp.arange(batch_size), last))
-        images = normalize(change(examples.images[index], index), examples.mean, examples.std)
+    def forward(variables: Variables, fed: Fed, position: jax.Array, change: Partial) -> jax.Array:
+        batch = gathered(fed, position, batch_size)
+        images = normalize(change(batch.images, batch.places), batch.mean, batch.std)
         return _apply(model, variables, images)
 
     return compiled(forward)
@@ -341,6 +319,9 @@ def predict(
         float32 [n, outputs].
     """
     count, batch_size = len(examples.labels), parallel.up_to_multiple(batch_size)
-    forward = _forward(model, batch_size)
-    batches = [forward(variables, examples, start, change) for start in range(0, count, batch_size)]
-    return np.concatenate(jax.device_get(batches))[:count]
+    forward, steps = _forward(model, batch_size), -(-count // batch_size)
+    # The last batch is filled up with copies of the last example, which are cut off again.
+    order = np.minimum(np.arange(steps * batch_size, dtype=np.int32), count - 1)
+    with feed(examples, order, batch_size) as fed:
+        logits = [forward(variables, next(fed), position, change) for position in range(steps)]
+    return np.concatenate(jax.device_get(logits))[:count]

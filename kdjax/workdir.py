@@ -1,10 +1,13 @@
 """The folder of a run: whose it is, what was trained in it, and which teacher a path stands for."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdjax.config import differences
@@ -12,7 +15,7 @@ from kdjax.data import Dataset
 from kdjax.errors import InputError
 
 # Where the data lies and how often it is logged change nothing that is trained.
-FREE_FIELDS = ("data.dir", "data.placement", "log_every")
+FREE_FIELDS = ("data.dir", "data.pipeline", "data.placement", "log_every")
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -64,6 +67,33 @@ def require_writable(folder: pathlib.Path) -> None:
         raise InputError(
             f"workdir {str(folder)!r} cannot be written: {error.strerror or error}"
         ) from error
+
+
+@contextlib.contextmanager
+def lock(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a workdir for this process, so that no second one writes in it.
+
+    Raises:
+        InputError: naming the owner, if another process holds it; if it cannot be written.
+    """
+    require_writable(folder)
+    path = folder / ".lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"workdir {str(folder)!r} is in use by {file.read() or 'another process'}: wait "
+                "for it to end, or choose another --workdir"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:

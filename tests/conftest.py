@@ -13,6 +13,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 4)
+# Two programs in flight that both wait for all virtual devices can starve each other of threads.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import optax
 
 from kdjax import parallel, step
 from kdjax.data import Split
+from kdjax.data.batches import Ordered
 from kdjax.models.alexnet import AlexNet
 from kdjax.objectives import METHODS, Hyper
 
@@ -50,7 +51,7 @@ def run(dtype: jnp.dtype, steps: int, rate: float) -> tuple[list[float], list[fl
     before = jax.device_get(state.variables["params"])
     train, losses, first = step.train_steps(recipe), [], None
     for number in range(steps):
-        state, metrics = train(state, examples, order, None, 1)
+        state, metrics = train(state, Ordered(examples, order), None, 1)
         losses.append(float(metrics["loss"][0]))
         if number == 0:
             after = jax.device_get(state.variables["params"])

@@ -234,6 +234,11 @@ def test_a_teacher_that_is_given_is_linked_and_not_trained_again(copy, tmp_path)
     assert (new.folder / "teacher").resolve() == (copy.folder / "teacher").resolve()
     assert contents(copy.folder) == before
     assert new.results == copy.results
+    before = contents(new.folder)
+    (copy.folder / "teacher").rename(tmp_path / "gone")
+    done = command("evaluate", f"--workdir={new.folder}")
+    assert_refused(done, f"points to '{copy.folder / 'teacher'}', which is gone")
+    assert contents(new.folder) == before
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(finished, copy):

@@ -12,6 +12,9 @@ import pytest
 from kdjax import models, step
 from kdjax.data import Split
 from kdjax.data.augment import epoch_order
+from kdjax.data.batches import Ordered
+from kdjax.data.records import Records
+from kdjax.models.alexnet import AlexNet
 from kdjax.objectives import METHODS, Hyper
 
 CLASSES, SHAPE, COUNT, BATCH = 3, (8, 8, 1), 20, 4
@@ -37,6 +40,17 @@ def split(seed: int = 0) -> Split:
 @pytest.fixture(scope="module")
 def examples() -> step.Examples:
     return step.to_device(split(), np.full(1, 0.5, np.float32), np.full(1, 0.3, np.float32))
+
+
+@pytest.fixture(scope="module")
+def streamed(examples: step.Examples) -> step.Examples:
+    images = split().images
+    return examples._replace(images=Records(lambda at: images[at], np.arange(COUNT), SHAPE))
+
+
+@pytest.fixture(scope="module")
+def fed(examples: step.Examples) -> Ordered:
+    return Ordered(examples, order())
 
 
 def recipe(**changes: Any) -> step.Recipe:
@@ -82,7 +96,7 @@ def reference_loss(z: np.ndarray, t: np.ndarray, y: np.ndarray) -> np.ndarray:
     return -np.log(q[rows, y] + q[:, -1] / 2.0) + 0.5 * 9.0 * divergence
 
 
-def test_a_step_is_the_gradient_of_the_equations(examples: step.Examples, teacher: Any) -> None:
+def test_a_step_is_the_gradient_of_the_equations(fed: Ordered, teacher: Any) -> None:
     plan = recipe(optimizer=optax.sgd(0.1))
     state = step.init_state(plan, SHAPE)
     kernel, bias = (
@@ -94,7 +108,7 @@ def test_a_step_is_the_gradient_of_the_equations(examples: step.Examples, teache
     taught = teacher["params"]["Dense_0"]
     t = x @ np.float64(taught["kernel"]) + np.float64(taught["bias"])
 
-    after, metrics = step.train_step(plan, state, examples, order(), teacher)
+    after, metrics = step.train_step(plan, state, fed, teacher)
     loss = reference_loss(x @ kernel + bias, t, y)
     np.testing.assert_allclose(metrics["loss"], loss.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["corrected"], (t.argmax(-1) != y).mean())
@@ -112,56 +126,49 @@ def test_a_step_is_the_gradient_of_the_equations(examples: step.Examples, teache
     assert int(after.step) == 1
 
 
-def test_the_parts_add_up_to_the_loss(examples: step.Examples, teacher: Any) -> None:
-    _, metrics = step.train_step(
-        recipe(), step.init_state(recipe(), SHAPE), examples, order(), teacher
-    )
+def test_the_parts_add_up_to_the_loss(fed: Ordered, teacher: Any) -> None:
+    _, metrics = step.train_step(recipe(), step.init_state(recipe(), SHAPE), fed, teacher)
     np.testing.assert_allclose(
         metrics["loss"], metrics["gambler"] + metrics["distillation"], rtol=1e-6
     )
 
 
-def test_a_scan_of_steps_equals_one_call_a_step(examples: step.Examples, teacher: Any) -> None:
+def test_a_scan_of_steps_equals_one_call_a_step(fed: Ordered, teacher: Any) -> None:
     run = step.train_steps(recipe())
     one = step.init_state(recipe(), SHAPE)
     losses = []
     for _ in range(5):
-        one, metrics = run(one, examples, order(), teacher, 1)
+        one, metrics = run(one, fed, teacher, 1)
         losses.append(metrics["loss"][0])
-    many, metrics = run(step.init_state(recipe(), SHAPE), examples, order(), teacher, 5)
+    many, metrics = run(step.init_state(recipe(), SHAPE), fed, teacher, 5)
     np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, many)
 
 
-def test_an_epoch_sees_every_full_batch_of_the_order(examples: step.Examples) -> None:
-    seen = [
-        np.asarray(step.batch_at(recipe(), examples, order(), jnp.int32(number))[1])
-        for number in range(5)
-    ]
+def test_an_epoch_sees_every_full_batch_of_the_order(fed: Ordered) -> None:
+    seen = [np.asarray(step.batch_at(recipe(), fed, jnp.int32(number))[1]) for number in range(5)]
     np.testing.assert_array_equal(np.concatenate(seen), split().labels[np.asarray(order())])
 
 
-def test_the_batch_depends_on_the_epoch_through_the_step(examples: step.Examples) -> None:
+def test_the_batch_depends_on_the_epoch_through_the_step(fed: Ordered) -> None:
     plan = recipe(pad=2, flip=True)
-    first, again, later = (
-        step.batch_at(plan, examples, order(), jnp.int32(number))[0] for number in (1, 1, 6)
-    )
+    first, again, later = (step.batch_at(plan, fed, jnp.int32(number))[0] for number in (1, 1, 6))
     np.testing.assert_array_equal(first, again)
     assert np.any(first != later)  # the same position of another epoch: other crops
 
 
-def test_the_state_is_donated(examples: step.Examples, teacher: Any) -> None:
+def test_the_state_is_donated(fed: Ordered, teacher: Any) -> None:
     state = step.init_state(recipe(), SHAPE)
-    step.train_steps(recipe())(state, examples, order(), teacher, 1)
+    step.train_steps(recipe())(state, fed, teacher, 1)
     assert state.variables["params"]["Dense_0"]["kernel"].is_deleted()
 
 
 def test_the_frozen_teacher_gets_no_gradient_and_sees_the_students_images(
-    examples: step.Examples, teacher: Any
+    fed: Ordered, teacher: Any
 ) -> None:
     before = jax.tree.map(np.array, teacher)
     run = step.train_steps(recipe(pad=1))
-    run(step.init_state(recipe(), SHAPE), examples, order(), teacher, 1)
+    run(step.init_state(recipe(), SHAPE), fed, teacher, 1)
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, teacher))
 
 
@@ -198,13 +205,13 @@ def test_what_is_done_to_the_images_is_compiled_once_whatever_it_has_bound(
     assert len(traced) == 1
 
 
-def test_the_average_follows_its_weights(examples: step.Examples, teacher: Any) -> None:
+def test_the_average_follows_its_weights(fed: Ordered, teacher: Any) -> None:
     plan = recipe(average_weight=lambda done: jnp.where(done < 3, 1.0, 1 / (done - 1)))
     state, seen = step.init_state(plan, SHAPE), []
     assert step.deployed(state) is state.average
     run = step.train_steps(plan)
     for _ in range(5):
-        state, _ = run(state, examples, order(), teacher, 1)
+        state, _ = run(state, fed, teacher, 1)
         seen.append(np.float64(state.variables["params"]["Dense_0"]["bias"]))
     # 1, 1, then 1/2, 1/3, 1/4: the plain mean of steps 2 to 5.
     averaged = state.average["params"]["Dense_0"]["bias"]
@@ -223,7 +230,9 @@ def test_recalibrated_statistics_are_those_of_the_averaged_weights(
         batch_size=10,
         steps_per_epoch=2,
     )
-    state, _ = step.train_steps(plan)(step.init_state(plan, SHAPE), examples, order(), None, 1)
+    state, _ = step.train_steps(plan)(
+        step.init_state(plan, SHAPE), Ordered(examples, order()), None, 1
+    )
     found = step.recalibrate(plan, batches=9)(state, examples, order()).average
     # The stem's statistics by hand: means and variances of its convolution over both batches.
     kernel = np.float64(found["params"]["stem"]["Conv_0"]["kernel"])
@@ -251,9 +260,38 @@ def test_the_abstract_state_has_the_shapes_of_the_real_one() -> None:
     assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract)
 
 
-def test_accelerators_run_many_steps_a_call_and_the_cpu_one(
-    monkeypatch: pytest.MonkeyPatch,
+def test_accelerators_run_many_steps_a_call_the_cpu_and_a_stream_one(
+    examples: step.Examples, streamed: step.Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert step.steps_per_call() == 1
+    assert step.steps_per_call(examples) == step.steps_per_call(streamed) == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert step.steps_per_call() == step.STEPS_PER_CALL_ELSEWHERE > 1
+    assert step.steps_per_call(examples) == step.STEPS_PER_CALL_ELSEWHERE > 1
+    assert step.steps_per_call(streamed) == 1
+
+
+def test_an_epoch_from_a_stream_ends_in_the_same_bits(
+    examples: step.Examples, streamed: step.Examples
+) -> None:
+    # Little to compile, with batch normalization.
+    layers = ((1, 3, 1, True), (2, 3, 1, False))
+    model = AlexNet(CLASSES + 1, layers=layers, width=4, normalize=True)
+    plan = recipe(
+        model=model,
+        teacher=None,
+        objective=lambda *args: METHODS["gambler"](*args, hyper=HYPER),
+        average_weight=lambda done: jnp.float32(0.5),
+        pad=1,
+        flip=True,
+    )
+    run, recalibrate = step.train_steps(plan), step.recalibrate(plan, batches=2)
+
+    def epoch(split: step.Examples) -> tuple[Any, ...]:
+        state, losses = step.init_state(plan, SHAPE), []
+        with step.feed(split, order(), BATCH) as fed:
+            for _ in range(plan.steps_per_epoch):
+                state, metrics = run(state, next(fed), None, 1)
+                losses.append(metrics["loss"])
+        state = recalibrate(state, split, order())
+        return state, losses, step.predict(model, step.deployed(state), split, batch_size=6)
+
+    jax.tree.map(np.testing.assert_array_equal, epoch(examples), epoch(streamed))

@@ -259,14 +259,17 @@ def finish(process: subprocess.Popen) -> None:
     assert process.returncode == 0, output.decode()
 
 
-def kill_at(process: subprocess.Popen, metrics: pathlib.Path, count: int) -> None:
-    """Kills the process as soon as the file has so many lines."""
+def stop_at(
+    process: subprocess.Popen, metrics: pathlib.Path, count: int, how: signal.Signals
+) -> tuple[int, str]:
+    """Stops the process as soon as the file has so many lines; its status and output."""
     deadline = time.monotonic() + 300
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < count:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output.decode()
 
 
 def arrays(folder: pathlib.Path) -> tuple[int, list[np.ndarray]]:
@@ -279,14 +282,31 @@ def arrays(folder: pathlib.Path) -> tuple[int, list[np.ndarray]]:
     return found.step, [np.asarray(leaf) for leaf in jax.tree.leaves(found.state)]
 
 
-def test_a_run_killed_within_an_epoch_ends_in_the_same_bits(
-    data_dir: pathlib.Path, tmp_path: pathlib.Path
+@pytest.fixture(scope="module")
+def whole(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(start(folder, data_dir))
+    return folder
+
+
+def saved(folder: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_stopped_within_an_epoch_ends_in_the_same_bits(
+    how: signal.Signals, whole: pathlib.Path, data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(whole, data_dir))
-    kill_at(start(broken, data_dir), broken / "metrics.jsonl", 120)
+    broken = tmp_path / "broken"
+    status, output = stop_at(start(broken, data_dir), broken / "metrics.jsonl", 120, how)
     stopped = lines(broken)[-1]["step"]
     assert 71 < stopped < 142 and not (broken / "results.json").exists()
+    if how == signal.SIGTERM:
+        assert saved(broken) == [71, stopped] and status == 75
+        assert f"kdjax: error: student stopped by SIGTERM at step {stopped}" in output
+    else:
+        assert saved(broken) == [71] and status == -how
     finish(start(broken, data_dir))
 
     (steps, expected), (again, found) = arrays(whole), arrays(broken)

@@ -2,7 +2,10 @@ import dataclasses
 import json
 import os
 import pathlib
+import socket
 import stat
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -274,3 +277,26 @@ def test_a_teacher_that_was_begun_is_not_replaced_by_a_link(run, tmp_path):
     before = contents(run / "teacher")
     assert "teacher of its own" in one_line(workdir.link_teacher, run, tmp_path)
     assert contents(run / "teacher") == before
+
+
+def test_a_workdir_in_use_is_refused_with_its_owner(tmp_path) -> None:
+    folder = tmp_path / "run"
+    owner = f"process {os.getpid()} on {socket.gethostname()}"
+    with workdir.lock(folder):
+        refused = pytest.raises(InputError, match=f"'{folder}' is in use by {owner}: wait")
+        with refused, workdir.lock(folder):
+            pass
+    assert list(folder.iterdir()) == []
+    with workdir.lock(folder):  # and it is free again
+        pass
+
+
+def test_the_lock_of_a_killed_process_does_not_hold(tmp_path) -> None:
+    code = (
+        "import os, pathlib, sys; from kdjax import workdir\n"
+        "with workdir.lock(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "run"])
+    assert killed.returncode == -9 and (tmp_path / "run" / ".lock").exists()
+    with workdir.lock(tmp_path / "run"):
+        assert str(os.getpid()) in (tmp_path / "run" / ".lock").read_text()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +11,11 @@ import numpy as np
 class Arrays:
     """A split's images with what is worth knowing about them.
 
-    `images` uint8[n, h, w, c], `labels` int32[n], `moments` int64[n, 2, c]: the sums of x and of
-    x^2 over the pixels of each image, `class_names` str[m].
+    `images` uint8[n, h, w, c], or None where they stay on disk, `labels` int32[n], `moments`
+    int64[n, 2, c]: the sums of x and of x^2 over the pixels of each image, `class_names` str[m].
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     moments: np.ndarray
     class_names: np.ndarray
@@ -28,11 +29,12 @@ def join(parts: Sequence[Arrays]) -> Arrays:
     """
     if len(parts) == 1:
         return parts[0]
-    columns = {
-        key: np.concatenate([getattr(part, key) for part in parts])
-        for key in ("images", "labels", "moments")
-    }
-    return Arrays(**columns, class_names=parts[0].class_names)
+
+    def joined(column: str) -> np.ndarray:
+        return np.concatenate([getattr(part, column) for part in parts])
+
+    images = None if parts[0].images is None else joined("images")
+    return Arrays(images, joined("labels"), joined("moments"), parts[0].class_names)
 
 
 def moments(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Decoded splits as .npy files beside the TFDS sets: written atomically, checked on reading."""
+"""Decoded splits as .npy files beside the TFDS sets: written atomically, checked on reading.
+
+A split whose images stay on disk has the same files without `images.npy`.
+"""
 
 import contextlib
 import dataclasses
@@ -21,13 +24,14 @@ class _Stale(Exception):
     """The cache is not there, or was made from other data."""
 
 
-def load(root: pathlib.Path, directory: pathlib.Path, split: str) -> Arrays:
+def load(root: pathlib.Path, directory: pathlib.Path, split: str, *, images: bool = True) -> Arrays:
     """Returns one split of a prepared TFDS set, from the cache if it is there and whole.
 
     Args:
         root: the TFDS directory; the cache is `root / "kdjax_arrays"`.
         directory: the prepared set, `root / name / version`.
         split: one split that it has.
+        images: whether they are wanted; without, they are neither read nor kept.
 
     Returns:
         The split's arrays. A damaged cache is rebuilt with a RuntimeWarning; a stale one silently.
@@ -35,12 +39,12 @@ def load(root: pathlib.Path, directory: pathlib.Path, split: str) -> Arrays:
     folder = root / "kdjax_arrays" / directory.relative_to(root) / split
     source = _fingerprint(directory)
     try:
-        return _read(folder, source)
+        return _read(folder, source, images)
     except _Stale:
         pass
     except (OSError, ValueError, KeyError, TypeError) as damage:
         warnings.warn(f"rebuilding the damaged cache {folder}: {damage}", RuntimeWarning, 2)
-    decoded = _decode(directory, split)
+    decoded = _decode(directory, split, images)
     try:
         _write(folder, source, decoded)
     except OSError as reason:
@@ -48,11 +52,11 @@ def load(root: pathlib.Path, directory: pathlib.Path, split: str) -> Arrays:
     return decoded
 
 
-def _decode(directory: pathlib.Path, split: str) -> Arrays:
+def _decode(directory: pathlib.Path, split: str, images: bool) -> Arrays:
     # A set that is cached is spared the half second that importing TFDS takes.
     from kdjax.data import decode
 
-    return decode.split(directory, split)
+    return decode.split(directory, split, images)
 
 
 def _fingerprint(directory: pathlib.Path) -> str:
@@ -68,16 +72,19 @@ def _checksum(path: pathlib.Path) -> int:
     return zlib.crc32(np.memmap(path, np.uint8, mode="r").data)
 
 
-def _read(folder: pathlib.Path, source: str) -> Arrays:
+def _read(folder: pathlib.Path, source: str, images: bool) -> Arrays:
     if not folder.exists():
         raise _Stale
     meta = json.loads((folder / "meta.json").read_text())
     if (meta["format"], meta["source"]) != (_FORMAT, source):
         raise _Stale
-    for name in _FILES:
+    if images and "images" not in meta["crc32"]:
+        raise _Stale
+    wanted = [name for name in _FILES if images or name != "images"]
+    for name in wanted:
         if _checksum(folder / f"{name}.npy") != meta["crc32"][name]:
             raise ValueError(f"{name}.npy has changed since it was written")
-    return Arrays(**{name: np.load(folder / f"{name}.npy") for name in _FILES})
+    return Arrays(**{"images": None} | {name: np.load(folder / f"{name}.npy") for name in wanted})
 
 
 def _write(folder: pathlib.Path, source: str, decoded: Arrays) -> None:
@@ -85,9 +92,11 @@ def _write(folder: pathlib.Path, source: str, decoded: Arrays) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         new, old = pathlib.Path(scratch, "new"), pathlib.Path(scratch, "old")
         new.mkdir()
-        for name in _FILES:
-            np.save(new / f"{name}.npy", getattr(decoded, name))
-        crc32 = {name: _checksum(new / f"{name}.npy") for name in _FILES}
+        found = {name: getattr(decoded, name) for name in _FILES}
+        names = [name for name, values in found.items() if values is not None]
+        for name in names:
+            np.save(new / f"{name}.npy", found[name])
+        crc32 = {name: _checksum(new / f"{name}.npy") for name in names}
         meta = {"format": _FORMAT, "source": source, "crc32": crc32}
         (new / "meta.json").write_text(json.dumps(meta))
         _swap(folder, new, old)

@@ -1,26 +1,31 @@
 """What the rest of the project sees of a data set, and how it is put together."""
 
 import dataclasses
+import math
 import os
 import pathlib
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from kdjax import errors
 from kdjax.data import arrays, cache, locate, splits
+from kdjax.data.records import Records
+
+Images = TypeVar("Images", np.ndarray, Records)
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class Split(Generic[Images]):
     """Images uint8[n, h, w, c] and their labels int32[n]."""
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set in memory, with the per-channel statistics of its train split.
+    """A data set, in memory or in part on disk, with the per-channel statistics of its train split.
 
     `mean` and `std` are float32[c] in units of full brightness (255); a channel that never
     changes has std 1, so that it normalizes to 0.
@@ -32,7 +37,7 @@ class Dataset:
     train: Split
     dev: Split
     calibration: Split
-    test: Split
+    test: Split[np.ndarray]
     mean: np.ndarray
     std: np.ndarray
 
@@ -56,6 +61,7 @@ def load(
     dev_fraction: float = 0.1,
     calibration_fraction: float = 0.1,
     split_seed: int = 0,
+    stream: bool = False,
 ) -> Dataset:
     """Returns a TFDS image-classification set as arrays; prepares it on first use.
 
@@ -68,6 +74,7 @@ def load(
         dev_fraction: share of `train_split` that becomes dev, 0 < fraction < 1.
         calibration_fraction: share that becomes calibration, 0 < fraction < 1.
         split_seed: of both cuts, dev's within each class, calibration's from what is left.
+        stream: leave the images of train, dev and calibration on disk, as `Records`.
 
     Returns:
         The data set; `mean` and `std` are those of train after the cuts.
@@ -77,23 +84,25 @@ def load(
             that are missing or wrong, or no network to fetch them.
     """
     root = _root(data_dir)
-    wanted = _parts(train_split, test_split)
-    directory = locate.directory(name, root, [*wanted[0], *wanted[1]])
-    train, test = (
-        arrays.join([cache.load(root, directory, part) for part in parts]) for parts in wanted
+    train_parts, test_parts = _parts(train_split, test_split)
+    directory = locate.directory(name, root, [*train_parts, *test_parts])
+    train = arrays.join(
+        [cache.load(root, directory, part, images=not stream) for part in train_parts]
     )
+    test = arrays.join([cache.load(root, directory, part) for part in test_parts])
+    images = _on_disk(directory, train_split) if stream else train.images
     rest, dev = splits.stratified_cut(train.labels, dev_fraction, split_seed)
     size = round(calibration_fraction * len(train.labels))
     kept, held_out = (rest[part] for part in splits.random_cut(len(rest), size, split_seed))
-    pixels = len(kept) * train.images[0, ..., 0].size
+    pixels = len(kept) * math.prod(images.shape[1:3])
     mean, std = arrays.statistics(train.moments[kept].sum(axis=0), pixels)
     return Dataset(
         name=directory.parent.relative_to(root).as_posix(),
         version=directory.name,
         class_names=tuple(train.class_names.tolist()),
-        train=Split(train.images[kept], train.labels[kept]),
-        dev=Split(train.images[dev], train.labels[dev]),
-        calibration=Split(train.images[held_out], train.labels[held_out]),
+        train=Split(images[kept], train.labels[kept]),
+        dev=Split(images[dev], train.labels[dev]),
+        calibration=Split(images[held_out], train.labels[held_out]),
         test=Split(test.images, test.labels),
         mean=mean,
         std=std,
@@ -129,6 +138,13 @@ def head(dataset: Dataset, limit: int) -> Dataset:
 
 def _first(split: Split, limit: int) -> Split:
     return Split(split.images[:limit], split.labels[:limit])
+
+
+def _on_disk(directory: pathlib.Path, split: str) -> Records:
+    # Only a set that is streamed waits for the import of TFDS.
+    from kdjax.data import decode
+
+    return decode.on_disk(directory, split)
 
 
 def _root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:

@@ -1,11 +1,10 @@
-"""A prepared TFDS directory (array_record) to arrays."""
+"""A prepared TFDS directory (array_record) to arrays, or to records that are read later."""
 
 import io
-import itertools
 import pathlib
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -15,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from kdjax import errors
 from kdjax.data import arrays
+from kdjax.data.records import Records
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _BATCH = 1024
@@ -49,40 +49,85 @@ def image_and_label(info: Any) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def split(directory: pathlib.Path, name: str) -> arrays.Arrays:
+def split(directory: pathlib.Path, name: str, keep_images: bool) -> arrays.Arrays:
     """Returns one split of the set prepared in `directory`, in TFDS's order.
 
     Args:
         directory: `<data_dir>/<name>/<version>`.
         name: a split that it has.
+        keep_images: if not, no more than `_BATCH` of them are ever in memory.
 
     Raises:
         InputError: if the set is damaged, or not one of labelled images of one size in
             array_record form.
     """
+    source = _open(directory, name)
+    images = np.empty((len(source.records), *source.shape), np.uint8) if keep_images else None
+    labels = np.empty(len(source.records), np.int32)
+    moments = np.empty((len(source.records), 2, source.shape[-1]), np.int64)
+    for places in _with_progress(len(labels), f"decoding {source.title}"):
+        rows = slice(places.start, places.stop)
+        pixels, labels[rows] = _read(source, places)
+        moments[rows] = arrays.moments(pixels)
+        if images is not None:
+            images[rows] = pixels
+    if (labels < 0).any():
+        raise errors.InputError(f"{source.title} has unlabelled examples")
+    return arrays.Arrays(images, labels, moments, source.class_names)
+
+
+def on_disk(directory: pathlib.Path, name: str) -> Records:
+    """Returns the images of a split without reading them.
+
+    Args:
+        directory: as in `split`.
+        name: a split that it has, or several, `"train+extra"`.
+
+    Raises:
+        InputError: as in `split`; damage is found where it is read.
+    """
+    source = _open(directory, name)
+    places = np.arange(len(source.records))
+    return Records(lambda wanted: _read(source, wanted.tolist())[0], places, source.shape)
+
+
+class _Source(NamedTuple):
+    """A split's records, and what there is to know about them."""
+
+    records: Any
+    directory: pathlib.Path
+    title: str
+    image: str
+    label: str
+    shape: tuple[int, ...]
+    class_names: np.ndarray
+
+
+def _open(directory: pathlib.Path, name: str) -> _Source:
     builder = tfds.builder_from_directory(directory)
     image, label = image_and_label(builder.info)
+    return _Source(
+        _data_source(builder, name, image),
+        directory,
+        f"{builder.info.name} {name}",
+        image,
+        label,
+        builder.info.features[image].shape,
+        np.array(builder.info.features[label].names),
+    )
+
+
+def _read(source: _Source, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     try:
-        images, labels = _read(builder, name, image, label)
+        records = source.records.__getitems__(places)
     except RuntimeError as damage:  # what array_record raises, whatever is wrong with a file
         raise errors.InputError(
-            f"{directory} is damaged: remove it to prepare it again ({damage})"
+            f"{source.directory} is damaged: remove it to prepare it again ({damage})"
         ) from damage
-    if (labels < 0).any():
-        raise errors.InputError(f"split {name!r} of {builder.info.name} has unlabelled examples")
-    class_names = np.array(builder.info.features[label].names)
-    return arrays.Arrays(images, labels, arrays.moments(images), class_names)
-
-
-def _read(builder: Any, name: str, image: str, label: str) -> tuple[np.ndarray, np.ndarray]:
-    records = _data_source(builder, name, image)
-    shape = builder.info.features[image].shape
-    images = np.empty((len(records), *shape), np.uint8)
-    labels = np.empty(len(records), np.int32)
-    for i, record in enumerate(_with_progress(records, f"decoding {builder.info.name} {name}")):
-        images[i] = _pixels(record[image], shape)
-        labels[i] = record[label]
-    return images, labels
+    images = np.empty((len(records), *source.shape), np.uint8)
+    for image, record in zip(images, records, strict=True):
+        image[:] = _pixels(record[source.image], source.shape)
+    return images, np.array([record[source.label] for record in records], np.int32)
 
 
 def _data_source(builder: Any, name: str, image: str) -> Any:
@@ -97,15 +142,14 @@ def _data_source(builder: Any, name: str, image: str) -> Any:
         ) from None
 
 
-def _with_progress(records: Any, description: str) -> Iterator[Any]:
-    batches = [range(len(records))[i : i + _BATCH] for i in range(0, len(records), _BATCH)]
-    bar = rich.progress.track(
+def _with_progress(count: int, description: str) -> Iterable[range]:
+    batches = [range(count)[i : i + _BATCH] for i in range(0, count, _BATCH)]
+    return rich.progress.track(
         batches,
         description,
         console=rich.console.Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
-    return itertools.chain.from_iterable(records.__getitems__(batch) for batch in bar)
 
 
 def _pixels(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a run says while it trains: metrics.jsonl, TensorBoard events and a line or a bar."""
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -28,6 +29,7 @@ class Log:
         batch_size: int,
         done: int,
         clock: float,
+        silent: bool = False,
     ) -> None:
         """Opens the files; what they hold of steps after `done` is dropped.
 
@@ -39,16 +41,22 @@ class Log:
             batch_size: images a step.
             done: steps finished when this session starts.
             clock: seconds trained before this session.
+            silent: say and write nothing: another process does.
         """
         from tensorboardX import SummaryWriter  # slow to import
 
         self.stage, self._steps_per_epoch, self._epochs = stage, steps_per_epoch, epochs
         self._batch_size, self._before, self._start = batch_size, clock, time.monotonic()
         self._shown_at, self._shown_step, self._pace = self._start, done, 0.0
-        _keep_until(folder / "metrics.jsonl", done)
-        self._file = (folder / "metrics.jsonl").open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
-        self._bar = _bar() if sys.stdout.isatty() else None
+        if not silent:
+            _keep_until(folder / "metrics.jsonl", done)
+        self._silent = silent
+        lines = pathlib.Path(os.devnull) if silent else folder / "metrics.jsonl"
+        self._file = lines.open("a")
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=done + 1, write_to_disk=not silent
+        )
+        self._bar = _bar() if sys.stdout.isatty() and not silent else None
 
     def __enter__(self) -> "Log":
         if self._bar:
@@ -93,7 +101,7 @@ class Log:
         )
         if self._bar:
             self._bar.update(self._task, completed=step, status=status)
-        else:
+        elif not self._silent:
             print(f"{self.stage}  {status}", flush=True)
 
     def _left(self, step: int) -> str:
