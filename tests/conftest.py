@@ -11,10 +11,12 @@ import pytest
 CACHE = pathlib.Path(tempfile.mkdtemp(prefix="kdjax-test-cache-"))
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 
+# Each virtual device that waits for the others in a collective holds a thread, and on a machine
+# with few cores all of them can wait for ever; then XLA aborts. So: more threads than cores.
+os.environ["PJRT_NPROC"] = "16"
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 4)
-# Two programs in flight that both wait for all virtual devices can starve each other of threads.
-jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 @pytest.fixture(scope="session")
