@@ -40,7 +40,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
         calibration_fraction=fields.calibration_fraction,
         split_seed=fields.split_seed,
         # Runs from before there was such a field were resident.
-        stream=fields.get("pipeline") == "stream",
+        stream="pipeline" in fields and fields.pipeline == "stream",
     )
     return data.head(dataset, fields.limit) if fields.limit else dataset
 
