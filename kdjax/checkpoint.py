@@ -12,7 +12,7 @@ import pathlib
 import time
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -71,8 +71,11 @@ class Checkpoints(contextlib.AbstractContextManager):
         )
 
     def __exit__(self, *_: object) -> None:
-        self._settle()
-        self._orbax.close()
+        try:
+            self._settle()
+        finally:
+            with contextlib.suppress(Exception):  # of a save that failed, told above already
+                self._orbax.close()
 
     def save(
         self,
@@ -91,24 +94,30 @@ class Checkpoints(contextlib.AbstractContextManager):
             score: of the development split; the highest is the best.
             clock: seconds trained so far.
             metrics: of the development split.
+
+        Raises:
+            OSError: if this one, or the one before, cannot be written.
         """
         self._settle()
-        self._orbax.save_async(
-            step,
-            jax.tree.map(jnp.copy, state),
-            force=True,
-            overwrite=True,  # of a damaged checkpoint that the run fell back behind
-            metrics={"score": score, **metrics},
-            custom_metadata={"clock": clock, "config": self.config},
-        )
+        with _named(self.folder / str(step)):
+            self._orbax.save_async(
+                step,
+                jax.tree.map(jnp.copy, state),
+                force=True,
+                overwrite=True,  # of a damaged checkpoint that the run fell back behind
+                metrics={"score": score, **metrics},
+                custom_metadata={"clock": clock, "config": self.config},
+            )
         self._unsealed = step
 
     def _settle(self) -> None:
         """Waits for the last save, and seals it."""
-        self._orbax.wait()
-        if self._unsealed is not None and parallel.primary():
-            _seal(self.folder / str(self._unsealed))
-        self._unsealed = None
+        step, self._unsealed = self._unsealed, None  # what has failed is never sealed
+        if step is not None:
+            with _named(self.folder / str(step)):
+                self._orbax.wait()
+                if parallel.primary():
+                    _seal(self.folder / str(step))
 
     def steps(self) -> list[int]:
         """Returns the steps that a checkpoint exists of, oldest first."""
@@ -189,6 +198,21 @@ def _verify(step: pathlib.Path) -> None:
         changed = sorted(name for name in sealed if sealed[name] != found.get(name))
         if changed:
             raise ValueError(f"{changed[0]} has changed since it was written")
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Names the checkpoint that could not be written; Orbax raises whatever its writer met."""
+    try:
+        yield
+    except Exception as error:
+        if parallel.lost(error):
+            raise
+        reason = str(error).strip().splitlines()[-1].rpartition('": ')[2]
+        raise OSError(
+            f"checkpoint {path} cannot be written: {reason}; those before it are whole, and the "
+            "same command continues from them"
+        ) from error
 
 
 def _warn_damaged(path: pathlib.Path, error: BaseException) -> None:

@@ -96,14 +96,16 @@ def _guarded(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         _exit(error, USAGE)
-    except (FloatingPointError, OSError) as error:
+    except FloatingPointError as error:
         _exit(error, FAILED)
     except KeyboardInterrupt:
         _exit(KeyboardInterrupt("interrupted; the same command continues"), FAILED)
     except Preempted as error:
         _exit(error, PREEMPTED)
     except Exception as error:
-        _heed_others()  # it may be but the echo of their failure
+        _heed_others(error)  # it may be but the echo of their failure
+        if isinstance(error, OSError):
+            _exit(error, FAILED)
         traceback.print_exc()
         _end_others(f"{type(error).__name__}: {error}", FAILED)
         sys.exit(FAILED)
@@ -121,13 +123,17 @@ def _exit(error: BaseException, status: int) -> None:
     sys.exit(status)
 
 
-def _heed_others() -> None:
-    if parallel := sys.modules.get("kdjax.parallel"):
+def _heed_others(error: Exception) -> None:
+    parallel = sys.modules.get("kdjax.parallel")  # a command that never needed it is alone
+    if parallel:
         parallel.heed()
+        if parallel.lost(error):
+            message = "another process of the run has died; the same command, for all, continues"
+            _exit(RuntimeError(f"{message} ({error})"), FAILED)
 
 
 def _end_others(text: str, status: int) -> None:
-    if parallel := sys.modules.get("kdjax.parallel"):  # a command that never needed it is alone
+    if parallel := sys.modules.get("kdjax.parallel"):
         parallel.fail(text, status)
 
 

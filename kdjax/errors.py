@@ -4,8 +4,12 @@ import difflib
 from collections.abc import Iterable
 
 
-class Preempted(Exception):
-    """The machine is wanted for something else: what was reached is saved."""
+class Preempted(BaseException):
+    """The machine is wanted for something else: what was reached is saved.
+
+    No `Exception`, as `KeyboardInterrupt` is none: it may come at any moment, and whoever catches
+    what went wrong there must not catch this.
+    """
 
 
 class InputError(ValueError):

@@ -9,6 +9,7 @@ must write.
 
 import atexit
 import contextlib
+import faulthandler
 import functools
 import os
 import sys
@@ -132,6 +133,9 @@ def start(
         if not missing:
             raise InputError(f"--coordinator {coordinator!r}: {error}") from error
         return
+    # When a process dies JAX aborts the others with a line that says so; Python would put the
+    # stacks of all threads behind it.
+    faulthandler.disable()
     _watch()
 
 
@@ -171,7 +175,8 @@ def fail(message: str, status: int) -> None:
     Without others nothing happens.
     """
     if jax.distributed.is_initialized():
-        _client().key_value_set(_FAILURE, f"{jax.process_index()}:{status}:{message}", True)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # who keeps the message is gone
+            _client().key_value_set(_FAILURE, f"{jax.process_index()}:{status}:{message}", True)
         _leave(status)
 
 
@@ -190,6 +195,15 @@ def heed() -> None:
         if int(number) != jax.process_index():
             print(f"kdjax: error: process {number}: {message}", file=sys.stderr, flush=True)
             _leave(int(status))
+
+
+def lost(error: BaseException) -> bool:
+    """Returns whether an error is what one process sees when another has died."""
+    if jax.process_count() == 1:
+        return False
+    kinds = "Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED"
+    broken = isinstance(error, jax.errors.JaxRuntimeError) and any(k in str(error) for k in kinds)
+    return broken or isinstance(error, TimeoutError)  # Orbax waits for the others' signals
 
 
 def _watch() -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kdjax import files
 from kdjax.config import differences
 from kdjax.data import Dataset
 from kdjax.errors import InputError
@@ -34,10 +35,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(value, indent=2) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    files.write(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -75,6 +73,7 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
 
     Raises:
         InputError: naming the owner, if another process holds it; if it cannot be written.
+        OSError: of what is done meanwhile; it names the workdir where it named no file.
     """
     require_writable(folder)
     path = folder / ".lock"
@@ -92,6 +91,11 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
         file.flush()
         try:
             yield
+        except OSError as error:
+            if error.errno is None or error.filename:
+                raise
+            # Where a disk is full, Python does not say which.
+            raise OSError(f"workdir {str(folder)!r}: {error.strerror}") from error
         finally:
             path.unlink(missing_ok=True)
 

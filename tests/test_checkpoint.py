@@ -1,4 +1,6 @@
+import contextlib
 import gc
+import resource
 import shutil
 import warnings
 
@@ -10,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from kdjax.checkpoint import Checkpoints
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Preempted
 
 SCORES = [0.1, 0.9, 0.3, 0.2, 0.4, 0.5]  # of steps 1 to 6, so that 2, 5 and 6 are kept
 
@@ -121,6 +123,44 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
         assert state.unsafe_buffer_pointer() == home
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
         assert_array_equal(checkpoints.latest(state).state, start)
+
+
+def test_a_signal_while_reading_is_no_damage(folder, monkeypatch):
+    def signalled(*_):
+        raise Preempted
+
+    monkeypatch.setattr("kdjax.checkpoint._verify", signalled)
+    with Checkpoints(folder, {}) as checkpoints:
+        for read in (checkpoints.latest, checkpoints.best):
+            with pytest.raises(Preempted):
+                read(state_at(0))
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """A disk without room: whatever writes a larger file is refused by the system."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@damages
+@pytest.mark.parametrize("size", [100, 1_000, 100_000])
+def test_a_full_disk_is_told_and_loses_nothing_that_was_saved(folder, size):
+    refused = pytest.raises(OSError, match=r"checkpoint .*7 cannot be written: .*; those before")
+    large = {"noise": np.random.default_rng(0).normal(size=100_000)}
+    with files_of_at_most(size), refused as told, Checkpoints(folder, {}) as checkpoints:
+        checkpoints.save(7, large, score=0.0, clock=0.0, metrics={})
+    assert "too large" in str(told.value)
+    with Checkpoints(folder, {}) as checkpoints:
+        assert checkpoints.steps() == [2, 5, 6]
+        assert_is_step(checkpoints.latest(state_at(0)), 6)
+        save(checkpoints, 7, 0.0)
+    with Checkpoints(folder, {}) as checkpoints:
+        assert_is_step(checkpoints.latest(state_at(0)), 7)
 
 
 def truncate(path):

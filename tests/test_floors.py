@@ -13,7 +13,7 @@ ROOT = pathlib.Path(kdjax.__file__).parent
 FLOORS = [
     {"errors", "checks", "losses", "adjustment", "selective", "models"},
     {"objectives", "config", "optimizer", "data", "checkpoint", "workdir", "parallel", "report"}
-    | {"card", "formats", "preemption"},
+    | {"card", "files", "formats", "preemption"},
     {"step"},
     {"stage", "train", "assess", "shifted"},
     {"cli", "main", "evaluate", "export", "predict"},

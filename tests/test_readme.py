@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from absl import flags
 from ml_collections import config_flags
 
@@ -24,7 +25,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-COMMANDS = re.findall(r"python (-m kdjax\.\w+[^&\n`]*)", README)
+COMMANDS = re.findall(r"python (-m kdjax\.\w+[^&\n`']*)", README)
 # Flags that the text names on their own.
 NAMED = re.findall(r"`(--config\.[^`]+=[^`]+)`", README)
 
@@ -69,6 +70,14 @@ def flags_of(module: str) -> set[str]:
 @pytest.mark.parametrize("flag", NAMED)
 def test_a_flag_of_the_readme_exists(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check(["--config=configs/cifar10.py", flag.replace("NAME", "digits")], monkeypatch)
+
+
+def test_the_job_set_starts_the_main_job_with_flags_that_exist(monkeypatch) -> None:
+    (text,) = blocks("yaml")
+    (workers,) = yaml.safe_load(text)["spec"]["replicatedJobs"]
+    (container,) = workers["template"]["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:3] == ["python", "-m", "kdjax.main"]
+    check(container["command"][3:], monkeypatch)
 
 
 def test_ci_runs_the_first_three_blocks_word_for_word() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kdjax import files
+
 
 class Log:
     """The log of one stage; a context manager.
@@ -139,4 +141,4 @@ def _keep_until(path: pathlib.Path, step: int) -> None:
             continue
         if record["step"] <= step:
             kept.append(line + "\n")
-    path.write_text("".join(kept))
+    files.write(path, "".join(kept))  # a kill now must not lose the lines before

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdjax import files
 from kdjax.errors import InputError
 
 # What numpy and zipfile raise, depending on which byte is wrong.
@@ -30,9 +31,7 @@ def save(path: pathlib.Path, predictions: Predictions) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **predictions._asdict())
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
+    files.write(path, buffer.getvalue())
 
 
 def load(path: pathlib.Path) -> Predictions:

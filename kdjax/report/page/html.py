@@ -1,11 +1,11 @@
 """From a template and its content to one HTML file."""
 
 import importlib.metadata
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from kdjax import files
 from kdjax.errors import InputError
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -36,15 +36,10 @@ def save(path: pathlib.Path, template: str, content: Mapping[str, Any]) -> None:
     Raises:
         InputError: if the file cannot be written; nothing is left behind.
     """
-    text = render(template, content)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        files.write(path, render(template, content))
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def versions() -> str:
