@@ -67,7 +67,8 @@ def start(folder: pathlib.Path, processes: int, flags: list[str]) -> list[subpro
     command += [f"--workdir={folder}", *(f"--config.{key}={value}" for key, value in FLAGS.items())]
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        # Each start compiles what it does not find compiled: that is to be quick.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.parent / "compiled"))
