@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from kdjax import config as configs
 from kdjax import data, objectives, parallel, stage, step, workdir
 from kdjax.errors import InputError
 from kdjax.report import predictions, results
 
 # Train is left out: how a network does on what it has learnt says nothing of new data.
 SPLITS = ("dev", "calibration", "test")
+Outputs = Mapping[str, predictions.Predictions]
+Results = dict[str, Any]
 
 
 def assess(
@@ -22,7 +22,8 @@ def assess(
     *,
     risk: float | None = None,
     delta: float | None = None,
-) -> dict[str, Any]:
+    said: Outputs | None = None,
+) -> Results:
     """Evaluates the best checkpoint of a workdir, and of the teacher in it.
 
     Args:
@@ -30,6 +31,7 @@ def assess(
         dataset: the run's, see `stage.data_of`.
         risk: of the certificate, in place of the config's.
         delta: of the certificate, in place of the config's.
+        said: the outputs of its teacher, if they are known, see `teacher_outputs`.
 
     Returns:
         What it writes to `results.json`: see `results.summarize`; where there is a teacher, with
@@ -38,49 +40,60 @@ def assess(
     Raises:
         InputError: if the workdir holds nothing to evaluate, or the data set has changed.
     """
-    config, teacher = ConfigDict(workdir.read(folder)["config"]), folder / "teacher"
+    config, teacher = stage.config_of(folder), folder / "teacher"
     if teacher.is_symlink() and not teacher.exists():
         raise InputError(
             f"{str(teacher)!r} points to {str(teacher.readlink())!r}, which is gone: put the "
             "teacher back, or the link right"
         )
-    outputs = predict(folder, dataset, config.eval_batch_size)
-    # A teacher's config has no such fields: they are no part of what a teacher is.
-    asked = config.get("selective", configs.base().selective)
-    risk = asked.risk if risk is None else risk
-    delta = asked.delta if delta is None else delta
-    report = summarize(folder, outputs, risk=risk, delta=delta)
-    if parallel.primary():
-        for split, found_there in outputs.items():
-            predictions.save(folder / "predictions" / f"{split}.npz", found_there)
+    promise = {
+        "risk": config.selective.risk if risk is None else risk,
+        "delta": config.selective.delta if delta is None else delta,
+    }
+    report = _written(folder, predict(folder, dataset, SPLITS), promise)
     if teacher.exists():
+        said = teacher_outputs(folder, dataset) if said is None else said
+        judged = {split: said[split] for split in SPLITS}
         # Nothing is written into another run's folder.
-        report["teacher"] = (
-            summarize(
-                teacher, predict(teacher, dataset, config.eval_batch_size), risk=risk, delta=delta
-            )
-            if teacher.is_symlink()
-            else assess(teacher, dataset, risk=risk, delta=delta)
-        )
-        on_train = predict(teacher, dataset, config.eval_batch_size, ("train",))["train"]
-        report["correction"] = results.correction(*on_train)
+        of_teacher = summarize if teacher.is_symlink() else _written
+        report["teacher"] = of_teacher(teacher, judged, promise)
+        report["correction"] = results.correction(*said["train"])
     if parallel.primary():
         workdir.write_json(folder / "results.json", report)
     return report
 
 
-def predict(
-    folder: pathlib.Path,
-    dataset: data.Dataset,
-    batch_size: int,
-    splits: Sequence[str] = SPLITS,
-) -> dict[str, predictions.Predictions]:
+def assess_all(
+    folders: Sequence[pathlib.Path], dataset: data.Dataset
+) -> dict[pathlib.Path, Results]:
+    """Evaluates workdirs that share their teacher, which is asked once; see `assess`."""
+    taught = [folder for folder in folders if (folder / "teacher").exists()]
+    said = teacher_outputs(taught[0], dataset) if taught else None
+    return {folder: assess(folder, dataset, said=said) for folder in folders}
+
+
+def teacher_outputs(folder: pathlib.Path, dataset: data.Dataset) -> Outputs:
+    """Returns the outputs of a workdir's teacher, on train too: what it is corrected in."""
+    return predict(folder / "teacher", dataset, ("train", *SPLITS))
+
+
+def _written(folder: pathlib.Path, outputs: Outputs, promise: Mapping[str, float]) -> Results:
+    """Returns the results of a network, once they and what they come from are in its workdir."""
+    report = summarize(folder, outputs, promise)
+    if parallel.primary():
+        for split, found in outputs.items():
+            predictions.save(folder / "predictions" / f"{split}.npz", found)
+        workdir.write_json(folder / "results.json", report)
+    return report
+
+
+def predict(folder: pathlib.Path, dataset: data.Dataset, splits: Sequence[str]) -> Outputs:
     """Returns the outputs of the workdir's best checkpoint on some splits."""
-    trained = stage.restore(folder)
+    trained, size = stage.restore(folder), stage.config_of(folder).eval_batch_size
 
     def on(split: str) -> predictions.Predictions:
         examples = stage.examples_of(dataset, split)
-        logits = step.predict(trained.model, trained.variables, examples, batch_size=batch_size)
+        logits = step.predict(trained.model, trained.variables, examples, batch_size=size)
         return predictions.Predictions(logits, np.asarray(examples.labels))
 
     return {split: on(split) for split in splits}
@@ -88,12 +101,15 @@ def predict(
 
 def summarize(
     folder: pathlib.Path,
-    outputs: Mapping[str, predictions.Predictions],
-    *,
-    risk: float,
-    delta: float,
-) -> dict[str, Any]:
+    outputs: Outputs,
+    promise: Mapping[str, float],
+) -> Results:
     """Returns the results of a workdir's network from its outputs on dev, calibration and test.
+
+    Args:
+        folder: the workdir.
+        outputs: by split.
+        promise: `risk` and `delta` of the certificate.
 
     Raises:
         FloatingPointError: if a logit is not finite.
@@ -107,4 +123,4 @@ def summarize(
             split: one._replace(logits=results.with_abstention(one.logits))
             for split, one in outputs.items()
         }
-    return results.summarize(outputs, abstains=abstains, risk=risk, delta=delta)
+    return results.summarize(outputs, abstains=abstains, **promise)

@@ -123,18 +123,19 @@ class Checkpoints(contextlib.AbstractContextManager):
         """Returns the steps that a checkpoint exists of, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
 
-    def latest(self, template: Any) -> Restored | None:
+    def latest(self, template: Any, at_most: int | None = None) -> Restored | None:
         """Returns the newest checkpoint that can be read, or None where there is none at all.
 
         A damaged one is passed over with a warning.
 
         Args:
             template: a state of the same structure, arrays or shapes.
+            at_most: the step beyond which none is wanted.
 
         Raises:
             InputError: if there are checkpoints and none can be read.
         """
-        steps = self.steps()
+        steps = [step for step in self.steps() if at_most is None or step <= at_most]
         for step in reversed(steps):
             try:
                 return self._restore(step, template)

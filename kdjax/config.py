@@ -29,6 +29,7 @@ LEARNING_RATES = {"alexnet": 0.03}
 USUAL_LEARNING_RATE = 0.1
 SCHEDULES = ("cosine", "step")
 PIPELINES = ("resident", "stream")
+CACHES = ("auto", "off")
 AVERAGES = ("none", "ema", "swa")
 # How the best checkpoint is chosen on the development split: +1 where more is better.
 BEST_METRICS: Mapping[str, int] = {"accuracy": 1, "nll": -1, "aurc": -1}
@@ -39,8 +40,10 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.name = "run"  # names the default workdir, runs/<name>
     config.seed = 0  # of initial weights, order and augmentation; never of the dev split
+    config.order_seed = -1  # of order and augmentation alone; -1: the seed
     config.setting = "structure"  # structure | depth: a row of PAIRS
     config.size = "paper"  # paper | laptop: full-size networks or their small kin
+    config.tuned = True  # compile with the options of kdjax.compiler; False: with XLA's own
     config.smoke = False  # a few steps on a few images: does this config run here at all?
     config.best_metric = "accuracy"  # accuracy | nll | aurc on dev chooses the best checkpoint
     config.log_every = 50  # steps between lines of metrics.jsonl and the check for finite losses
@@ -80,7 +83,12 @@ def base() -> ConfigDict:
 
     config.teacher = _stage()
     config.teacher.workdir = ""  # a finished teacher; empty: train one in <workdir>/teacher
+    # auto (its logits are computed once where an image has fewer views than it is shown) | off
+    config.teacher.cache = "auto"
     config.student = _stage()
+    # Many students of one teacher, trained together: the fields in which each differs from this
+    # config, such as ({"objective.method": "kd"}, {"objective.payoff": 1.8, "seed": 1}).
+    config.students = ()
     return config
 
 
@@ -121,12 +129,18 @@ def resolve(config: ConfigDict) -> ConfigDict:
     config.teacher.model = config.teacher.model or teacher
     config.student.model = config.student.model or student
     for stage in (config.teacher, config.student):
-        usual = LEARNING_RATES.get(stage.model, USUAL_LEARNING_RATE)
-        stage.learning_rate = stage.learning_rate or usual
+        stage.learning_rate = stage.learning_rate or usual_learning_rate(stage.model)
+    if config.order_seed == -1:
+        config.order_seed = config.seed
     if config.smoke:
         _shrink(config)
     _check_ranges(config)
     return config.lock()
+
+
+def usual_learning_rate(model: str) -> float:
+    """Returns the learning rate of a network where the config names none."""
+    return LEARNING_RATES.get(model, USUAL_LEARNING_RATE)
 
 
 def hyper(config: ConfigDict) -> Hyper:
@@ -175,6 +189,7 @@ def _check_names(config: ConfigDict) -> None:
         "best_metric": (config.best_metric, BEST_METRICS),
         "data.pipeline": (config.data.pipeline, PIPELINES),
         "data.placement": (config.data.placement, PLACEMENTS),
+        "teacher.cache": (config.teacher.cache, CACHES),
         "objective.method": (config.objective.method, METHODS),
         "objective.adjustment": (config.objective.adjustment, ADJUSTMENTS),
     }

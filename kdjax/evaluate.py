@@ -21,7 +21,7 @@ SHIFT = flags.DEFINE_list(
 
 def main() -> None:
     """Runs the command."""
-    from kdjax import workdir
+    from kdjax import compiler, workdir
     from kdjax.errors import InputError
 
     if WORKDIR.value is None:
@@ -33,6 +33,7 @@ def main() -> None:
         )
     folder = pathlib.Path(WORKDIR.value)
     workdir.read(folder)  # no folder is made or locked that is not a run's
+    compiler.keep_programs()
     with workdir.lock(folder):
         _evaluate(folder)
 

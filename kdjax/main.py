@@ -22,7 +22,7 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, fr
 
 def main() -> None:
     """Runs the command. The same one again resumes, or says that the run is finished."""
-    from kdjax import assess, config, parallel, train, workdir
+    from kdjax import assess, compiler, config, parallel, train, workdir
     from kdjax.errors import InputError
     from kdjax.report import page, table
 
@@ -32,19 +32,29 @@ def main() -> None:
     # A try must not take the place of the run that it is a try of.
     default = f"runs/{resolved.name}_smoke" if resolved.smoke else f"runs/{resolved.name}"
     folder = pathlib.Path(WORKDIR.value or default)
+    compiler.keep_programs()
     parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    results = train.finished(resolved, folder)
-    if results is None:
+    found = train.finished(resolved, folder)
+    if found is None:
         with workdir.lock(folder) if parallel.primary() else contextlib.nullcontext():
             dataset = train.run(resolved, folder)
-            results = assess.assess(folder, dataset)
+            found = assess.assess_all(list(train.folders(resolved, folder)), dataset)
             if parallel.primary():
-                page.write(page.read(folder), dataset.test)
+                runs = [page.read(where) for where in found]
+                for run in runs:
+                    page.write(run, dataset.test)
+                if len(runs) > 1:
+                    page.write_comparison(runs, folder / "comparison.html")
     elif parallel.primary():
         print(f"the run in {folder} is finished; nothing to do")
     if parallel.primary():
-        table.show(results, f"{resolved.name} in {folder}")
-        print(f"the report: {folder / 'report.html'}")
+        title = f"{resolved.name} in {folder}"
+        if resolved.students:
+            table.show_many({where.name: results for where, results in found.items()}, title)
+            print(f"each in {folder / 'students'}; side by side: {folder / 'comparison.html'}")
+        else:
+            table.show(found[folder], title)
+            print(f"the report: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

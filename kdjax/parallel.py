@@ -53,8 +53,13 @@ def rows() -> NamedSharding:
 
 
 def everywhere(tree: Any) -> Any:
-    """Returns host values, the same in all processes, as arrays that lie on every device."""
-    return jax.tree.map(lambda value: _put(np.asarray(value), replicated()), tree)
+    """Returns values, the same in all processes, as arrays that lie on every device."""
+
+    def put(value: Any) -> jax.Array:
+        there = isinstance(value, jax.Array) and value.sharding == replicated()
+        return value if there else _put(np.asarray(value), replicated())
+
+    return jax.tree.map(put, tree)
 
 
 def resident(images: np.ndarray, placement: str) -> jax.Array:

@@ -136,7 +136,9 @@ def _sampler(folder: pathlib.Path, rule: Rule) -> Callable[..., Sample]:
     batch_size = identity["config"]["eval_batch_size"]
 
     def sample(examples: step.Examples, change: Partial = step.AS_THEY_ARE) -> Sample:
-        logits = step.predict(*trained, examples, batch_size=batch_size, change=change)
+        logits = step.predict(
+            trained.model, trained.variables, examples, batch_size=batch_size, change=change
+        )
         if identity["stage"] == stage.TEACHER:
             logits = results.with_abstention(logits)
         return rule.confidence(logits), results.correct(logits, np.asarray(examples.labels))

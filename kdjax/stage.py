@@ -14,6 +14,7 @@ from kdjax.checkpoint import Checkpoints
 from kdjax.errors import InputError
 
 TEACHER, STUDENT = "teacher", "student"
+STUDENTS = "students"  # of a workdir in which several students have workdirs of their own
 
 
 class Frozen(NamedTuple):
@@ -39,10 +40,20 @@ def load_data(config: ConfigDict) -> data.Dataset:
         dev_fraction=fields.dev_fraction,
         calibration_fraction=fields.calibration_fraction,
         split_seed=fields.split_seed,
-        # Runs from before there was such a field were resident.
-        stream="pipeline" in fields and fields.pipeline == "stream",
+        stream=fields.pipeline == "stream",
     )
     return data.head(dataset, fields.limit) if fields.limit else dataset
+
+
+def config_of(folder: pathlib.Path) -> ConfigDict:
+    """Returns the config of a workdir; fields that came after its time have their defaults.
+
+    Raises:
+        InputError: if the folder is not a workdir.
+    """
+    config = configs.base()
+    config.update(workdir.read(folder)["config"])
+    return config
 
 
 def data_of(folder: pathlib.Path, data_dir: str | None = None) -> data.Dataset:
@@ -55,7 +66,7 @@ def data_of(folder: pathlib.Path, data_dir: str | None = None) -> data.Dataset:
     Raises:
         InputError: if the folder is not a workdir, or the data set has changed.
     """
-    config = ConfigDict(workdir.read(folder)["config"])
+    config = config_of(folder)
     config.data.dir = data_dir or config.data.dir
     dataset = load_data(config)
     workdir.check_same(folder, {"dataset": workdir.describe(dataset)})
@@ -100,6 +111,7 @@ def recipe(
         teacher=teacher,
         classes=classes,
         seed=config.seed,
+        order_seed=config.order_seed,
         steps_per_epoch=steps_per_epoch,
         batch_size=fields.batch_size,
         pad=config.data.pad,
@@ -133,9 +145,11 @@ def identity(config: ConfigDict, stage: str, dataset: dict[str, Any]) -> dict[st
     """
     fields = config.to_dict()
     if stage == TEACHER:
-        shared = ("seed", "best_metric", "log_every", "eval_batch_size", "data")
+        shared = ("seed", "order_seed", "best_metric", "log_every", "eval_batch_size", "data")
         fields = {key: fields[key] for key in (*shared, TEACHER)}
-        fields[TEACHER] = {k: v for k, v in fields[TEACHER].items() if k != "workdir"}
+        fields[TEACHER] = {
+            k: v for k, v in fields[TEACHER].items() if k not in ("workdir", "cache")
+        }
     return {"stage": stage, "config": fields, "dataset": dataset}
 
 
@@ -146,7 +160,10 @@ def restore(folder: pathlib.Path) -> Frozen:
         InputError: if the folder is not a workdir, or its training has not come to its end.
     """
     found = workdir.read(folder)
-    config, dataset = ConfigDict(found["config"]), found["dataset"]
+    if found["stage"] == STUDENTS:
+        there = ", ".join(sorted(path.name for path in (folder / STUDENTS).glob("*")))
+        raise InputError(f"{str(folder)!r} holds several students: name one of {there}")
+    config, dataset = config_of(folder), found["dataset"]
     parts = recipe(config, found["stage"], dataset, teacher=None)
     template = step.abstract_state(parts, tuple(dataset["image_shape"]))
     with Checkpoints(folder / "checkpoints", found["config"]) as checkpoints:

@@ -13,8 +13,9 @@ import optax
 from jax.tree_util import Partial
 
 from kdjax import parallel
+from kdjax.compiler import compiled
 from kdjax.data import Split
-from kdjax.data.augment import augment, normalize
+from kdjax.data.augment import as_view, normalize, view_of
 from kdjax.data.batches import Examples, Fed, feed, gathered
 from kdjax.data.records import Records
 from kdjax.models import NORM_MOMENTUM
@@ -24,31 +25,6 @@ Metrics = dict[str, jax.Array]
 Objective = Callable[
     [jax.Array, jax.Array | None, jax.Array], tuple[jax.Array, dict[str, jax.Array]]
 ]
-
-# XLA:CPU's default convolutions (YNNPACK) slow training down; this leaves them to Eigen.
-COMPILER_OPTIONS: dict[str, dict[str, str]] = {
-    "cpu": {
-        "xla_cpu_experimental_ynn_fusion_type": (
-            "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-        )
-    }
-}
-# A network is initialized once: compiling that well takes longer than it saves.
-INIT_OPTIONS: dict[str, dict[str, int]] = {"cpu": {"xla_backend_optimization_level": 0}}
-# On accelerators one dispatch runs many steps. XLA:CPU runs the gradient of a convolution inside
-# a loop 100 to 270 times slower than outside (jax#12868): one call a step there.
-STEPS_PER_CALL = {"cpu": 1}
-STEPS_PER_CALL_ELSEWHERE = 50
-
-
-def compiled(function: Callable, **kwargs: Any) -> Callable:
-    """Returns jax.jit of the function with the options that pay on this backend.
-
-    What it returns lies on every device.
-    """
-    options = COMPILER_OPTIONS.get(jax.default_backend(), {})
-    out = parallel.replicated()
-    return jax.jit(function, compiler_options=options, out_shardings=out, **kwargs)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -67,6 +43,58 @@ class TrainState(flax.struct.PyTreeNode):
     average: Variables
 
 
+States = tuple[TrainState, ...]
+
+
+class Live(NamedTuple):
+    """A frozen teacher that sees each batch.
+
+    Attributes:
+        variables: of `Recipe.teacher`.
+    """
+
+    variables: Variables
+
+
+class Table(NamedTuple):
+    """What a frozen teacher says of every view of every training image.
+
+    Attributes:
+        logits: float32 [views, n, m], views as `augment.view_of` counts them.
+    """
+
+    logits: jax.Array
+
+
+class Said(NamedTuple):
+    """What a frozen teacher says of one batch.
+
+    Attributes:
+        logits: float32 [b, m].
+    """
+
+    logits: jax.Array
+
+
+Teacher = Live | Table | Said | None
+
+
+class Shown(NamedTuple):
+    """A batch as the networks see it.
+
+    Attributes:
+        images: float32 [b, h, w, c], augmented and normalized.
+        labels: int32 [b].
+        places: int32 [b], of the images in the split.
+        views: int32 [b], which view of each it is.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    places: jax.Array
+    views: jax.Array
+
+
 class Recipe(NamedTuple):
     """All that stays the same while a network is trained.
 
@@ -77,7 +105,8 @@ class Recipe(NamedTuple):
         average_weight: finished steps -> weight of the newest in the average, or None.
         teacher: a frozen network, or None.
         classes: m; a student has one output more.
-        seed: of order and augmentation.
+        seed: of the initial weights.
+        order_seed: of order and augmentation.
         steps_per_epoch, batch_size, pad, flip: the batches.
     """
 
@@ -88,6 +117,7 @@ class Recipe(NamedTuple):
     teacher: nn.Module | None
     classes: int
     seed: int
+    order_seed: int
     steps_per_epoch: int
     batch_size: int
     pad: int
@@ -120,13 +150,7 @@ def _initial(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
 
 def init_state(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the state before the first step: a function of the seed and shapes alone."""
-    options = INIT_OPTIONS.get(jax.default_backend(), {})
-    initial = jax.jit(
-        lambda: _initial(recipe, image_shape),
-        compiler_options=options,
-        out_shardings=parallel.replicated(),
-    )
-    state = initial()
+    state = compiled(lambda: _initial(recipe, image_shape), "initialize")()
     # The average starts as the very weights, and donation takes each buffer only once.
     return jax.tree.map(jnp.copy, state)
 
@@ -136,65 +160,98 @@ def abstract_state(recipe: Recipe, image_shape: tuple[int, ...]) -> TrainState:
     return jax.eval_shape(lambda: _initial(recipe, image_shape))
 
 
-def batch_at(recipe: Recipe, fed: Fed, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the augmented, normalized images and the labels of one step.
+def batch_at(recipe: Recipe, fed: Fed, step: jax.Array) -> Shown:
+    """Returns the batch of one step.
 
     Args:
         fed: by `feed`, for this epoch's order.
         step: finished steps, which say epoch and position.
-
-    Returns:
-        images float32 [b, h, w, c], labels int32 [b].
     """
     epoch, position = step // recipe.steps_per_epoch, step % recipe.steps_per_epoch
     batch = gathered(fed, position, recipe.batch_size)
-    images = augment(
-        batch.images,
-        batch.places,
-        seed=recipe.seed,
-        epoch=epoch,
-        pad=recipe.pad,
-        flip=recipe.flip,
-    )
-    return normalize(images, batch.mean, batch.std), batch.labels
+    pad, flip = recipe.pad, recipe.flip
+    views = view_of(batch.places, seed=recipe.order_seed, epoch=epoch, pad=pad, flip=flip)
+    seen = as_view(batch.images, views, pad=pad, flip=flip)
+    images = normalize(seen, batch.mean, batch.std)
+    return Shown(images, batch.labels, batch.places, views)
+
+
+def said(recipe: Recipe, teacher: Teacher, batch: Shown) -> jax.Array | None:
+    """Returns the teacher's logits [b, m] of a batch, or None where the recipe has no teacher."""
+    if recipe.teacher is None:
+        return None
+    match teacher:
+        case Table(logits):
+            return logits[batch.views, batch.places]
+        case Said(logits):
+            return logits
+        case Live(variables):
+            return _apply(recipe.teacher, variables, batch.images)
+    raise TypeError(f"teacher {type(teacher).__name__}: the recipe needs Live, Table or Said")
 
 
 def train_step(
-    recipe: Recipe, state: TrainState, fed: Fed, teacher_variables: Variables | None
+    recipe: Recipe, state: TrainState, fed: Fed, teacher: Teacher
 ) -> tuple[TrainState, Metrics]:
     """One step of the optimizer.
 
     Args:
         fed: by `feed`, for this epoch's order.
-        teacher_variables: of the frozen teacher, which sees the student's augmented images.
+        teacher: frozen; it sees the student's augmented images.
 
     Returns:
         The next state, and the batch's means: loss, its parts, accuracy, and with a teacher
         `corrected`, the share of examples on which it is wrong.
     """
-    images, labels = batch_at(recipe, fed, state.step)
-    teacher_logits = None
-    if recipe.teacher is not None:
-        teacher_logits = _apply(recipe.teacher, teacher_variables, images)
+    batch = batch_at(recipe, fed, state.step)
+    return learn(recipe, state, batch, said(recipe, teacher, batch))
 
-    def mean_loss(params: Any) -> tuple[jax.Array, tuple[Variables, Metrics]]:
-        logits, stats = _apply_train(recipe.model, {**state.variables, "params": params}, images)
-        loss, parts = recipe.objective(logits, teacher_logits, labels)
-        right = jnp.argmax(logits[..., : recipe.classes], axis=-1) == labels
-        values = {"loss": loss, **parts, "accuracy": right.astype(jnp.float32)}
-        return loss.mean(), (stats, jax.tree.map(jnp.mean, values))
 
-    params = state.variables["params"]
-    gradient, (stats, metrics) = jax.grad(mean_loss, has_aux=True)(params)
+def learn(
+    recipe: Recipe, state: TrainState, batch: Shown, teacher_logits: jax.Array | None
+) -> tuple[TrainState, Metrics]:
+    """One step of the optimizer on a given batch; see `train_step`."""
+
+    def of(params: Any) -> tuple[jax.Array, tuple[Variables, Metrics]]:
+        variables = {**state.variables, "params": params}
+        logits, stats = apply_train(recipe.model, variables, batch.images)
+        loss, metrics = mean_loss(recipe, logits, batch, teacher_logits)
+        return loss, (stats, metrics)
+
+    gradient, (stats, metrics) = jax.grad(of, has_aux=True)(state.variables["params"])
+    return descended(recipe, state, gradient, stats), metrics
+
+
+def mean_loss(
+    recipe: Recipe, logits: jax.Array, batch: Shown, teacher_logits: jax.Array | None
+) -> tuple[jax.Array, Metrics]:
+    """Returns the mean loss of a batch, and its means of all that is logged."""
+    loss, parts = recipe.objective(logits, teacher_logits, batch.labels)
+    right = jnp.argmax(logits[..., : recipe.classes], axis=-1) == batch.labels
+    values = {"loss": loss, **parts, "accuracy": right.astype(jnp.float32)}
     if teacher_logits is not None:
-        metrics["corrected"] = jnp.mean(jnp.argmax(teacher_logits, axis=-1) != labels)
+        wrong = jnp.argmax(teacher_logits, axis=-1) != batch.labels
+        values["corrected"] = wrong.astype(jnp.float32)
+    return loss.mean(), jax.tree.map(jnp.mean, values)
+
+
+def descended(
+    recipe: Recipe, state: TrainState, gradient: Variables, stats: Variables
+) -> TrainState:
+    """Returns the state after the optimizer's step.
+
+    Args:
+        gradient: of the params.
+        stats: the batch statistics after the batch.
+    """
+    params = state.variables["params"]
     updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, params)
     state = state.replace(
         step=state.step + 1,
         variables={"params": optax.apply_updates(params, updates), "batch_stats": stats},
         opt_state=opt_state,
     )
-    return _averaged(recipe, state), metrics
+    return _averaged(recipe, state)
 
 
 def _apply(model: nn.Module, variables: Variables | None, images: jax.Array) -> jax.Array:
@@ -203,7 +260,7 @@ def _apply(model: nn.Module, variables: Variables | None, images: jax.Array) -> 
     return logits
 
 
-def _apply_train(
+def apply_train(
     model: nn.Module, variables: Variables, images: jax.Array
 ) -> tuple[jax.Array, Variables]:
     """Returns logits and the new batch statistics."""
@@ -223,51 +280,28 @@ def _averaged(recipe: Recipe, state: TrainState) -> TrainState:
     return state.replace(average={**state.average, "params": params})
 
 
-def train_steps(recipe: Recipe) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Returns `(state, fed, teacher_variables, count) -> (state, metrics)`, jitted.
-
-    It runs `count` steps of one epoch; the metrics are `[count]` each. The state is donated.
-    """
-
-    def steps(
-        state: TrainState, fed: Fed, teacher_variables: Variables | None, count: int
-    ) -> tuple[TrainState, Metrics]:
-        def one(carry: TrainState, _: None) -> tuple[TrainState, Metrics]:
-            return train_step(recipe, carry, fed, teacher_variables)
-
-        if count > 1:
-            return jax.lax.scan(one, state, length=count)
-        state, metrics = one(state, None)
-        return state, jax.tree.map(lambda value: value[None], metrics)
-
-    return compiled(steps, donate_argnums=0, static_argnums=3)
-
-
-def steps_per_call(examples: Examples) -> int:
-    """Returns how many steps one call should run on this backend; of a stream it takes one."""
-    if isinstance(examples.images, Records):
-        return 1
-    return STEPS_PER_CALL.get(jax.default_backend(), STEPS_PER_CALL_ELSEWHERE)
-
-
 def recalibrate(
     recipe: Recipe, batches: int
 ) -> Callable[[TrainState, Examples, jax.Array], TrainState]:
     """Returns a function that makes the averaged weights' batch statistics right again.
+
+    Without averaging it leaves the state as it is.
 
     Averaged weights have other activations than any weights on the way, so their statistics are
     the mean over the first `batches` batches of the epoch, as arXiv 1803.05407 does.
     """
 
     def statistics(params: Any, zeros: Any, fed: Fed, step: Any) -> Variables:
-        images, _ = batch_at(recipe, fed, step)
-        _, stats = _apply_train(recipe.model, {"params": params, "batch_stats": zeros}, images)
+        images = batch_at(recipe, fed, step).images
+        _, stats = apply_train(recipe.model, {"params": params, "batch_stats": zeros}, images)
         # From zero, the running statistics move to (1 - momentum) of the batch's own.
         return jax.tree.map(lambda value: value / (1 - NORM_MOMENTUM), stats)
 
     of_batch = compiled(statistics)
 
     def recalibrated(state: TrainState, examples: Examples, order: jax.Array) -> TrainState:
+        if recipe.average_weight is None:
+            return state
         zeros = jax.tree.map(jnp.zeros_like, state.average["batch_stats"])
         epoch_start = (state.step - 1) // recipe.steps_per_epoch * recipe.steps_per_epoch
         count = min(batches, recipe.steps_per_epoch)
@@ -289,13 +323,13 @@ def deployed(state: TrainState) -> Variables:
 
 
 @functools.cache
-def _forward(model: nn.Module, batch_size: int) -> Callable:
+def _forward(model: nn.Module, batch_size: int, program: str) -> Callable:
     def forward(variables: Variables, fed: Fed, position: jax.Array, change: Partial) -> jax.Array:
         batch = gathered(fed, position, batch_size)
         images = normalize(change(batch.images, batch.places), batch.mean, batch.std)
         return _apply(model, variables, images)
 
-    return compiled(forward)
+    return compiled(forward, program)
 
 
 AS_THEY_ARE = Partial(lambda images, index: images)
@@ -308,18 +342,20 @@ def predict(
     *,
     batch_size: int,
     change: Partial = AS_THEY_ARE,
+    program: str = "train",
 ) -> np.ndarray:
     """Returns the logits of every example, once each, in their order.
 
     Args:
         change: `(images uint8 [b, h, w, c], their places int32 [b]) -> images`, before they are
             normalized. What it has bound is traced: other values of it compile nothing anew.
+        program: how it is compiled, see `compiler.OPTIONS`.
 
     Returns:
         float32 [n, outputs].
     """
     count, batch_size = len(examples.labels), parallel.up_to_multiple(batch_size)
-    forward, steps = _forward(model, batch_size), -(-count // batch_size)
+    forward, steps = _forward(model, batch_size, program), -(-count // batch_size)
     # The last batch is filled up with copies of the last example, which are cut off again.
     order = np.minimum(np.arange(steps * batch_size, dtype=np.int32), count - 1)
     with feed(examples, order, batch_size) as fed:

@@ -197,7 +197,10 @@ def link_teacher(folder: pathlib.Path, given: pathlib.Path) -> None:
             f"for the teacher in {str(given)!r}, or remove {str(link)!r}"
         )
     link.unlink(missing_ok=True)  # the teacher may have moved since
-    link.symlink_to(given.absolute(), target_is_directory=True)
+    # Within one run the link stays right when the whole run is moved.
+    together = folder.is_relative_to(given.parent / "students")
+    target = os.path.relpath(given, folder) if together else given.absolute()
+    link.symlink_to(target, target_is_directory=True)
 
 
 def check_teacher(folder: pathlib.Path, dataset: Dataset, split: Mapping[str, Any]) -> None:

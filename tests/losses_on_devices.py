@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from test_step import recipe, steps_of
 
 from kdjax import parallel, step
 from kdjax.data import Split
@@ -32,24 +33,20 @@ def run(dtype: jnp.dtype, steps: int, rate: float) -> tuple[list[float], list[fl
     )
     mean, std = np.full(1, 0.4, np.float32), np.full(1, 0.2, np.float32)
     examples = step.to_device(Split(images, labels), mean, std, "sharded")
-    recipe = step.Recipe(
+    plan = recipe(
         model=NETWORK.clone(dtype=dtype),
         objective=functools.partial(METHODS["gambler"], hyper=Hyper(payoff=2.2)),
         optimizer=optax.sgd(rate),
-        average_weight=None,
         teacher=None,
         classes=CLASSES,
-        seed=0,
         steps_per_epoch=N // BATCH,
-        batch_size=BATCH,
-        pad=1,
-        flip=True,
+        **{"batch_size": BATCH, "pad": 1, "flip": True},
     )
-    state = step.init_state(recipe, (8, 8, 1))
+    state = step.init_state(plan, (8, 8, 1))
     state = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state)
     order = parallel.everywhere(rng.permutation(N).astype(np.int32))
     before = jax.device_get(state.variables["params"])
-    train, losses, first = step.train_steps(recipe), [], None
+    train, losses, first = steps_of(plan), [], None
     for number in range(steps):
         state, metrics = train(state, Ordered(examples, order), None, 1)
         losses.append(float(metrics["loss"][0]))

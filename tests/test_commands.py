@@ -1,55 +1,10 @@
 """The commands as a user types them: real processes, a finished run and what may go wrong."""
 
 import json
-import os
-import pathlib
 import shutil
-import subprocess
-import sys
-from typing import NamedTuple
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[1]
-DIGITS = ("--config=configs/digits.py",)
-SMOKE = (*DIGITS, "--config.smoke", "--config.teacher.width=4", "--config.student.width=4")
-
-
-def python(*arguments, cwd=ROOT):
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        **{"cwd": cwd, "env": env, "capture_output": True, "text": True, "timeout": 300},
-    )
-
-
-def command(name, *flags, cwd=ROOT):
-    return python("-m", f"kdjax.{name}", *flags, cwd=cwd)
-
-
-class Run(NamedTuple):
-    folder: pathlib.Path
-    flags: tuple[str, ...]
-    stdout: str
-
-    @property
-    def results(self):
-        return json.loads((self.folder / "results.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
-    """The smoke run of digits, from nothing to its tables."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    flags = (*SMOKE, f"--config.data.dir={data_dir}")
-    done = command("main", *flags, f"--workdir={folder}")
-    assert done.returncode == 0, done.stderr
-    assert "kdjax: " not in done.stderr
-    return Run(folder, flags, done.stdout)
+from commands import ROOT, assert_refused, command, python
 
 
 @pytest.fixture
@@ -61,15 +16,6 @@ def copy(finished, tmp_path):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def assert_refused(done, *parts):
-    """Status 2, and one clear line."""
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("kdjax: error: ")
-    for part in parts:
-        assert part in line
 
 
 def warnings(done):

@@ -1,16 +1,16 @@
 """A run's student as files: what they do, what their card says, and what is refused."""
 
+import functools
 import hashlib
 import importlib.util
 import json
-import os
 import pathlib
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from commands import ROOT, assert_refused, python
 
 import kdjax.config
 from kdjax import assess, card, formats, models, selective, stage, train
@@ -19,7 +19,6 @@ from kdjax.export import export
 from kdjax.predict import load
 from kdjax.report import predictions, results
 
-ROOT = pathlib.Path(__file__).parents[1]
 # One of each kind: with abstention and without, a chain and one with projection shortcuts, and
 # one whose own logits are rounded to eight bits.
 RUNS = {
@@ -53,15 +52,14 @@ def config_of(data_dir, changes):
 @pytest.fixture(scope="module")
 def trained(data_dir, tmp_path_factory):
     """Finished runs by name, made when they are first asked for."""
-    root, made = tmp_path_factory.mktemp("runs"), {}
+    root = tmp_path_factory.mktemp("runs")
 
+    @functools.cache
     def run(name):
-        if name not in made:
-            changes = {"student.model": name, **RUNS[name]}
-            made[name] = root / name
-            dataset = train.run(config_of(data_dir, changes), made[name])
-            assess.assess(made[name], dataset)
-        return made[name]
+        config = config_of(data_dir, {"student.model": name, **RUNS[name]})
+        dataset = train.run(config, root / name)
+        assess.assess(root / name, dataset)
+        return root / name
 
     return run
 
@@ -291,8 +289,9 @@ def test_a_disk_that_is_full_leaves_nothing(trained, tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
+    run = trained("alexnet_small")
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
-    refusal(export, trained("alexnet_small"), tmp_path / "model", error=OSError)
+    refusal(export, run, tmp_path / "model", error=OSError)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -305,11 +304,7 @@ def command(*flags):
         "import runpy, sys; sys.modules['jax2onnx'] = None;"
         "runpy.run_module('kdjax.export', run_name='__main__', alter_sys=True)"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code, *flags],
-        **{"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "cwd": ROOT},
-        **{"capture_output": True, "text": True},
-    )
+    return python("-c", code, *flags)
 
 
 def test_the_command_says_what_it_wrote(trained, tmp_path):
@@ -334,7 +329,4 @@ def test_the_command_says_what_it_wrote(trained, tmp_path):
     ],
 )
 def test_a_mistake_is_told_in_one_line(flags, part):
-    done = command(*flags)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("kdjax: error: ") and part in line
+    assert_refused(command(*flags), part)

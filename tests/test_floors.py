@@ -13,9 +13,9 @@ ROOT = pathlib.Path(kdjax.__file__).parent
 FLOORS = [
     {"errors", "checks", "losses", "adjustment", "selective", "models"},
     {"objectives", "config", "optimizer", "data", "checkpoint", "workdir", "parallel", "report"}
-    | {"card", "files", "formats", "preemption"},
-    {"step"},
-    {"stage", "train", "assess", "shifted"},
+    | {"card", "compiler", "files", "formats", "preemption", "students"},
+    {"step", "together"},
+    {"stage", "teaching", "loop", "train", "assess", "shifted"},
     {"cli", "main", "evaluate", "export", "predict"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,35 +1,19 @@
 """The notebooks run here on a small run, and what is committed is what they say on a real one."""
 
-import os
-import pathlib
 import re
-import subprocess
 import sys
 
 import nbformat
 import pytest
+from commands import ROOT
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
-ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("experiments/notebooks/*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 # A slash that begins a word and is followed by another one; not "1/2", "</b>" or "https://".
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/\w[\w.-]*/|[A-Z]:\\")
-
-
-@pytest.fixture(scope="module")
-def run(data_dir, tmp_path_factory):
-    """The smoke run of digits."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    command = [sys.executable, "-m", "kdjax.main", "--config=configs/digits.py", "--config.smoke"]
-    command += ["--config.teacher.width=4", "--config.student.width=4"]
-    command += [f"--config.data.dir={data_dir}", f"--workdir={folder}"]
-    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def execute(path, folder):
@@ -65,11 +49,11 @@ def test_there_are_notebooks():
 
 
 @each
-def test_it_runs_and_leaves_what_is_committed(path, run, tmp_path, monkeypatch):
+def test_it_runs_and_leaves_what_is_committed(path, finished, tmp_path, monkeypatch):
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("KDJAX_RUN", str(run))
+    monkeypatch.setenv("KDJAX_RUN", str(finished.folder))
     executed = execute(path, tmp_path)
     assert kinds(executed) == kinds(nbformat.read(path, as_version=4))
 

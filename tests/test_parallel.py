@@ -1,42 +1,32 @@
 """One run on any number of devices: the same loss, the same gradient, the same batches."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
+from commands import python
 from jax.sharding import PartitionSpec
 
 from kdjax import parallel
 from kdjax.errors import InputError
 
-ROOT = pathlib.Path(__file__).parents[1]
 COUNTS = (1, 2, 4, 8)
 
 
 def curves(devices: int) -> dict:
     """What `losses_on_devices.py` prints in a process of its own with so many CPU devices."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    script = ROOT / "tests" / "losses_on_devices.py"
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True
-    )
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    done = python("tests/losses_on_devices.py", XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[int, dict]:
-    return {devices: curves(devices) for devices in COUNTS}
+    with ThreadPoolExecutor() as together:  # each is a process of its own
+        return dict(zip(COUNTS, together.map(curves, COUNTS), strict=True))
 
 
 @pytest.mark.parametrize("devices", COUNTS[1:])

@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.export
@@ -13,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from commands import assert_refused, command, python
 
 from kdjax import card, formats
 from kdjax.errors import InputError
 from kdjax.predict import load, pictures
 
-ROOT = pathlib.Path(__file__).parents[1]
 CLASSES = ["red", "green", "blue"]
 SHAPE = (4, 5, 3)
 
@@ -143,8 +139,7 @@ def test_prediction_needs_no_training_library():
         "import sys; import kdjax.predict.pictures;"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
+    loaded = set(python("-c", code).stdout.split())
     assert {"jax", "PIL"} <= loaded
     heavy = {"flax", "optax", "orbax", "tensorflow_datasets", "ml_collections", "sklearn", "absl"}
     assert not loaded & heavy
@@ -248,17 +243,9 @@ def test_what_cannot_be_read_is_told_in_a_line_and_the_others_go_through(make, p
 # The command
 
 
-def predict(*arguments):
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "kdjax.predict", *map(str, arguments)],
-        **{"env": env, "capture_output": True, "text": True},
-    )
-
-
 def test_the_command_labels_or_abstains_and_tells_what_is_broken(folder, album):
     np.savez(album / "dark.npz", images=np.full((1, *SHAPE), 100, np.uint8))
-    done = predict(f"--model={folder}", album, album / "dark.npz", "--batch_size=2")
+    done = command("predict", f"--model={folder}", album, album / "dark.npz", "--batch_size=2")
     assert done.stdout.splitlines() == [
         f"blue     1.0000  {album}/a.tiff  (resized from 7x3, proportions changed, "
         "converted from RGBA)",
@@ -275,7 +262,7 @@ def test_the_command_labels_or_abstains_and_tells_what_is_broken(folder, album):
 
 def test_json_is_an_object_a_line(folder, album):
     np.savez(album / "dark.npz", images=np.full((1, *SHAPE), 100, np.uint8))
-    done = predict("--json", f"--model={folder}", album / "b.png", album / "dark.npz")
+    done = command("predict", "--json", f"--model={folder}", album / "b.png", album / "dark.npz")
     assert (done.returncode, done.stderr) == (0, "")
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
         {
@@ -305,7 +292,5 @@ def test_json_is_an_object_a_line(folder, album):
     ],
 )
 def test_a_mistake_is_told_in_one_line(folder, flags, part):
-    done = predict(*(flag.format(folder=folder) for flag in flags), "a.png")
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("kdjax: error: ") and part in line
+    done = command("predict", *(flag.format(folder=folder) for flag in flags), "a.png")
+    assert_refused(done, part)

@@ -1,23 +1,21 @@
 """What the README says can be typed, works."""
 
 import functools
-import pathlib
 import re
 import shlex
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import yaml
 from absl import flags
+from commands import ROOT, python
 from ml_collections import config_flags
 
-from kdjax import config
+from kdjax import config, students
 
 # ml_collections loads the config file in a way that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
@@ -41,9 +39,11 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_python_of_the_readme_runs() -> None:
-    (code,) = blocks("python")
+    code, changes = blocks("python")
     names: dict = {}
     exec(code, names)
+    exec(changes, {"config": (several := config.base())})
+    assert len(students.expand(config.resolve(several))) == 3
     assert np.isfinite(names["value"])
     assert names["gradient"].shape == (2, 4) and np.isfinite(names["gradient"]).all()
 
@@ -61,10 +61,8 @@ def test_a_command_of_the_readme_is_accepted(command: str, monkeypatch: pytest.M
 @functools.cache
 def flags_of(module: str) -> set[str]:
     """The flags that a command has, as its --help tells them."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    return set(re.findall(r"^\s+(--\w+):", done.stdout, flags=re.MULTILINE))
+    told = python("-m", module, "--help").stdout
+    return set(re.findall(r"^\s+(--\w+):", told, flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("flag", NAMED)

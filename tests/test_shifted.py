@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import sklearn.metrics
-from test_commands import assert_refused, command
+from commands import assert_refused, command
 from test_train import tiny
 
 from kdjax import assess, data, shifted, stage, step, workdir
@@ -30,7 +30,7 @@ def dataset(data_dir: pathlib.Path) -> data.Dataset:
 
 
 @pytest.fixture(scope="module")
-def finished(
+def evaluated(
     data_dir: pathlib.Path, dataset: data.Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], pathlib.Path]:
     """Stage -> a workdir with the initial weights as its last checkpoint, evaluated."""
@@ -53,12 +53,12 @@ def finished(
 
 @pytest.fixture
 def certified(
-    finished: Callable[[str], pathlib.Path], tmp_path: pathlib.Path
+    evaluated: Callable[[str], pathlib.Path], tmp_path: pathlib.Path
 ) -> Callable[..., pathlib.Path]:
     """Copies a workdir, and certifies a threshold of the softmax response, or none."""
 
     def copy(threshold: float | None, name: str = stage.STUDENT) -> pathlib.Path:
-        folder = shutil.copytree(finished(name), tmp_path / "run")
+        folder = shutil.copytree(evaluated(name), tmp_path / "run")
         found = workdir.read_json(folder / "results.json")
         guarantees.operating(found["guarantee"])["threshold"] = threshold
         found["best_score"] = "softmax_response"
@@ -88,12 +88,12 @@ def network(folder: pathlib.Path, dataset: data.Dataset) -> Callable[[np.ndarray
 def test_every_row_is_what_the_network_makes_of_the_shifted_images(
     name: str,
     shifts: list[str],
-    finished: Callable[[str], pathlib.Path],
+    evaluated: Callable[[str], pathlib.Path],
     certified: Callable[..., pathlib.Path],
     dataset: data.Dataset,
 ) -> None:
     images, labels = dataset.test.images, dataset.test.labels
-    outputs = network(finished(name), dataset)
+    outputs = network(evaluated(name), dataset)
     threshold = float(np.median(outputs(images)[0]))  # halfway between two of 64
     folder = certified(threshold, name)
     found = shifted.shifted(folder, shifts)
@@ -178,9 +178,9 @@ def test_where_nothing_is_accepted_there_is_no_error(
     ],
 )
 def test_a_name_that_means_nothing_is_refused_before_anything_is_run(
-    names: list[str], message: str, finished: Callable[[str], pathlib.Path], monkeypatch: Any
+    names: list[str], message: str, evaluated: Callable[[str], pathlib.Path], monkeypatch: Any
 ) -> None:
-    run = finished(stage.STUDENT)
+    run = evaluated(stage.STUDENT)
     monkeypatch.setattr(stage, "restore", lambda folder: pytest.fail("a network was loaded"))
     with pytest.raises(InputError, match=message):
         shifted.shifted(run, names)

@@ -1,5 +1,6 @@
 """One train step and its company, on networks of a few hundred weights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from kdjax import models, step
+from kdjax import loop, models, parallel, step, together
 from kdjax.data import Split
 from kdjax.data.augment import epoch_order
 from kdjax.data.batches import Ordered
@@ -63,6 +64,7 @@ def recipe(**changes: Any) -> step.Recipe:
         teacher=Linear(CLASSES),
         classes=CLASSES,
         seed=7,
+        order_seed=7,
         steps_per_epoch=COUNT // BATCH,
         batch_size=BATCH,
         pad=0,
@@ -74,6 +76,18 @@ def recipe(**changes: Any) -> step.Recipe:
 @pytest.fixture(scope="module")
 def teacher() -> step.Variables:
     return Linear(CLASSES).init(jax.random.key(5), jnp.zeros((1, *SHAPE)), train=False)
+
+
+def steps_of(plan: step.Recipe) -> Callable:
+    """`train_steps` of one network, as if there were never more."""
+    run = together.train_steps([plan])
+
+    def one(state: Any, fed: Any, variables: Any, count: int) -> tuple[Any, Any]:
+        teacher = None if variables is None else step.Live(variables)
+        (state,), (metrics,) = run((state,), fed, teacher, count)
+        return state, metrics
+
+    return one
 
 
 def order(epoch: int = 0) -> jax.Array:
@@ -108,7 +122,7 @@ def test_a_step_is_the_gradient_of_the_equations(fed: Ordered, teacher: Any) -> 
     taught = teacher["params"]["Dense_0"]
     t = x @ np.float64(taught["kernel"]) + np.float64(taught["bias"])
 
-    after, metrics = step.train_step(plan, state, fed, teacher)
+    after, metrics = step.train_step(plan, state, fed, step.Live(teacher))
     loss = reference_loss(x @ kernel + bias, t, y)
     np.testing.assert_allclose(metrics["loss"], loss.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["corrected"], (t.argmax(-1) != y).mean())
@@ -127,14 +141,16 @@ def test_a_step_is_the_gradient_of_the_equations(fed: Ordered, teacher: Any) -> 
 
 
 def test_the_parts_add_up_to_the_loss(fed: Ordered, teacher: Any) -> None:
-    _, metrics = step.train_step(recipe(), step.init_state(recipe(), SHAPE), fed, teacher)
+    _, metrics = step.train_step(
+        recipe(), step.init_state(recipe(), SHAPE), fed, step.Live(teacher)
+    )
     np.testing.assert_allclose(
         metrics["loss"], metrics["gambler"] + metrics["distillation"], rtol=1e-6
     )
 
 
 def test_a_scan_of_steps_equals_one_call_a_step(fed: Ordered, teacher: Any) -> None:
-    run = step.train_steps(recipe())
+    run = steps_of(recipe())
     one = step.init_state(recipe(), SHAPE)
     losses = []
     for _ in range(5):
@@ -159,15 +175,60 @@ def test_the_batch_depends_on_the_epoch_through_the_step(fed: Ordered) -> None:
 
 def test_the_state_is_donated(fed: Ordered, teacher: Any) -> None:
     state = step.init_state(recipe(), SHAPE)
-    step.train_steps(recipe())(state, fed, teacher, 1)
+    steps_of(recipe())(state, fed, teacher, 1)
     assert state.variables["params"]["Dense_0"]["kernel"].is_deleted()
+
+
+def test_an_epoch_moves_nothing_between_host_and_device(
+    examples: step.Examples, teacher: Any
+) -> None:
+    plan = recipe(pad=1)
+    run, states = together.train_steps([plan]), (step.init_state(plan, SHAPE),)
+    asked = step.Live(parallel.everywhere(teacher))
+    epochs = [parallel.everywhere(order(epoch)) for epoch in (0, 1)]
+    states, _ = run(states, Ordered(examples, epochs[0]), asked, 1)  # compiles
+
+    def epoch(visited: jax.Array, start: int) -> None:
+        nonlocal states
+        for fed, count in loop.calls(plan, examples, visited, start):
+            states, _ = run(states, fed, asked, count)
+
+    with jax.transfer_guard("disallow"):
+        epoch(epochs[0], 1)
+        epoch(epochs[1], 0)
+    assert int(states[0].step) == 10
+    # Not for want of a guard: a number that Python holds has to be moved.
+    refused = pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device")
+    with jax.transfer_guard("disallow"), refused:
+        jnp.add(states[0].step, 1)
+
+
+@pytest.mark.parametrize("asked", ["live", "table"])
+def test_in_bfloat16_what_is_kept_and_what_is_minimized_stays_float32(
+    asked: str, fed: Ordered, examples: step.Examples
+) -> None:
+    half = {"width": 2, "dtype": "bfloat16"}
+    taught_by = models.create("resnet8", CLASSES, **half)
+    plan = recipe(model=models.create("alexnet_small", CLASSES + 1, **half), teacher=taught_by)
+    state = step.abstract_state(plan, SHAPE)
+    variables = jax.eval_shape(
+        lambda: taught_by.init(jax.random.key(0), jnp.zeros((1, *SHAPE)), train=False)
+    )
+    table = jax.ShapeDtypeStruct((1, COUNT, CLASSES), jnp.float32)
+    teacher = step.Live(variables) if asked == "live" else step.Table(table)
+    after, metrics = jax.eval_shape(lambda *args: step.train_step(plan, *args), state, fed, teacher)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((after, metrics))}
+    assert dtypes == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+    batch = jax.eval_shape(lambda *args: step.batch_at(plan, *args), fed, state.step)
+    logits = jax.eval_shape(lambda *args: step.said(plan, *args), teacher, batch)
+    assert logits.dtype == jnp.float32
 
 
 def test_the_frozen_teacher_gets_no_gradient_and_sees_the_students_images(
     fed: Ordered, teacher: Any
 ) -> None:
     before = jax.tree.map(np.array, teacher)
-    run = step.train_steps(recipe(pad=1))
+    run = steps_of(recipe(pad=1))
     run(step.init_state(recipe(), SHAPE), fed, teacher, 1)
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, teacher))
 
@@ -209,7 +270,7 @@ def test_the_average_follows_its_weights(fed: Ordered, teacher: Any) -> None:
     plan = recipe(average_weight=lambda done: jnp.where(done < 3, 1.0, 1 / (done - 1)))
     state, seen = step.init_state(plan, SHAPE), []
     assert step.deployed(state) is state.average
-    run = step.train_steps(plan)
+    run = steps_of(plan)
     for _ in range(5):
         state, _ = run(state, fed, teacher, 1)
         seen.append(np.float64(state.variables["params"]["Dense_0"]["bias"]))
@@ -230,9 +291,7 @@ def test_recalibrated_statistics_are_those_of_the_averaged_weights(
         batch_size=10,
         steps_per_epoch=2,
     )
-    state, _ = step.train_steps(plan)(
-        step.init_state(plan, SHAPE), Ordered(examples, order()), None, 1
-    )
+    state, _ = steps_of(plan)(step.init_state(plan, SHAPE), Ordered(examples, order()), None, 1)
     found = step.recalibrate(plan, batches=9)(state, examples, order()).average
     # The stem's statistics by hand: means and variances of its convolution over both batches.
     kernel = np.float64(found["params"]["stem"]["Conv_0"]["kernel"])
@@ -263,10 +322,10 @@ def test_the_abstract_state_has_the_shapes_of_the_real_one() -> None:
 def test_accelerators_run_many_steps_a_call_the_cpu_and_a_stream_one(
     examples: step.Examples, streamed: step.Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert step.steps_per_call(examples) == step.steps_per_call(streamed) == 1
+    assert together.steps_per_call(examples) == together.steps_per_call(streamed) == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert step.steps_per_call(examples) == step.STEPS_PER_CALL_ELSEWHERE > 1
-    assert step.steps_per_call(streamed) == 1
+    assert together.steps_per_call(examples) == together.STEPS_PER_CALL_ELSEWHERE > 1
+    assert together.steps_per_call(streamed) == 1
 
 
 def test_an_epoch_from_a_stream_ends_in_the_same_bits(
@@ -283,7 +342,7 @@ def test_an_epoch_from_a_stream_ends_in_the_same_bits(
         pad=1,
         flip=True,
     )
-    run, recalibrate = step.train_steps(plan), step.recalibrate(plan, batches=2)
+    run, recalibrate = steps_of(plan), step.recalibrate(plan, batches=2)
 
     def epoch(split: step.Examples) -> tuple[Any, ...]:
         state, losses = step.init_state(plan, SHAPE), []

@@ -29,44 +29,61 @@ def epoch_order(n: int, *, seed: int | jax.Array, epoch: int | jax.Array) -> jax
     return jax.random.permutation(_epoch_key(_ORDER, seed, epoch), jnp.arange(n, dtype=jnp.int32))
 
 
-def augment(
-    images: jax.Array,
-    index: jax.Array,
-    *,
-    seed: int | jax.Array,
-    epoch: int | jax.Array,
-    pad: int,
-    flip: bool,
-) -> jax.Array:
-    """Crops each image at random out of its zero-padded self, then mirrors it half of the time.
+def views(pad: int, flip: bool) -> int:
+    """Returns how many different views of an image there are: every crop, mirrored or not."""
+    return (2 * pad + 1) ** 2 * (1 + flip)
 
-    What happens to an image depends on (seed, epoch, its place in the data set) alone, never on
-    the batch it comes in, so another batch size or number of devices sees the same images.
+
+def view_of(
+    index: jax.Array, *, seed: int | jax.Array, epoch: int | jax.Array, pad: int, flip: bool
+) -> jax.Array:
+    """Returns which view of each image an epoch shows, every one as likely as the others.
+
+    It depends on (seed, epoch, its place in the data set) alone, never on the batch it comes in,
+    so another batch size or number of devices sees the same images.
 
     Args:
-        images: uint8[b, h, w, c].
         index: int32[b], the place of each image in its data set.
         seed: the run's seed; may be traced.
         epoch: counted from 0; may be traced.
         pad: pixels of zeros on each side, >= 0.
-        flip: whether to mirror left and right.
+        flip: whether images are mirrored left and right.
+
+    Returns:
+        int32[b], each below `views`.
+
+    Raises:
+        InputError: if `pad` is negative.
+    """
+    if pad < 0:
+        raise errors.InputError(f"pad is {pad}: must be 0 or more pixels")
+    key = _epoch_key(_AUGMENT, seed, epoch)
+    below = jnp.array([2 * pad + 1, 2 * pad + 1, 1 + flip])
+    draw = jax.vmap(lambda i: jax.random.randint(jax.random.fold_in(key, i), (3,), 0, below))
+    top, left, mirrored = draw(index).T
+    return (top * (2 * pad + 1) + left) * (1 + flip) + mirrored
+
+
+def as_view(images: jax.Array, view: jax.Array, *, pad: int, flip: bool) -> jax.Array:
+    """Crops each image out of its zero-padded self and mirrors it, as its view says.
+
+    Args:
+        images: uint8[b, h, w, c].
+        view: int32[b], below `views`.
+        pad, flip: as in `view_of`.
 
     Returns:
         uint8[b, h, w, c].
 
     Raises:
-        InputError: if `pad` is negative or a shape does not fit.
+        InputError: if a shape does not fit.
     """
-    if pad < 0:
-        raise errors.InputError(f"pad is {pad}: must be 0 or more pixels")
-    if images.ndim != 4 or index.shape != images.shape[:1]:
+    if images.ndim != 4 or view.shape != images.shape[:1]:
         raise errors.InputError(
-            f"images {images.shape} and index {index.shape}: must be [b, h, w, c] and [b]"
+            f"images {images.shape} and view {view.shape}: must be [b, h, w, c] and [b]"
         )
-    key = _epoch_key(_AUGMENT, seed, epoch)
-    below = jnp.array([2 * pad + 1, 2 * pad + 1, 1 + flip])
-    draw = jax.vmap(lambda i: jax.random.randint(jax.random.fold_in(key, i), (3,), 0, below))
-    top, left, mirrored = draw(index).T
+    crop, mirrored = jnp.divmod(view, 1 + flip)
+    top, left = jnp.divmod(crop, 2 * pad + 1)
     return _crop(images, top, left, mirrored, pad)
 
 

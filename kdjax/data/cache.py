@@ -84,7 +84,9 @@ def _read(folder: pathlib.Path, source: str, images: bool) -> Arrays:
     for name in wanted:
         if _checksum(folder / f"{name}.npy") != meta["crc32"][name]:
             raise ValueError(f"{name}.npy has changed since it was written")
-    return Arrays(**{"images": None} | {name: np.load(folder / f"{name}.npy") for name in wanted})
+    # Mapped: what is not used, or is but copied to a device, is never a second time in memory.
+    found = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in wanted}
+    return Arrays(**{"images": None} | found)
 
 
 def _write(folder: pathlib.Path, source: str, decoded: Arrays) -> None:

@@ -18,12 +18,13 @@ DELTA = flags.DEFINE_float("delta", None, "how likely it may fail, if not the ru
 
 def main() -> None:
     """Runs the command and says what was written."""
-    from kdjax import card
+    from kdjax import card, compiler
     from kdjax.errors import InputError
     from kdjax.export import export
 
     if WORKDIR.value is None or OUT.value is None:
         raise InputError("two flags are needed: for example --workdir=runs/digits --out=model/")
+    compiler.keep_programs()
     out = pathlib.Path(OUT.value)
     written = export(
         pathlib.Path(WORKDIR.value),

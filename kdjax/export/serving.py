@@ -141,7 +141,9 @@ def sample(
     mean, std = (np.asarray(about[name], np.float32) for name in ("mean", "std"))
     split = data.Split(images, np.zeros(len(images), np.int32))
     with jax.default_matmul_precision(PRECISION):
-        logits = step.predict(*trained, step.to_device(split, mean, std), batch_size=CHECKED)
+        logits = step.predict(
+            trained.model, trained.variables, step.to_device(split, mean, std), batch_size=CHECKED
+        )
     outputs = formats.Outputs(*jax.device_get(_decided(jnp.asarray(logits), accept)))
     if not at_hand:
         return Sample(images, f"{len(images)} images of random pixels", outputs, None)

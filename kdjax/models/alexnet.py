@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kdjax.models import common
+from kdjax.models.convolution import Conv
 
 # One convolution: output channels in units of the width, kernel side, stride, pooled after.
 Layer = tuple[int, int, int, bool]
@@ -69,7 +70,7 @@ class AlexNet(nn.Module):
         common.check_images(images)
         x = images
         for multiple, kernel, stride, pooled in self.layers:
-            x = nn.Conv(
+            x = Conv(
                 multiple * self.width,
                 (kernel, kernel),
                 strides=stride,

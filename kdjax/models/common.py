@@ -50,5 +50,7 @@ class Head(nn.Module):
     def __call__(self, features: jax.Array) -> jax.Array:
         """Returns logits [b, num_outputs], float32, for features [b, h, w, c]."""
         exact = jnp.promote_types(features.dtype, jnp.float32)
+        # XLA:CPU from jax 0.11 on fuses the last block into this sum and makes NaN of bfloat16.
+        features = jax.lax.optimization_barrier(features)
         pooled = jnp.mean(features, axis=(1, 2), dtype=exact)
         return nn.Dense(self.num_outputs)(pooled)

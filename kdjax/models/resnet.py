@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kdjax.models import common
+from kdjax.models.convolution import Conv
 
 # One convolution of a block: output channels, kernel side, stride.
 Layer = tuple[int, int, int]
@@ -42,7 +43,7 @@ class ConvNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns [b, ceil(h / stride), ceil(w / stride), features] for x [b, h, w, c]."""
         features, kernel, stride = self.layer
-        x = nn.Conv(
+        x = Conv(
             features,
             (kernel, kernel),
             strides=stride,

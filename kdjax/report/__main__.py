@@ -37,12 +37,10 @@ def main(arguments: list[str]) -> None:
 
 def _test_images(folder: pathlib.Path) -> "Split | None":
     """The run's test split; None, with a warning, where the data set is not at hand."""
-    from kdjax import config as configs
-    from kdjax import stage, workdir
+    from kdjax import stage
     from kdjax.errors import InputError
 
-    config = configs.base()  # fields that an older run has not do not matter to its test split
-    config.update(workdir.read(folder)["config"])
+    config = stage.config_of(folder)
     config.data.dir = DATA_DIR.value or config.data.dir
     try:
         return stage.load_data(config).test

@@ -25,6 +25,24 @@ def show(results: Mapping[str, Any], title: str) -> None:
     )
 
 
+def show_many(found: Mapping[str, Mapping[str, Any]], title: str) -> None:
+    """Prints what several students have reached on test, a line for each.
+
+    Args:
+        found: results as in `show`, by the name of the student.
+        title: of the table.
+    """
+    columns = ("student", "accuracy %", "score", "error % at 90 %", "at 80 %", "AURC x 1000")
+    table = _table(title, *columns)
+    for name, results in found.items():
+        chosen = results["best_score"]
+        values = results["scores"][chosen]
+        errors = (_percent(values["error_at_coverage"][coverage]) for coverage in ("90", "80"))
+        accuracy, area = _percent(results["test"]["accuracy"]), f"{1000 * values['aurc']:.2f}"
+        table.add_row(name, accuracy, chosen, *errors, area)
+    _print(table, Text("score: the one with the lowest AURC on dev"))
+
+
 def show_shift(found: Mapping[str, Any], title: str) -> None:
     """Prints what a run accepts of inputs that have shifted, and of other data.
 

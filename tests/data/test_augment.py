@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from kdjax import errors
 from kdjax.data import augment as eager
 
-augment = jax.jit(eager.augment, static_argnames=("pad", "flip"))
+
+def shown(images, index, *, seed, epoch, pad, flip):
+    view = eager.view_of(index, seed=seed, epoch=epoch, pad=pad, flip=flip)
+    return eager.as_view(images, view, pad=pad, flip=flip)
+
+
+augment = jax.jit(shown, static_argnames=("pad", "flip"))
 epoch_order = jax.jit(eager.epoch_order, static_argnames="n")
 normalize = jax.jit(eager.normalize)
 
@@ -63,6 +69,18 @@ def test_every_result_is_a_crop_of_the_padded_image(pad: int, flip: bool) -> Non
 
 
 @pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_the_views_are_counted_by_row_column_and_mirror(pad: int, flip: bool) -> None:
+    image = random_images((1, 5, 4, 2))
+    expected = list(outcomes(image[0], pad, flip).values())
+    count = eager.views(pad, flip)
+    found = eager.as_view(np.repeat(image, count, 0), jnp.arange(count), pad=pad, flip=flip)
+    assert [view.tobytes() for view in np.asarray(found)] == expected
+    drawn = eager.view_of(jnp.arange(2000), seed=1, epoch=0, pad=pad, flip=flip)
+    assert set(np.asarray(drawn).tolist()) == set(range(count))
+
+
+@pytest.mark.parametrize("flip", [False, True])
 def test_all_crops_are_equally_likely(flip: bool) -> None:
     image = random_images((3, 4, 1))
     n, pad = 6000, 1
@@ -106,12 +124,12 @@ def test_jit_and_scan_with_traced_seed_and_epoch_change_nothing() -> None:
 
     def run(seed: jax.Array) -> jax.Array:
         def step(carry: None, epoch: jax.Array) -> tuple[None, jax.Array]:
-            return carry, eager.augment(images, index, seed=seed, epoch=epoch, pad=2, flip=True)
+            return carry, shown(images, index, seed=seed, epoch=epoch, pad=2, flip=True)
 
         return jax.lax.scan(step, None, jnp.arange(3))[1]
 
     for epoch, result in enumerate(jax.jit(run)(jnp.int32(7))):
-        plain = eager.augment(images, index, seed=7, epoch=epoch, pad=2, flip=True)
+        plain = shown(images, index, seed=7, epoch=epoch, pad=2, flip=True)
         np.testing.assert_array_equal(result, plain)
 
 

@@ -331,3 +331,12 @@ def test_the_head_averages_bfloat16_features_in_float32():
     actual = common.Head(3).apply({"params": {"Dense_0": layer}}, features)
     expected = linear(np.asarray(features, np.float64), layer)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size, width", [(8, 4), (32, 16)])
+def test_a_jitted_bfloat16_network_stays_near_float32(size, width):
+    images = images_of(8, size, size, 3)
+    models_of = [models.create("resnet8", 10, width=width, dtype=name) for name in models.DTYPES]
+    variables = random_variables(models_of[0], images)
+    exact, rounded = (jitted(model)(variables, images, False) for model in models_of)
+    np.testing.assert_allclose(rounded, exact, rtol=0, atol=0.03 * np.abs(exact).max())

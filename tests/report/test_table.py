@@ -213,3 +213,16 @@ def test_each_shift_stands_under_the_clean_images(capsys):
 def test_without_other_data_there_is_no_table_of_them(capsys):
     table.show_shift(SHIFTED | {"ood": {}}, "runs/digits")
     assert "Other data" not in capsys.readouterr().out
+
+
+def test_many_students_have_a_line_each_on_their_best_score(capsys):
+    many = {name: {**RESULTS, **network(shift)} for name, shift in (("kd", 0.0), ("ka", 0.05))}
+    table.show_many(many, "a run")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "kd" in line or "ka" in line]
+    best = RESULTS["scores"][RESULTS["best_score"]]
+    errors = [f"{100 * best['error_at_coverage'][c]:.2f}" for c in ("90", "80")]
+    for line, accuracy in zip(lines, ("90.12", "95.12"), strict=True):
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells[1:] == [
+            accuracy, RESULTS["best_score"], *errors, f"{1000 * best['aurc']:.2f}"
+        ]  # fmt: skip

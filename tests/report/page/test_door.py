@@ -1,26 +1,12 @@
 """The command as a user types it."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import sample_runs
+from commands import assert_refused, command
 
 from kdjax import data
 from kdjax.report.predictions import Predictions
-
-ROOT = pathlib.Path(__file__).parents[3]
-
-
-def report(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "kdjax.report", *map(str, arguments)],
-        **{"cwd": cwd, "env": {**os.environ, "PYTHONPATH": str(ROOT)}},
-        **{"capture_output": True, "text": True, "timeout": 300},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +31,7 @@ def runs(data_dir, tmp_path_factory):
 
 
 def test_one_run_gets_its_report_with_pictures(runs, data_dir):
-    done = report("a", f"--data_dir={data_dir}", cwd=runs)
+    done = command("report", "a", f"--data_dir={data_dir}", cwd=runs)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a/report.html\n", "")
     text = (runs / "a" / "report.html").read_text()
     assert text.count("<img ") > 24  # in both galleries
@@ -53,7 +39,7 @@ def test_one_run_gets_its_report_with_pictures(runs, data_dir):
 
 def test_without_the_data_set_there_is_a_warning_and_a_report_without_pictures(runs):
     arguments = ("a", "--data_dir=gs://bucket", "--out=mine.html", "--risk=0.3")
-    done = report(*arguments, cwd=runs)
+    done = command("report", *arguments, cwd=runs)
     assert (done.returncode, done.stdout) == (0, "mine.html\n")
     (line,) = done.stderr.splitlines()
     assert line.startswith("kdjax: warning: no galleries: ") and "gs://bucket" in line
@@ -63,7 +49,7 @@ def test_without_the_data_set_there_is_a_warning_and_a_report_without_pictures(r
 
 
 def test_several_runs_share_a_page(runs):
-    done = report("a", "b", cwd=runs)
+    done = command("report", "a", "b", cwd=runs)
     assert (done.returncode, done.stdout, done.stderr) == (0, "comparison.html\n", "")
     assert "2 runs on digits" in (runs / "comparison.html").read_text()
 
@@ -80,9 +66,7 @@ def test_several_runs_share_a_page(runs):
 def test_a_mistake_is_told_in_one_line_and_nothing_is_written(runs, tmp_path, arguments, part):
     (tmp_path / "a").symlink_to(runs / "a")
     before = sorted(runs.rglob("*"))
-    done = report(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("kdjax: error: ") and part in line
+    done = command("report", *arguments, cwd=tmp_path)
+    assert_refused(done, part)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert sorted(runs.rglob("*")) == before

@@ -15,7 +15,7 @@ from kdjax.report.page import runs
 
 @pytest.fixture
 def folder(tmp_path):
-    return sample_runs.write(tmp_path / "run", sizes={"dev": 30, "calibration": 40, "test": 50})
+    return sample_runs.write(tmp_path / "run")
 
 
 def refused(folder, **asked):
@@ -75,7 +75,7 @@ def test_results_of_other_predictions_are_refused(folder):
         lambda found: found._replace(logits=found.logits[:9], labels=found.labels[:9]),
     )
     line = refused(folder)
-    assert "50 test images" in line and "of 9" in line
+    assert "200 test images" in line and "of 9" in line
 
 
 def test_results_of_other_classes_are_refused(folder):
@@ -94,7 +94,7 @@ def test_logits_that_are_not_finite_are_refused(folder, value):
 
 
 @pytest.mark.parametrize(
-    "labels", [np.full(50, 4), np.full(50, -1), np.zeros(50)], ids=["high", "low", "no integers"]
+    "labels", [np.full(200, 4), np.full(200, -1), np.zeros(200)], ids=["high", "low", "no integers"]
 )
 def test_labels_that_are_no_class_are_refused(folder, labels):
     resave(folder, "test", lambda found: found._replace(labels=labels))
@@ -103,8 +103,10 @@ def test_labels_that_are_no_class_are_refused(folder, labels):
 
 @pytest.mark.parametrize("columns", [3, 6])
 def test_logits_of_other_classes_are_refused(folder, columns):
-    resave(folder, "test", lambda found: found._replace(logits=np.zeros((50, columns), np.float32)))
-    assert f"(50, {columns}) of 4 classes" in refused(folder)
+    resave(
+        folder, "test", lambda found: found._replace(logits=np.zeros((200, columns), np.float32))
+    )
+    assert f"(200, {columns}) of 4 classes" in refused(folder)
 
 
 def test_no_example_is_refused(folder):

@@ -1,0 +1,62 @@
+"""The usual way of images into PyTorch: a DataLoader whose workers augment each image."""
+
+import random
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from experiments.benchmark import cases
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+WORKERS = 2
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+class Crops(Dataset):
+    """Images in memory, each cropped at random out of its padded self and perhaps mirrored."""
+
+    def __init__(self, count: int, augmented: bool) -> None:
+        """Pads all images at once, which leaves each access the less to do."""
+        images, labels = cases.examples(count)
+        self.pad = cases.PAD if augmented else 0
+        channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        self.images = functional.pad(channels_first, (self.pad,) * 4)
+        self.labels = torch.from_numpy(labels).long()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        if not self.pad:
+            return self.images[index], self.labels[index], index
+        top, left = random.randrange(2 * self.pad + 1), random.randrange(2 * self.pad + 1)
+        height, width, _ = cases.IMAGE_SHAPE
+        image = self.images[index, :, top : top + height, left : left + width]
+        mirrored = random.random() < 0.5
+        return image.flip(2) if mirrored else image, self.labels[index], index
+
+
+def loader(count: int, batch: int, augmented: bool) -> DataLoader:
+    """Returns the loader of `count` images in batches of `batch`."""
+    return DataLoader(
+        Crops(count, augmented),
+        batch,
+        shuffle=True,
+        num_workers=WORKERS,
+        drop_last=True,
+        pin_memory=DEVICE.type == "cuda",
+        persistent_workers=True,
+    )
+
+
+def batches(source: DataLoader) -> Batches:
+    """Yields images float32 [b, 3, h, w], channels last and normalized, labels and places."""
+    mean, std = (
+        torch.tensor(value, device=DEVICE).view(1, -1, 1, 1) for value in (cases.MEAN, cases.STD)
+    )
+    for batch in source:
+        images, labels, places = (value.to(DEVICE, non_blocking=True) for value in batch)
+        images = images.to(memory_format=torch.channels_last).float()
+        yield images.div_(255).sub_(mean).div_(std), labels, places

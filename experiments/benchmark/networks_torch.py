@@ -1,0 +1,119 @@
+"""The networks of `kdjax.models` and its default objective in PyTorch: the same mathematics.
+
+Modules bear the names that Flax gives them, so that weights travel by name.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from experiments.benchmark import structure
+from experiments.benchmark.cases import IMAGE_SHAPE, PAYOFF, TEMPERATURE
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, then batch normalization."""
+
+    def __init__(self, channels: int, layer: structure.Layer) -> None:
+        """For images with `channels` channels."""
+        super().__init__()
+        width, kernel, stride = layer
+        self.Conv_0 = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
+        self.BatchNorm_0 = nn.BatchNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns [b, width, h / stride, w / stride] for x [b, channels, h, w]."""
+        return self.BatchNorm_0(self.Conv_0(x))
+
+
+class Block(nn.Module):
+    """A residual block: relu(F(x) + shortcut(x))."""
+
+    def __init__(self, channels: int, layers: tuple[structure.Layer, ...]) -> None:
+        """For images with `channels` channels."""
+        super().__init__()
+        inputs = [channels, *(width for width, _, _ in layers)]
+        self.convolutions = len(layers)
+        for index, layer in enumerate(layers):
+            setattr(self, f"ConvNorm_{index}", ConvNorm(inputs[index], layer))
+        stride = max(stride for _, _, stride in layers)
+        if channels != inputs[-1] or stride > 1:
+            self.shortcut: nn.Module = ConvNorm(channels, (inputs[-1], 1, stride))
+        else:
+            self.shortcut = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns [b, width, h / stride, w / stride] for x [b, channels, h, w]."""
+        residual = x
+        for index in range(self.convolutions):
+            residual = getattr(self, f"ConvNorm_{index}")(residual)
+            if index < self.convolutions - 1:
+                residual = functional.relu(residual)
+        return functional.relu(residual + self.shortcut(x))
+
+
+class Head(nn.Module):
+    """Global average pooling and one linear layer."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        """For features with `channels` channels."""
+        super().__init__()
+        self.Dense_0 = nn.Linear(channels, outputs)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns logits [b, outputs]."""
+        return self.Dense_0(features.mean((2, 3)))
+
+
+def create(name: str, outputs: int) -> nn.Module:
+    """Returns a network that maps images [b, 3, h, w], normalized, to logits [b, outputs]."""
+    return _alexnet(outputs) if name == "alexnet" else _resnet(name, outputs)
+
+
+def _resnet(name: str, outputs: int) -> nn.Module:
+    network = nn.Sequential()
+    network.add_module("stem", ConvNorm(IMAGE_SHAPE[-1], (structure.WIDTH, 3, 1)))
+    network.add_module("stem_relu", nn.ReLU())
+    channels = structure.WIDTH
+    for label, layers in structure.blocks(name):
+        network.add_module(label, Block(channels, layers))
+        channels = layers[-1][0]
+    network.add_module("head", Head(channels, outputs))
+    return network
+
+
+def _alexnet(outputs: int) -> nn.Module:
+    network, channels = nn.Sequential(), IMAGE_SHAPE[-1]
+    for index, (width, kernel, stride, pooled) in enumerate(structure.ALEXNET):
+        conv = nn.Conv2d(channels, width, kernel, stride, kernel // 2)
+        network.add_module(f"Conv_{index}", conv)
+        network.add_module(f"relu_{index}", nn.ReLU())
+        if pooled:
+            network.add_module(f"pool_{index}", nn.MaxPool2d(2, ceil_mode=True))
+        channels = width
+    network.add_module("head", Head(channels, outputs))
+    return network
+
+
+def ka_gambler_sum(
+    logits: torch.Tensor, teacher_logits: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Returns the mean of `kdjax.objectives.ka_gambler_sum` with probability shift.
+
+    Args:
+        logits: z, [b, m+1].
+        teacher_logits: t, [b, m].
+        labels: y, int64 [b].
+    """
+    truth = labels[:, None]
+    probs = functional.softmax(teacher_logits / TEMPERATURE, dim=1)
+    top, choice = probs.max(dim=1, keepdim=True)
+    at_truth = probs.gather(1, truth)
+    targets = probs.scatter(1, choice, at_truth).scatter(1, truth, top)
+    classes, abstain = logits[:, :-1], logits[:, -1]
+    odds = abstain - torch.log(torch.tensor(PAYOFF))
+    won = torch.logaddexp(classes.gather(1, truth)[:, 0], odds)
+    gambler = torch.logsumexp(logits, dim=1) - won
+    student = functional.log_softmax(classes / TEMPERATURE, dim=1)
+    divergence = functional.kl_div(student, targets, reduction="none").sum(dim=1)
+    return (gambler + TEMPERATURE**2 * divergence).mean()

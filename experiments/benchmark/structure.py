@@ -1,0 +1,40 @@
+"""The networks of `kdjax.models` as plain tables, for sides that cannot import kdjax."""
+
+# One convolution of a residual block: output channels, kernel side, stride.
+Layer = tuple[int, int, int]
+
+WIDTH = 64
+BASIC, BOTTLENECK = "basic", "bottleneck"
+# Kind of block, and how many of them each stage has.
+RESNETS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "resnet18": (BASIC, (2, 2, 2, 2)),
+    "resnet50": (BOTTLENECK, (3, 4, 6, 3)),
+}
+# AlexNet's convolutions: output channels, kernel side, stride, pooled after.
+ALEXNET: tuple[tuple[int, int, int, bool], ...] = (
+    (64, 11, 4, True),
+    (192, 5, 1, True),
+    (384, 3, 1, False),
+    (256, 3, 1, False),
+    (256, 3, 1, True),
+)
+
+
+def block(kind: str, width: int, stride: int) -> tuple[Layer, ...]:
+    """Returns the convolutions of one residual block."""
+    if kind == BASIC:
+        return (width, 3, stride), (width, 3, 1)
+    return (width, 1, 1), (width, 3, stride), (4 * width, 1, 1)
+
+
+def blocks(name: str) -> list[tuple[str, tuple[Layer, ...]]]:
+    """Returns the blocks of a residual network in order: kdjax's name, and the convolutions."""
+    kind, depths = RESNETS[name]
+    return [
+        (
+            f"stage{stage}_block{index}",
+            block(kind, WIDTH * 2**stage, 2 if stage > 0 and index == 0 else 1),
+        )
+        for stage, depth in enumerate(depths)
+        for index in range(depth)
+    ]

@@ -1,0 +1,176 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from kdjax.models.convolution import Conv, convolve
+
+# The image, the kernel's sides and their padding, the stride: each form, odd and even sizes.
+CASES = {
+    "1x1": ((5, 6), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    "1x1, stride 2": ((5, 6), (1, 1), ((0, 0), (0, 0)), (2, 2)),
+    "1x1, padded": ((4, 5), (1, 1), ((1, 0), (0, 2)), (3, 2)),
+    "3x3": ((6, 5), (3, 3), ((1, 1), (1, 1)), (1, 1)),
+    "3x3, stride 2": ((6, 5), (3, 3), ((1, 1), (1, 1)), (2, 2)),
+    "small image": ((2, 2), (3, 3), ((1, 1), (1, 1)), (1, 1)),
+    "small image, stride 2": ((3, 2), (3, 3), ((1, 1), (1, 1)), (2, 2)),
+    "one pixel": ((1, 1), (5, 3), ((2, 2), (1, 1)), (1, 2)),
+    "unequal sides": ((3, 4), (5, 3), ((2, 3), (1, 0)), (2, 1)),
+}
+over_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def arrays(size, sides, dtype, channels=3, features=4):
+    rng = np.random.default_rng(0)
+    images, kernel = rng.normal(size=(2, *size, channels)), rng.normal(size=(*sides, channels, 4))
+    return jnp.asarray(images, dtype), jnp.asarray(kernel[..., :features], dtype)
+
+
+def by_loops(images, kernel, strides, padding):
+    """The equation, in float64 numpy."""
+    padded = np.pad(np.asarray(images, np.float64), ((0, 0), *padding, (0, 0)))
+    kernel = np.asarray(kernel, np.float64)
+    sides = kernel.shape[:2]
+    shape = [(n - k) // s + 1 for n, k, s in zip(padded.shape[1:3], sides, strides, strict=True)]
+    out = np.empty((len(images), *shape, kernel.shape[-1]))
+    for i, j in np.ndindex(*shape):
+        top, left = i * strides[0], j * strides[1]
+        patch = padded[:, top : top + sides[0], left : left + sides[1]]
+        out[:, i, j] = np.tensordot(patch, kernel, 3)
+    return out
+
+
+def lax_form(images, kernel, strides, padding):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
+
+
+def ours(images, kernel, strides, padding):
+    numbers = lax.conv_dimension_numbers(images.shape, kernel.shape, ("NHWC", "HWIO", "NHWC"))
+    return convolve(images, kernel, strides, padding, dimension_numbers=numbers)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
+@over_cases
+def test_the_convolution_is_its_equation(case, dtype, tolerance):
+    size, sides, padding, strides = case
+    images, kernel = arrays(size, sides, dtype)
+    actual = ours(images, kernel, strides, padding)
+    expected = by_loops(images, kernel, strides, padding)
+    assert actual.dtype == dtype
+    np.testing.assert_allclose(
+        np.asarray(actual, np.float64), expected, rtol=0, atol=tolerance * np.abs(expected).max()
+    )
+
+
+@over_cases
+def test_both_gradients_are_those_of_the_lax_form_in_float64(case):
+    size, sides, padding, strides = case
+
+    def gradients(form, images, kernel):
+        out, pull = jax.vjp(lambda x, w: form(x, w, strides, padding), images, kernel)
+        return out, *pull(jnp.sin(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+    with jax.enable_x64(True):
+        images, kernel = arrays(size, sides, "float64")
+        found, expected = (gradients(form, images, kernel) for form in (ours, lax_form))
+        for one, other in zip(found, expected, strict=True):
+            assert one.dtype == other.dtype == jnp.float64
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["1x1, stride 2", "3x3", "small image"])
+def test_kernels_can_be_mapped_over_with_their_gradients(name):
+    size, sides, padding, strides = CASES[name]
+    images, kernel = arrays(size, sides, "float32")
+    kernels = jnp.stack([kernel, 2 * kernel, -kernel])
+
+    @functools.partial(jax.value_and_grad)
+    def loss(kernel):
+        return jnp.sum(jnp.sin(ours(images, kernel, strides, padding)))
+
+    together = jax.jit(jax.vmap(loss))(kernels)
+    alone = [loss(kernel) for kernel in kernels]
+    for one, other in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(one, np.stack(other), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mapped", [(0, 0), (0, None), (None, 0)])
+@pytest.mark.parametrize("name", ["3x3, stride 2", "small image"])
+def test_mapping_over_either_array_is_one_call_for_each(name, mapped):
+    size, sides, padding, strides = CASES[name]
+    arrays_of = arrays(size, sides, "float32")
+    several = [
+        array if axis is None else jnp.stack([array, 3 * array])
+        for array, axis in zip(arrays_of, mapped, strict=True)
+    ]
+
+    def gradients(images, kernel):
+        out, pull = jax.vjp(lambda x, w: ours(x, w, strides, padding), images, kernel)
+        return out, *pull(jnp.sin(out))
+
+    together = jax.vmap(gradients, mapped)(*several)
+    for index in range(2):
+        each = [
+            array if axis is None else array[index]
+            for array, axis in zip(several, mapped, strict=True)
+        ]
+        for one, other in zip(together, gradients(*each), strict=True):
+            np.testing.assert_allclose(one[index], other, rtol=1e-4, atol=1e-4)
+
+
+def test_no_grouped_convolution_is_left_when_kernels_and_images_are_mapped():
+    size, sides, padding, strides = CASES["3x3"]
+    several = [jnp.stack([array] * 3) for array in arrays(size, sides, "float32")]
+    form = functools.partial(ours, strides=strides, padding=padding)
+    gradient = jax.vmap(lambda x, w: jax.vjp(form, x, w)[1](form(x, w)))
+    text = jax.jit(gradient).lower(*several).as_text()
+    counts = [text.count(f"{name}_group_count = ") for name in ("feature", "batch")]
+    ones = [text.count(f"{name}_group_count = 1 ") for name in ("feature", "batch")]
+    assert counts == ones and counts[0] == 9
+
+
+# XLA:CPU is fast in a loop on these axes alone: channels last and kernels of rows first.
+def test_every_convolution_of_a_gradient_has_its_axes_in_the_order_that_loops_need():
+    size, sides, padding, strides = CASES["3x3, stride 2"]
+
+    def gradients(images, kernel):
+        form = functools.partial(ours, strides=strides, padding=padding)
+        return jax.vjp(form, images, kernel)[1](form(images, kernel))
+
+    text = jax.jit(gradients).lower(*arrays(size, sides, "float32")).as_text()
+    assert text.count("stablehlo.convolution") == 3
+    assert text.count("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]") == 3
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_the_layer_has_the_parameters_and_names_of_flax(use_bias):
+    class Layer(nn.Module):
+        conv: type[nn.Conv]
+
+        @nn.compact
+        def __call__(self, x):
+            return self.conv(4, (3, 3), strides=2, padding=1, use_bias=use_bias)(x)
+
+    images, _ = arrays((2, 2), (3, 3), "float32")
+    (actual, params), (expected, of_flax) = (
+        Layer(conv).init_with_output(jax.random.key(0), images) for conv in (Conv, nn.Conv)
+    )
+    jax.tree.map(np.testing.assert_array_equal, params, of_flax)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["1x1", "small image"])
+def test_no_convolution_is_left_where_a_product_is_faster_even_in_the_gradient(name):
+    size, sides, padding, strides = CASES[name]
+
+    def gradients(images, kernel):
+        form = functools.partial(ours, strides=strides, padding=padding)
+        return jax.vjp(form, images, kernel)[1](form(images, kernel))
+
+    text = jax.jit(gradients).lower(*arrays(size, sides, "float32")).as_text()
+    assert "dot_general" in text and "convolution" not in text
