@@ -18,7 +18,10 @@ def write(path: pathlib.Path, content: bytes | str) -> None:
     try:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
         temporary.replace(path)
-    except OSError as error:  # where the disk is full Python does not say which file it was
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # Where the disk is full Python does not say which file it was.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -338,3 +338,11 @@ def test_a_flag_out_of_range_is_refused(flag, capsys):
     with pytest.raises(SystemExit):
         command.main(["measure", "--out=speed.json", flag])
     assert flag.partition("=")[2] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_readme_of_the_project_is_made_from_its_results():
+    results = sorted((ROOT / "experiments" / "results").glob("speed_*.json"))
+    assert results
+    with pytest.raises(SystemExit) as ended:
+        command.main(["table", *map(str, results), f"--readme={ROOT / 'README.md'}", "--check"])
+    assert ended.value.code is None
