@@ -50,16 +50,16 @@ def assess(
         "risk": config.selective.risk if risk is None else risk,
         "delta": config.selective.delta if delta is None else delta,
     }
-    report = _written(folder, predict(folder, dataset, SPLITS), promise)
+    outputs = predict(folder, dataset, SPLITS)
+    report = summarize(folder, outputs, promise)
     if teacher.exists():
         said = teacher_outputs(folder, dataset) if said is None else said
         judged = {split: said[split] for split in SPLITS}
-        # Nothing is written into another run's folder.
-        of_teacher = summarize if teacher.is_symlink() else _written
-        report["teacher"] = of_teacher(teacher, judged, promise)
+        report["teacher"] = summarize(teacher, judged, promise)
         report["correction"] = results.correction(*said["train"])
-    if parallel.primary():
-        workdir.write_json(folder / "results.json", report)
+        if not teacher.is_symlink():  # nothing is written into another run's folder
+            _write(teacher, judged, report["teacher"])
+    _write(folder, outputs, report)
     return report
 
 
@@ -77,14 +77,12 @@ def teacher_outputs(folder: pathlib.Path, dataset: data.Dataset) -> Outputs:
     return predict(folder / "teacher", dataset, ("train", *SPLITS))
 
 
-def _written(folder: pathlib.Path, outputs: Outputs, promise: Mapping[str, float]) -> Results:
-    """Returns the results of a network, once they and what they come from are in its workdir."""
-    report = summarize(folder, outputs, promise)
+def _write(folder: pathlib.Path, outputs: Outputs, report: Results) -> None:
+    """Writes the predictions and, when all is there, the results, which say that all is done."""
     if parallel.primary():
         for split, found in outputs.items():
             predictions.save(folder / "predictions" / f"{split}.npz", found)
         workdir.write_json(folder / "results.json", report)
-    return report
 
 
 def predict(folder: pathlib.Path, dataset: data.Dataset, splits: Sequence[str]) -> Outputs:

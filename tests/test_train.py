@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 import kdjax.config
 from kdjax import assess, stage, step, train, workdir
 from kdjax.checkpoint import Checkpoints
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Preempted
 
 ROOT = pathlib.Path(kdjax.config.__file__).parents[1]
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
@@ -123,6 +124,19 @@ def test_a_run_leaves_all_that_it_promises(run: pathlib.Path) -> None:
     assert found["correction"]["examples"] == 64
     assert set(found["scores"]) > {"reservation", "softmax_response"}
     assert set(found["teacher"]["scores"]).isdisjoint({"reservation", "max_probability"})
+
+
+def test_an_evaluation_that_is_cut_short_leaves_no_results(
+    run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Preempted
+
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("results.json"))
+    monkeypatch.setattr(assess, "teacher_outputs", stopped)
+    with pytest.raises(Preempted):
+        assess.assess(copy, stage.data_of(run))
+    assert not list(copy.rglob("results.json"))
 
 
 def test_the_log_tells_each_epoch_and_its_parts(run: pathlib.Path) -> None:
