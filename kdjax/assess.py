@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax import data, objectives, parallel, stage, step, workdir
+from kdjax import compiler, data, objectives, parallel, stage, step, workdir
 from kdjax.errors import InputError
 from kdjax.report import predictions, results
 
@@ -46,6 +46,7 @@ def assess(
             f"{str(teacher)!r} points to {str(teacher.readlink())!r}, which is gone: put the "
             "teacher back, or the link right"
         )
+    compiler.tune(config.tuned)
     promise = {
         "risk": config.selective.risk if risk is None else risk,
         "delta": config.selective.delta if delta is None else delta,
