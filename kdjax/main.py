@@ -5,11 +5,16 @@ python -m kdjax.main --config=configs/digits.py [--workdir=runs/digits] [--confi
 
 import contextlib
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
 
 from kdjax import cli
+
+if TYPE_CHECKING:
+    from kdjax.data import Dataset
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "the file of the config")
 WORKDIR = flags.DEFINE_string(
@@ -22,9 +27,9 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, fr
 
 def main() -> None:
     """Runs the command. The same one again resumes, or says that the run is finished."""
-    from kdjax import assess, compiler, config, parallel, train, workdir
+    from kdjax import assess, compiler, config, parallel, stage, train, workdir
     from kdjax.errors import InputError
-    from kdjax.report import page, table
+    from kdjax.report import table
 
     if CONFIG.value is None:
         raise InputError("no config given: for example --config=configs/digits.py")
@@ -40,13 +45,12 @@ def main() -> None:
             dataset = train.run(resolved, folder)
             found = assess.assess_all(list(train.folders(resolved, folder)), dataset)
             if parallel.primary():
-                runs = [page.read(where) for where in found]
-                for run in runs:
-                    page.write(run, dataset.test)
-                if len(runs) > 1:
-                    page.write_comparison(runs, folder / "comparison.html")
+                _report(list(found), folder, dataset)
     elif parallel.primary():
         print(f"the run in {folder} is finished; nothing to do")
+        if not all((where / "report.html").exists() for where in found):
+            with workdir.lock(folder):  # it was stopped between its results and its report
+                _report(list(found), folder, stage.load_data(resolved))
     if parallel.primary():
         title = f"{resolved.name} in {folder}"
         if resolved.students:
@@ -55,6 +59,17 @@ def main() -> None:
         else:
             table.show(found[folder], title)
             print(f"the report: {folder / 'report.html'}")
+
+
+def _report(folders: Sequence[pathlib.Path], folder: pathlib.Path, dataset: "Dataset") -> None:
+    """Writes the report of each student and, if they are many, the page that compares them."""
+    from kdjax.report import page
+
+    runs = [page.read(where) for where in folders]
+    if len(runs) > 1:
+        page.write_comparison(runs, folder / "comparison.html")
+    for run in runs:
+        page.write(run, dataset.test)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,16 @@ def test_the_same_command_again_says_so_and_prints_the_same_tables(finished):
     assert contents(finished.folder) == before
 
 
+def test_the_same_command_writes_a_report_that_a_kill_has_prevented(copy):
+    report = copy.folder / "report.html"
+    before = report.read_bytes()
+    report.unlink()
+    again = command("main", *copy.flags, f"--workdir={copy.folder}")
+    assert again.returncode == 0, again.stderr
+    assert "is finished" in again.stdout
+    assert len(report.read_bytes()) == pytest.approx(len(before), rel=0.01)
+
+
 def test_flags_may_be_written_with_spaces(finished):
     parts = [part for flag in finished.flags for part in flag.split("=")]
     again = command("main", *parts, "--workdir", finished.folder)
