@@ -43,7 +43,7 @@ def base() -> ConfigDict:
     config.order_seed = -1  # of order and augmentation alone; -1: the seed
     config.setting = "structure"  # structure | depth: a row of PAIRS
     config.size = "paper"  # paper | laptop: full-size networks or their small kin
-    config.tuned = True  # compile with the options of kdjax.compiler; False: with XLA's own
+    config.tuned = True  # the settings of kdjax.compiler; False: what XLA and the C library do
     config.smoke = False  # a few steps on a few images: does this config run here at all?
     config.best_metric = "accuracy"  # accuracy | nll | aurc on dev chooses the best checkpoint
     config.log_every = 50  # steps between lines of metrics.jsonl and the check for finite losses

@@ -99,6 +99,7 @@ def train(jobs: Sequence[Job], dataset: data.Dataset, teacher: teaching.Master |
         ]
         preemption = stack.enter_context(Preemption())
         programs = _programs(jobs)
+        begun = done
         for epoch in range(done // recipe.steps_per_epoch, epochs):
             # All that an epoch needs is on the devices before it begins.
             order = parallel.everywhere(
@@ -107,6 +108,9 @@ def train(jobs: Sequence[Job], dataset: data.Dataset, teacher: teaching.Master |
             run_steps = programs(epoch)
             for fed, count in calls(recipe, train_split, order, done % recipe.steps_per_epoch):
                 states, metrics = run_steps(states, fed, asked, count)
+                if done == begun:
+                    taken = run_steps.memory(states, fed, asked, count)
+                    desks[0].log.note(f"a step takes {taken / 2**20:,.0f} MiB of a device's memory")
                 done += count
                 for desk, values in zip(desks, metrics, strict=True):
                     desk.recorder.add(done, values)
@@ -166,12 +170,12 @@ def _desk(job: Job, checkpoints: Checkpoints, done: int, clock: float) -> Iterat
         yield Desk(job, checkpoints, log, recorder, step.recalibrate(recipe, fields.norm_batches))
 
 
-def _programs(jobs: Sequence[Job]) -> Callable[[int], Callable]:
+def _programs(jobs: Sequence[Job]) -> Callable[[int], together.Program]:
     """Returns what runs the steps of an epoch: another program while some are pre-trained."""
     pretraining = [stage.pretraining(job.recipe) for job in jobs]
 
     @functools.cache
-    def program(early: tuple[bool, ...]) -> Callable:
+    def program(early: tuple[bool, ...]) -> together.Program:
         recipes = [
             before if is_early else job.recipe
             for before, job, is_early in zip(pretraining, jobs, early, strict=True)

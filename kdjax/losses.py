@@ -15,10 +15,10 @@ from kdjax import checks
 __all__ = ["cross_entropy", "distillation", "gambler", "soft_gambler"]
 
 
-def _log_odds(logits: jax.Array, payoff: ArrayLike) -> jax.Array:
-    """log(q_i + q_a / o) + logsumexp(z) for each class i: `[..., m+1] -> [..., m]`."""
+def _log_odds(horses: jax.Array, logits: jax.Array, payoff: ArrayLike) -> jax.Array:
+    """log(q_i + q_a / o) + logsumexp(z) for some of the classes: z_i `[..., k] -> [..., k]`."""
     stake = logits[..., -1:] - jnp.log(jnp.asarray(payoff, logits.dtype))
-    return jnp.logaddexp(logits[..., :-1], stake)
+    return jnp.logaddexp(horses, stake)
 
 
 def gambler(logits: jax.Array, labels: jax.Array, *, payoff: ArrayLike) -> jax.Array:
@@ -49,8 +49,8 @@ def gambler(logits: jax.Array, labels: jax.Array, *, payoff: ArrayLike) -> jax.A
     logits = checks.logits(logits, least=3)
     labels = checks.labels(labels, shape=logits.shape[:-1], classes=logits.shape[-1] - 1)
     checks.above("payoff", payoff, 1)
-    won = jnp.take_along_axis(_log_odds(logits, payoff), labels[..., None], axis=-1)[..., 0]
-    return logsumexp(logits, axis=-1) - won
+    horse = jnp.take_along_axis(logits[..., :-1], labels[..., None], axis=-1)
+    return logsumexp(logits, axis=-1) - _log_odds(horse, logits, payoff)[..., 0]
 
 
 def soft_gambler(logits: jax.Array, targets: jax.Array, *, payoff: ArrayLike) -> jax.Array:
@@ -76,7 +76,8 @@ def soft_gambler(logits: jax.Array, targets: jax.Array, *, payoff: ArrayLike) ->
     logits = checks.logits(logits, least=3)
     targets = checks.targets(targets, shape=(*logits.shape[:-1], logits.shape[-1] - 1))
     checks.above("payoff", payoff, 1)
-    log_bets = _log_odds(logits, payoff) - logsumexp(logits, axis=-1, keepdims=True)
+    log_odds = _log_odds(logits[..., :-1], logits, payoff)
+    log_bets = log_odds - logsumexp(logits, axis=-1, keepdims=True)
     return -jnp.sum(targets * log_bets, axis=-1)
 
 

@@ -38,6 +38,8 @@ def main() -> None:
     default = f"runs/{resolved.name}_smoke" if resolved.smoke else f"runs/{resolved.name}"
     folder = pathlib.Path(WORKDIR.value or default)
     compiler.keep_programs()
+    if resolved.tuned:
+        compiler.keep_memory()
     parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     found = train.finished(resolved, folder)
     if found is None:

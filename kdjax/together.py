@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from kdjax import parallel
 from kdjax.compiler import compiled
 from kdjax.data.batches import Examples, Fed
 from kdjax.data.records import Records
@@ -39,13 +40,50 @@ APART = ("cpu",)
 Ran = tuple[States, tuple[Metrics, ...]]
 
 
-def train_steps(recipes: Sequence[Recipe]) -> Callable[..., Ran]:
-    """Returns `(states, fed, teacher, count) -> (states, metrics)`, jitted: one for each recipe.
+class Program(NamedTuple):
+    """`(states, fed, teacher, count) -> (states, metrics)`: runs `count` steps of one epoch.
 
-    It runs `count` steps of one epoch; the metrics are `[count]` each. The states are donated.
+    There is a state for each network; the metrics are `[count]` each. The states are donated.
+
+    Attributes:
+        run: the steps, jitted.
+        ask: `(teacher, fed, finished steps) -> logits` of a batch, jitted on its own; or None
+            where the teacher answers within the steps.
+    """
+
+    run: Any
+    ask: Callable[..., jax.Array] | None
+
+    def __call__(self, states: States, fed: Fed, teacher: Teacher, count: int) -> Ran:
+        """Runs the steps."""
+        # In a run of steps it has to see each batch when its turn comes.
+        if self.ask and count == 1 and isinstance(teacher, Live):
+            teacher = Said(self.ask(teacher, fed, states[0].step))
+        after: Ran = self.run(states, fed, teacher, count)
+        return after
+
+    def memory(self, states: States, fed: Fed, teacher: Teacher, count: int) -> int:
+        """Returns the bytes that a call takes of each device, its arguments included.
+
+        A teacher that answers in a program of its own is not counted.
+        """
+        if self.ask and count == 1 and isinstance(teacher, Live):
+            shape = jax.eval_shape(self.ask, teacher, fed, states[0].step)
+            teacher = Said(shape.update(sharding=parallel.replicated()))
+        found = self.run.lower(states, fed, teacher, count).compile().memory_analysis()
+        return int(
+            found.argument_size_in_bytes
+            + found.temp_size_in_bytes
+            + found.output_size_in_bytes
+            - found.alias_size_in_bytes
+        )
+
+
+def train_steps(recipes: Sequence[Recipe]) -> Program:
+    """Returns the program that trains networks on the same batches.
 
     Args:
-        recipes: of networks that see the same batches, and ask the same teacher once.
+        recipes: of the networks; those with a teacher ask the same one, once.
     """
     first = next((one for one in recipes if one.teacher is not None), recipes[0])
 
@@ -62,17 +100,11 @@ def train_steps(recipes: Sequence[Recipe]) -> Callable[..., Ran]:
     def ask(teacher: Live, fed: Fed, done: jax.Array) -> jax.Array | None:
         return said(first, teacher, batch_at(first, fed, done))
 
-    run = compiled(steps, donate_argnums=0, static_argnums=3)
-    asked = compiled(ask, "teach")
-    on_its_own = first.teacher is not None and jax.default_backend() in APART
-
-    def called(states: States, fed: Fed, teacher: Teacher, count: int) -> Ran:
-        # In a run of steps it has to see each batch when its turn comes.
-        if on_its_own and count == 1 and isinstance(teacher, Live):
-            teacher = Said(asked(teacher, fed, states[0].step))
-        return run(states, fed, teacher, count)
-
-    return called
+    apart = first.teacher is not None and jax.default_backend() in APART
+    return Program(
+        compiled(steps, donate_argnums=0, static_argnums=3),
+        compiled(ask, "teach") if apart else None,
+    )
 
 
 def _learn(

@@ -1,6 +1,7 @@
 """The benchmark's own parts; no speed is measured here."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -15,6 +16,8 @@ from experiments.benchmark import __main__ as command
 from experiments.benchmark import agree, cases, measure, ours, reference, structure, table
 from experiments.benchmark.protocol import WorkerError
 from experiments.benchmark.weights import torch_weights
+from experiments.losses import __main__ as losses_command
+from experiments.losses import in_jax, inputs
 from kdjax import compiler, models
 from kdjax.errors import InputError
 
@@ -44,9 +47,9 @@ class Sides:
             if given["variant"]["name"] in self.broken:
                 raise WorkerError("no compiler")
             parameters = self.parameters.get(side, 7)
-            flops = 1e6 if side == "kdjax" else None
-            roads = given["case"]["roads"]
-            return {"seconds": 1, "roads": roads, "parameters": parameters, "flops": flops}
+            known = {"flops": 1e6, "memory": 2**21} if side == "kdjax" else {}
+            roads, unknown = given["case"]["roads"], {"flops": None, "memory": None}
+            return {"seconds": 1, "roads": roads, "parameters": parameters, **unknown, **known}
         if do == "agreement":
             return self.logits(side, **given)
         return {"seconds": SPEED[side]}
@@ -79,7 +82,7 @@ def test_a_row_says_how_fast_and_against_whom():
     assert row["images_per_second"] == SIZE.batch * SIZE.steps / SPEED["kdjax"]
     assert row["ratio"]["median"] == row["ratio_to_cached"]["median"] == 2.0
     assert row["seconds"] == [SPEED["kdjax"]] * SIZE.rounds
-    assert row["flops_of_step"] == 1e6
+    assert row["flops_of_step"] == 1e6 and row["memory_of_step"] == 2**21
 
 
 def test_results_are_saved_after_each_case():
@@ -239,7 +242,37 @@ def test_every_turn_of_kdjax_runs(case, variant, unoptimized):
     if case.student:
         parameters = models.create(case.student, 10 + bool(case.teacher))
         assert found.parameters == size_of(parameters) and found.flops > 1e6
+        assert found.memory > 4 * found.parameters
         assert set(found.turns) == set(case.roads)
+
+
+@pytest.mark.parametrize("name", inputs.NAMES)
+def test_the_losses_written_plainly_are_the_same(name, monkeypatch):
+    monkeypatch.setattr(inputs, "ROWS", 64)
+    given = inputs.arguments(name)
+    ours, plain = (in_jax.SIDES[side][name](*given) for side in ("kdjax", "optax"))
+    assert ours.shape == (64,)
+    np.testing.assert_allclose(ours, plain, rtol=1e-4)
+
+
+def test_losses_are_timed_in_turn_and_only_where_they_agree():
+    values = {"kdjax": 2.0, "optax": 2.0}
+
+    def ask(who, do, **given):
+        turn = {"seconds": SPEED["kdjax"] if who == "kdjax" else SPEED["keras"]}
+        return {"values": {"loss": values[who], "gradient": 1.0}, "prepare": {}}.get(do, turn)
+
+    asks = {side: functools.partial(ask, side) for side in values}
+    rows = list(losses_command.measure(asks, rounds=3))
+    assert [(row["loss"], row["timed"]) for row in rows][:2] == [
+        ("cross_entropy", "loss"), ("cross_entropy", "gradient")
+    ]  # fmt: skip
+    assert all(row["times_as_fast_as"]["optax"]["median"] == 4.0 for row in rows)
+    told = losses_command.table({"rows": rows, "sides": values, "command": ["python"]})
+    assert "| gambler | gradient | 2000.0 | 4.00 (4.00 to 4.00) |" in told
+    values["optax"] = 2.1
+    with pytest.raises(WorkerError, match=r"cross_entropy: the sides differ: .*2\.1"):
+        next(losses_command.measure(asks, rounds=3))
 
 
 def size_of(model):

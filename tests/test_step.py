@@ -179,6 +179,23 @@ def test_the_state_is_donated(fed: Ordered, teacher: Any) -> None:
     assert state.variables["params"]["Dense_0"]["kernel"].is_deleted()
 
 
+def test_the_memory_of_a_step_is_known_without_compiling_it_again(
+    fed: Ordered, teacher: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = recipe()
+    run, asked = together.train_steps([plan]), step.Live(parallel.everywhere(teacher))
+    states: Any = (step.init_state(plan, SHAPE),)
+    with jax.log_compiles():
+        states, _ = run(states, fed, asked, 1)
+        assert "Finished XLA compilation of jit(steps)" in caplog.text
+        caplog.clear()
+        taken = run.memory(states, fed, asked, 1)
+    assert "Finished XLA compilation" not in caplog.text
+    # What goes in has to lie there; no step of so small a network needs four times as much.
+    given = sum(leaf.nbytes for leaf in jax.tree.leaves((states, fed)))
+    assert given < taken < 4 * given
+
+
 def test_an_epoch_moves_nothing_between_host_and_device(
     examples: step.Examples, teacher: Any
 ) -> None:

@@ -13,7 +13,6 @@ On a GPU nothing else has to be said, but give more --steps, such as 200: kdjax 
 import argparse
 import json
 import pathlib
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -73,9 +72,7 @@ def _measure(options: argparse.Namespace) -> None:
     pythons = {
         "torch": options.torch_python, "kdjax": sys.executable, "keras": options.keras_python
     }  # fmt: skip
-    # Where things lie on this machine would tell a reader nothing.
-    given = [re.sub("(^|=)/[^=]*/", r"\1", argument) for argument in sys.argv[1:]]
-    command = {"command": ["python", "-m", "experiments.benchmark", *given]}
+    command = {"command": protocol.public_command("experiments.benchmark")}
     options.out.parent.mkdir(parents=True, exist_ok=True)
 
     def save(found: dict[str, Any]) -> None:

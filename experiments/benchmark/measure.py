@@ -66,7 +66,7 @@ def measure(
     about = {side: ask("describe") for side, ask in asks.items()}
     device = _device(about)
     results = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         **size._asdict(),
         "sides": about,
@@ -111,8 +111,11 @@ def _case(
         seconds = _turns(asks, there, road, size.rounds)
         _say(f"{case.name}: {cases.ROADS[road]} is measured")
         for variant in there:
-            counted = flops.get(variant.cached)
-            rows.append({**_row(case, road, variant, seconds, size), "flops_of_step": counted})
+            of_step = {
+                "flops_of_step": flops.get(variant.cached),
+                "memory_of_step": prepared[variant]["memory"],
+            }
+            rows.append({**_row(case, road, variant, seconds, size), **of_step})
     for ask in asks.values():
         ask("release")
     return rows, failed
@@ -181,7 +184,8 @@ def _row(
     return row
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of this machine's processor."""
     path = pathlib.Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
     return found[1] if found else platform.processor()

@@ -25,7 +25,7 @@ from experiments.benchmark.reference import agreement
 from kdjax import config as configs
 from kdjax import loop, models, optimizer, stage, step, together
 from kdjax.checkpoint import Checkpoints
-from kdjax.compiler import compiled
+from kdjax.compiler import compiled, keep_memory
 from kdjax.data import Split
 from kdjax.data.augment import epoch_order
 from kdjax.report.logs import Log
@@ -41,7 +41,7 @@ class Job:
     recipe: step.Recipe
     examples: step.Examples
     teacher: step.Teacher
-    run: Callable[..., tuple[step.States, tuple[step.Metrics, ...]]]
+    run: together.Program
     states: step.States
     done: int = 0
 
@@ -93,6 +93,7 @@ def prepare(
         {cases.STEP: lambda: job.epoch(lambda *_: None), cases.EPOCH: epoch},
         parameters=sum(leaf.size for leaf in jax.tree.leaves(job.states[0].variables["params"])),
         flops=_flops(job),
+        memory=_memory(job),
     )
 
 
@@ -162,10 +163,20 @@ def _recorder(
     )
 
 
+def _first_call(job: Job) -> tuple[step.Fed, int]:
+    order = epoch_order(len(job.examples.labels), seed=0, epoch=0)
+    return next(loop.calls(job.recipe, job.examples, order, 0))
+
+
+def _memory(job: Job) -> int:
+    job.epoch(lambda *_: None)  # compiles
+    fed, count = _first_call(job)
+    return job.run.memory(job.states, fed, job.teacher, count)
+
+
 def _flops(job: Job) -> float:
     """Returns the floating-point operations of one step, as XLA counts those of its program."""
-    order = epoch_order(len(job.examples.labels), seed=0, epoch=0)
-    fed, _ = next(loop.calls(job.recipe, job.examples, order, 0))
+    fed, _ = _first_call(job)
     one = jax.jit(functools.partial(step.train_step, job.recipe))
     counted: Any = one.lower(job.states[0], fed, job.teacher).cost_analysis()
     return float(counted["flops"])
@@ -187,4 +198,5 @@ def _reading(config: ConfigDict, steps: int) -> Prepared:
 
 
 if __name__ == "__main__":
+    keep_memory()  # as kdjax.main does
     serve(prepare, describe=describe, agreement=agreement)

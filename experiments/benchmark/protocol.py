@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-MODULES = {"torch": "torch_side", "kdjax": "ours", "keras": "keras_side"}
+MODULES = {
+    "torch": "experiments.benchmark.torch_side",
+    "kdjax": "experiments.benchmark.ours",
+    "keras": "experiments.benchmark.keras_side",
+}
 ROOT = pathlib.Path(__file__).parents[2]
 # The workers share one accelerator, and each JAX would take three quarters of its memory.
 ENVIRONMENT = {
@@ -39,14 +44,25 @@ class Prepared(NamedTuple):
         turns: by road; each returns when everything is computed.
         parameters: of the trained network.
         flops: of one training step, or None where nobody counts them.
+        memory: bytes that the program of a step takes, or None where nobody knows.
     """
 
     turns: Mapping[str, Callable[[], None]]
     parameters: int = 0
     flops: float | None = None
+    memory: int | None = None
 
 
 Prepare = Callable[..., Prepared]
+
+
+def public_command(module: str) -> list[str]:
+    """Returns the command that runs, for a file of results.
+
+    Where things lie on this machine would tell a reader nothing.
+    """
+    given = [re.sub("(^|=)/[^=]*/", r"\1", argument) for argument in sys.argv[1:]]
+    return ["python", "-m", module, *given]
 
 
 def serve(prepare: Prepare, **others: Callable[..., Reply]) -> None:
@@ -89,6 +105,7 @@ def _keeping(prepare: Prepare, held: contextlib.ExitStack) -> dict[str, Callable
             "roads": list(prepared.turns),
             "parameters": prepared.parameters,
             "flops": prepared.flops,
+            "memory": prepared.memory,
         }
 
     def turn(variant: str, road: str) -> Reply:
@@ -105,10 +122,14 @@ def _keeping(prepare: Prepare, held: contextlib.ExitStack) -> dict[str, Callable
 
 
 @contextlib.contextmanager
-def _worker(python: str, module: str) -> Iterator[Ask]:
-    """Starts a worker and gives `ask(do, **arguments) -> reply`."""
+def worker(python: str, module: str) -> Iterator[Ask]:
+    """Starts a module that calls `serve`, and gives `ask(do, **arguments) -> reply`.
+
+    Raises:
+        WorkerError: from `ask`, if the worker fails or ends.
+    """
     with subprocess.Popen(
-        [python, "-m", f"experiments.benchmark.{module}"],
+        [python, "-m", module],
         cwd=ROOT,
         env={**ENVIRONMENT, **os.environ},
         stdin=subprocess.PIPE,
@@ -143,7 +164,7 @@ def workers(pythons: Mapping[str, str]) -> Iterator[dict[str, Ask]]:
     """
     with contextlib.ExitStack() as stack:
         yield {
-            side: stack.enter_context(_worker(python, MODULES[side]))
+            side: stack.enter_context(worker(python, MODULES[side]))
             for side, python in pythons.items()
             if python
         }

@@ -15,7 +15,7 @@ from experiments.benchmark.protocol import Reply
 from kdjax import models, objectives, step
 from kdjax.compiler import compiled
 
-IMAGES = 8
+IMAGES = 64
 
 
 def agreement(network: str, folder: str) -> Reply:

@@ -43,7 +43,7 @@ def _rows(results: Results, roads: Iterable[str] = ROADS) -> str:
     shown = [row for row in results["rows"] if row["road"] in roads]
     head = (
         "what", "measured", "by", "images/s", "ratio to PyTorch (min to max)",
-        "the same, teacher cached there too", "utilisation %",
+        "the same, teacher cached there too", "utilisation %", "MiB of a step",
     )  # fmt: skip
     lines = [head, ("---",) * len(head)]
     return "\n".join(
@@ -60,6 +60,7 @@ def _cells(row: Row, results: Results) -> tuple[str, ...]:
         _spread(row.get("ratio")),
         _spread(row.get("ratio_to_cached")),
         _utilisation(row, results),
+        "" if row["memory_of_step"] is None else f"{row['memory_of_step'] / 2**20:,.0f}",
     )
 
 
@@ -90,7 +91,8 @@ def _how(results: Results) -> str:
         f"{where}; batch {results['batch']}, {results['rounds']} rounds of {results['steps']} "
         f"steps, the sides in turn; median over rounds. Utilisation is of the "
         f"{sides['kdjax']['ceiling_flops'] / 1e9:,.0f} GFLOP/s of a large matrix product in "
-        f"{sides['kdjax']['ceiling_dtype']}. {versions}. "
+        f"{sides['kdjax']['ceiling_dtype']}. MiB are those of the step's program; on the CPU the "
+        f"teacher has one of its own. {versions}. "
         f"`{shlex.join(results['command'])}`"
     )
 

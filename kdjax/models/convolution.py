@@ -2,7 +2,8 @@
 
 What XLA:CPU makes slow, measured with jax 0.10.2 to 0.12.0: a kernel larger than its image (XLA
 exchanges the two; 30 times), 1x1 (it transposes them), the gradient in a loop (40 to 270 times;
-jax#12868) and a map over kernels (a grouped convolution; 1.4 times as slow as one by one).
+jax#12868), the gradient's transpositions (see `_apart`) and a map over kernels (a grouped
+convolution; 1.4 times as slow as one by one).
 """
 
 import functools
@@ -15,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
+
+from kdjax.models import winograd
 
 # Before and after, of the height and of the width.
 Padding = Sequence[tuple[int, int]]
@@ -42,6 +45,8 @@ def convolve(
     if taps == 1 or taps > pixels:
         return _as_product(images, kernel, strides, padding)
     if jax.default_backend() == "cpu":
+        if winograd.pays(images, kernel, strides, padding):
+            return winograd.convolve(images, kernel)
         return _canonical(images.shape[1:3], strides, padding)(images, kernel)
     return lax.conv_general_dilated(images, kernel, strides, padding, **options)
 
@@ -60,6 +65,21 @@ def _as_product(
     # Of two axes: XLA:CPU transposes more for the gradients of a product with four.
     flat = stacked.reshape(-1, len(weights)) @ weights
     return flat.reshape(*stacked.shape[:-1], -1)
+
+
+def _apart(
+    function: Callable[[jax.Array], jax.Array], array: jax.Array, number: jax.Array
+) -> jax.Array:
+    """Returns function(array), computed from the array as it lies in memory.
+
+    XLA:CPU fuses what makes an array into all that reads it, so into transpositions too, where it
+    is made again out of order, slowly. What a branch takes is there before; a barrier would be
+    gone by the time it fuses.
+
+    Args:
+        number: any, of which the compiler does not know whether it is one.
+    """
+    return lax.cond(jnp.isnan(number), function, function, array)
 
 
 def _one_by_one(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -100,21 +120,21 @@ def _canonical(
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
         return conv(slope, flipped, (1, 1), pads(kernel.shape, slope), lhs_dilation=strides)
 
-    def of_kernel(sides: Sequence[int], images: jax.Array, slope: jax.Array) -> jax.Array:
+    @_one_by_one
+    def of_kernel(kernel: jax.Array, images: jax.Array, slope: jax.Array) -> jax.Array:
+        sides = kernel.shape[:2]
         # The complement of what the gradient by the images pads.
         around = [
             (side - 1 - before, side - 1 - after)
             for side, (before, after) in zip(sides, pads(sides, slope), strict=False)
         ]
-        across = conv(
-            images.T.swapaxes(1, 2), jnp.moveaxis(slope, 0, 2), (1, 1), around, rhs_dilation=strides
-        )
+        turned = _apart(lambda array: array.T.swapaxes(1, 2), images, kernel[0, 0, 0, 0])
+        across = conv(turned, jnp.moveaxis(slope, 0, 2), (1, 1), around, rhs_dilation=strides)
         return jnp.moveaxis(across, 0, 2)
 
     def pulled(saved: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
         images, kernel = saved
-        by_kernel = _one_by_one(functools.partial(of_kernel, kernel.shape[:2]))
-        return of_images(kernel, slope), by_kernel(images, slope)
+        return of_images(kernel, slope), of_kernel(kernel, images, slope)
 
     convolution = jax.custom_vjp(forward)
     convolution.defvjp(lambda *arrays: (forward(*arrays), arrays), pulled)

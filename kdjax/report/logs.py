@@ -103,8 +103,15 @@ class Log:
         )
         if self._bar:
             self._bar.update(self._task, completed=step, status=status)
+        else:
+            self.note(status)
+
+    def note(self, text: str) -> None:
+        """Says something that is said once."""
+        if self._bar:
+            self._bar.console.print(f"{self.stage}  {text}")
         elif not self._silent:
-            print(f"{self.stage}  {status}", flush=True)
+            print(f"{self.stage}  {text}", flush=True)
 
     def _left(self, step: int) -> str:
         return _clock((self._total() - step) / self._pace) if self._pace else "?"

@@ -1,0 +1,92 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from kdjax import compiler
+from kdjax.models import winograd
+from kdjax.models.convolution import convolve
+
+ONE, AROUND = (1, 1), ((1, 1), (1, 1))
+
+
+def arrays(size=(4, 8), channels=3, features=5, dtype="float64"):
+    rng = np.random.default_rng(0)
+    images, kernel = rng.normal(size=(2, *size, channels)), rng.normal(size=(3, 3, channels, 5))
+    return jnp.asarray(images, dtype), jnp.asarray(kernel[..., :features], dtype)
+
+
+def direct(images, kernel):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(images, kernel, ONE, AROUND, dimension_numbers=numbers)
+
+
+# What a test compiles once need not be fast.
+@functools.partial(
+    jax.jit, static_argnums=0, compiler_options=compiler.OPTIONS["initialize"]["cpu"]
+)
+def with_gradients(form, images, kernel):
+    out, pull = jax.vjp(form, images, kernel)
+    return out, *pull(jnp.sin(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 8), (12, 4)])
+def test_in_float64_it_is_the_direct_convolution_and_so_are_its_gradients(size):
+    with jax.enable_x64(True):
+        given = arrays(size)
+        found, expected = (with_gradients(form, *given) for form in (winograd.convolve, direct))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max())
+
+
+def test_in_float32_it_loses_as_little_as_it_says():
+    images, kernel = arrays((8, 8), channels=128, dtype="float32")
+    with jax.enable_x64(True):
+        exact = with_gradients(direct, *(jnp.asarray(a, "float64") for a in (images, kernel)))
+    for one, other in zip(with_gradients(winograd.convolve, images, kernel), exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * np.abs(other).max())
+
+
+def test_kernels_can_be_mapped_over():
+    with jax.enable_x64(True):
+        images, kernel = arrays()
+        kernels = jnp.stack([kernel, 2 * kernel, kernel[::-1]])
+        found = jax.vmap(winograd.convolve, (None, 0))(images, kernels)
+        expected = jnp.stack([direct(images, one) for one in kernels])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("case", "pays"),
+    [
+        ({}, True),
+        ({"batch": 63}, False),
+        ({"size": (6, 8)}, False),
+        ({"channels": 64}, False),
+        ({"features": 64}, False),
+        ({"sides": (1, 1)}, False),
+        ({"strides": (2, 2)}, False),
+        ({"padding": ((0, 0), (0, 0))}, False),
+        ({"dtype": "bfloat16"}, False),
+    ],
+)
+def test_it_is_taken_where_it_pays(case, pays):
+    sizes = {"batch": 64, "size": (4, 4), "channels": 128, "features": 128, "sides": (3, 3)}
+    forms = {"dtype": "float32", "strides": ONE, "padding": AROUND}
+    given = {**sizes, **forms, **case}
+    images = jax.ShapeDtypeStruct(
+        (given["batch"], *given["size"], given["channels"]), given["dtype"]
+    )
+    kernel = jax.ShapeDtypeStruct(
+        (*given["sides"], given["channels"], given["features"]), given["dtype"]
+    )
+    strides, padding = given["strides"], given["padding"]
+    assert winograd.pays(images, kernel, strides, padding) is pays
+    numbers = lax.conv_dimension_numbers(images.shape, kernel.shape, ("NHWC", "HWIO", "NHWC"))
+    steps = jax.make_jaxpr(
+        lambda x, w: convolve(x, w, strides, padding, dimension_numbers=numbers)
+    )(images, kernel)
+    assert ("[36," in str(steps)) is pays
