@@ -226,7 +226,7 @@ def campaign(options: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     while len(faults) < options.kills:
         folder = options.out / f"run-{ended}"
         shutil.rmtree(folder, ignore_errors=True)
-        finished = False
+        finished, begun, before = False, time.monotonic(), len(faults)
         while not finished:
             processes = start(folder, options.processes, flags)
             if len(faults) < options.kills:
@@ -235,6 +235,8 @@ def campaign(options: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
                 if fault:
                     faults.append(fault)
                     print(len(faults), fault, flush=True)
+                elif len(faults) == before:  # nothing to compile, unlike the first
+                    whole = time.monotonic() - begun
             else:
                 require_done(folder, end(processes, 600))
                 finished = True
