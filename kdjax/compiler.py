@@ -20,8 +20,8 @@ _EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 # What a program does -> backend -> options.
 OPTIONS: Mapping[str, Mapping[str, Options]] = {
     "train": {"cpu": _EIGEN},
-    # A frozen network's forward pass. From JAX 0.11 on oneDNN's is 2.5 times faster in bfloat16 and
-    # 1.2 times in float32 (ResNet18, batch 32); earlier the option changes nothing.
+    # A frozen network's forward pass. From JAX 0.11 on oneDNN's is faster, in bfloat16 above all;
+    # earlier the option changes nothing.
     "teach": {"cpu": {**_EIGEN, "xla_cpu_experimental_onednn_custom_call": True}},
     # A network is initialized once: compiling that well takes longer than it saves.
     "initialize": {"cpu": {"xla_backend_optimization_level": 0}},
@@ -76,9 +76,9 @@ def keep_programs() -> None:
 def keep_memory() -> None:
     """Has the memory that a step frees kept for the next one, where the C library is glibc.
 
-    On the CPU it goes back to the kernel otherwise, which zeroes it again page by page: a tenth
-    (ResNet18) to a fifth (ResNet50, batch 64) of a step. The process holds up to twice as much.
-    Threads that have allocated before keep their ways: call it first.
+    On the CPU it goes back to the kernel otherwise, which zeroes it again page by page in each
+    step. The process holds more for it; `experiments/memory.py` measures both. Threads that have
+    allocated before keep their ways: call it first.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

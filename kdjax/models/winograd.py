@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 
 Matrix = Sequence[Sequence[float]]
 
@@ -45,6 +46,8 @@ def pays(
 ) -> bool:
     """Returns whether `convolve` can do this convolution and is faster than a direct one."""
     (batch, height, width, channels), (*sides, _, features) = images.shape, kernel.shape
+    if is_symbolic_dim(batch):  # of an exported function: it may be called with one
+        return False
     possible = (
         list(sides) == [3, 3]
         and list(strides) == [1, 1]

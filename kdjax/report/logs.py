@@ -107,7 +107,7 @@ class Log:
             self.note(status)
 
     def note(self, text: str) -> None:
-        """Says something that is said once."""
+        """Prints a line of the stage's own."""
         if self._bar:
             self._bar.console.print(f"{self.stage}  {text}")
         elif not self._silent:

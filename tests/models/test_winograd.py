@@ -64,6 +64,7 @@ def test_kernels_can_be_mapped_over():
     [
         ({}, True),
         ({"batch": 63}, False),
+        ({"batch": jax.export.symbolic_shape("n")[0]}, False),
         ({"size": (6, 8)}, False),
         ({"channels": 64}, False),
         ({"features": 64}, False),
