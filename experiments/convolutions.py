@@ -1,16 +1,17 @@
-"""What kdjax's convolution is worth in a training step, as ratios of times.
+"""What kdjax's convolution and pooling are worth in a training step, as ratios of times.
 
 python experiments/convolutions.py --networks=alexnet,resnet8 --batch=64
 
 Plain SGD on random images of 32x32x3. All programs of a network run in turn, so that other work
 on the machine meets each alike; a ratio is one of medians. Columns: a step with
-lax.conv_general_dilated over a step with ours; `steps` steps in one loop over as many calls;
-`students` students under vmap over as many calls, with ours and with lax.
+flax.linen's, which are lax's, over a step with ours; `steps` steps in one loop over as many calls;
+`students` students under vmap over as many calls, with ours and with lax's.
 """
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -23,7 +24,7 @@ from absl import app, flags
 
 from kdjax import models
 from kdjax.compiler import compiled
-from kdjax.models import alexnet, resnet
+from kdjax.models import alexnet, common, resnet
 
 _NETWORKS = flags.DEFINE_list("networks", ["alexnet", "resnet8"], "keys of kdjax.models.MODELS")
 _BATCH = flags.DEFINE_integer("batch", 64, "images a step")
@@ -54,6 +55,23 @@ def training_step(name: str, batch: int) -> tuple[Callable[[Any], Any], Any]:
     return step, model.init(jax.random.key(0), images[:1], False)
 
 
+@contextlib.contextmanager
+def of_lax() -> Iterator[None]:
+    """Networks that are built within have flax.linen's convolution and pooling."""
+
+    def max_pool(features: jax.Array) -> jax.Array:
+        return nn.max_pool(features, window_shape=(2, 2), strides=(2, 2), padding="SAME")
+
+    with contextlib.ExitStack() as patched:
+        for module, name, theirs in (
+            (alexnet, "Conv", nn.Conv),
+            (resnet, "Conv", nn.Conv),
+            (common, "max_pool", max_pool),
+        ):
+            patched.enter_context(mock.patch.object(module, name, theirs))
+        yield
+
+
 def ready(function: Callable, *args: Any) -> Program:
     """Returns the program, compiled, called with these arguments and waited for."""
     program = compiled(function)
@@ -62,7 +80,7 @@ def ready(function: Callable, *args: Any) -> Program:
 
 
 def programs(name: str, batch: int, steps: int, students: int) -> dict[str, Program]:
-    """Returns one call, its mapped and its looped form, with our convolution and with lax's."""
+    """Returns one call, its mapped and its looped form, with our layers and with lax's."""
     step, variables = training_step(name, batch)
     several = jax.tree.map(lambda leaf: jnp.stack([leaf] * students), variables)
 
@@ -75,7 +93,7 @@ def programs(name: str, batch: int, steps: int, students: int) -> dict[str, Prog
         "ours, vmap": ready(jax.vmap(step), several),
     }
     # A loop with lax's gradient would take minutes.
-    with mock.patch.object(alexnet, "Conv", nn.Conv), mock.patch.object(resnet, "Conv", nn.Conv):
+    with of_lax():
         step, _ = training_step(name, batch)
         found["lax"] = ready(step, variables)
         found["lax, vmap"] = ready(jax.vmap(step), several)

@@ -83,6 +83,5 @@ class AlexNet(nn.Module):
                 x = common.BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
             x = nn.relu(x)
             if pooled:
-                # "SAME" rounds odd sizes up, so that no map ever shrinks to nothing.
-                x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2), padding="SAME")
+                x = common.max_pool(x)
         return common.Head(self.num_outputs, name="head")(x)

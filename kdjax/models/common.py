@@ -37,6 +37,25 @@ def check_images(images: jax.Array) -> None:
         )
 
 
+def max_pool(features: jax.Array) -> jax.Array:
+    """Returns the largest of every 2x2 features; odd sizes are rounded up.
+
+    A maximum of slices, since XLA:CPU takes far longer for the gradient of its own pooling. The
+    slope of equal features is shared among them.
+
+    Args:
+        features: [b, h, w, c].
+
+    Returns:
+        [b, ceil(h / 2), ceil(w / 2), c].
+    """
+    odd = [(0, size % 2) for size in features.shape[1:3]]
+    padded = jnp.pad(features, ((0, 0), *odd, (0, 0)), constant_values=-jnp.inf)
+    upper, lower = padded[:, ::2], padded[:, 1::2]
+    rows = jnp.maximum(upper, lower)
+    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+
+
 class Head(nn.Module):
     """Global average pooling and one linear layer, in float32 at least, whatever came before.
 

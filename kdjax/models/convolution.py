@@ -42,8 +42,10 @@ def convolve(
         [b, (h + padding - kh) // s + 1, (w + padding - kw) // s' + 1, d].
     """
     taps, pixels = math.prod(kernel.shape[:2]), math.prod(images.shape[1:3])
-    if taps == 1 or taps > pixels:
+    if taps == 1:
         return _as_product(images, kernel, strides, padding)
+    if taps > pixels:
+        return _by_pixel(images, kernel, strides, padding)
     if jax.default_backend() == "cpu":
         if winograd.pays(images, kernel, strides, padding):
             return winograd.convolve(images, kernel)
@@ -55,16 +57,35 @@ def _as_product(
     images: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding
 ) -> jax.Array:
     padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    # Row u of the kernel meets the rows u, u + s, ... of the picture; a column likewise.
-    rows, columns = (
-        [slice(u, size - side + u + 1, stride) for u in range(side)]
-        for size, side, stride in zip(padded.shape[1:3], kernel.shape, strides, strict=False)
-    )
-    patches = [padded[:, row, column] for row in rows for column in columns]
-    stacked, weights = jnp.concatenate(patches, axis=-1), kernel.reshape(-1, kernel.shape[-1])
+    pixels = padded[:, :: strides[0], :: strides[1]]
     # Of two axes: XLA:CPU transposes more for the gradients of a product with four.
-    flat = stacked.reshape(-1, len(weights)) @ weights
-    return flat.reshape(*stacked.shape[:-1], -1)
+    flat = pixels.reshape(-1, images.shape[-1]) @ kernel[0, 0]
+    return flat.reshape(*pixels.shape[:-1], -1)
+
+
+def _by_pixel(
+    images: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding
+) -> jax.Array:
+    """Each pixel of the output is a product of what it sees; nothing is multiplied by zeros."""
+    batch, *size, _ = images.shape
+    rows, columns = map(_seen, size, kernel.shape, strides, padding)
+
+    def pixel(row: tuple[slice, slice], column: tuple[slice, slice]) -> jax.Array:
+        seen, met = images[:, row[0], column[0]], kernel[row[1], column[1]]
+        return seen.reshape(batch, -1) @ met.reshape(-1, kernel.shape[-1])
+
+    pixels = [pixel(row, column) for row in rows for column in columns]
+    return jnp.stack(pixels, 1).reshape(batch, len(rows), len(columns), -1)
+
+
+def _seen(size: int, side: int, stride: int, padding: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Returns for each place of a kernel along an axis the pixels that it meets, and its taps."""
+    starts = range(-padding[0], size + padding[1] - side + 1, stride)
+    found = []
+    for start in starts:
+        first, last = (min(max(end, 0), size) for end in (start, start + side))
+        found.append((slice(first, last), slice(first - start, last - start)))
+    return found
 
 
 def _apart(

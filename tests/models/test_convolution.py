@@ -19,6 +19,7 @@ CASES = {
     "small image": ((2, 2), (3, 3), ((1, 1), (1, 1)), (1, 1)),
     "small image, stride 2": ((3, 2), (3, 3), ((1, 1), (1, 1)), (2, 2)),
     "one pixel": ((1, 1), (5, 3), ((2, 2), (1, 1)), (1, 2)),
+    "places that see nothing": ((2, 1), (5, 5), ((7, 2), (6, 1)), (1, 2)),
     "unequal sides": ((3, 4), (5, 3), ((2, 3), (1, 0)), (2, 1)),
 }
 over_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -174,3 +175,15 @@ def test_no_convolution_is_left_where_a_product_is_faster_even_in_the_gradient(n
 
     text = jax.jit(gradients).lower(*arrays(size, sides, "float32")).as_text()
     assert "dot_general" in text and "convolution" not in text
+
+
+@pytest.mark.parametrize(
+    "size, side, stride, expected",
+    # Of two pixels both are seen from each place; of four in a row, 3 + 4 + 4 + 3 in all.
+    [((2, 2), 3, 1, 4**2), ((4, 4), 5, 1, 14**2), ((1, 1), 3, 1, 1), ((3, 3), 5, 2, 6**2)],
+)
+def test_a_kernel_larger_than_its_image_is_not_multiplied_by_zeros(size, side, stride, expected):
+    images, kernel = arrays(size, (side, side), "float32")
+    form = functools.partial(ours, strides=(stride, stride), padding=((side // 2,) * 2,) * 2)
+    flops = jax.jit(form).lower(images, kernel).cost_analysis()["flops"]
+    assert flops == 2 * expected * len(images) * kernel[0, 0].size

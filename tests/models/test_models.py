@@ -325,6 +325,20 @@ def test_alexnet_small_is_normalized_before_each_relu(train):
     check(models.create("alexnet_small", 3, width=2), images_of(3, 9, 13, 1), reference, train)
 
 
+def test_pooling_is_numpys_for_negative_features_and_odd_sizes():
+    features = images_of(2, 5, 4, 3) - 3
+    np.testing.assert_array_equal(common.max_pool(features), max_pool(features))
+
+
+def test_the_slope_of_a_pooled_feature_goes_to_the_largest_and_is_shared_by_equals():
+    features = np.array([[4.0, 1, 2, 2, -1], [3, 0, 2, -5, -1]])[None, :, :, None]
+    slope = jax.vjp(common.max_pool, features)[1](np.array([[[[8.0], [8.0], [8.0]]]]))[0]
+    assert slope[0, 0, 0] == 8 and np.abs(slope[0, :, :2]).sum() == 8
+    # Three are equal, and each of them has a part.
+    assert slope[0, :, 2:4].sum() == 8 and np.count_nonzero(slope[0, :, 2:4]) == 3
+    np.testing.assert_array_equal(slope[0, :, 4, 0], [4, 4])
+
+
 def test_the_head_averages_bfloat16_features_in_float32():
     features = jnp.asarray(images_of(3, 8, 8, 16), jnp.bfloat16)
     layer = {"kernel": images_of(16, 3), "bias": np.ones(3, np.float32)}
