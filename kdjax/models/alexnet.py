@@ -81,7 +81,7 @@ class AlexNet(nn.Module):
             )(x)
             if self.normalize:
                 x = common.BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
-            x = nn.relu(x)
+            x = common.relu(x)
             if pooled:
                 x = common.max_pool(x)
         return common.Head(self.num_outputs, name="head")(x)

@@ -76,12 +76,12 @@ class Block(nn.Module):
         conv_norm = functools.partial(ConvNorm, dtype=self.dtype, normalize=self.normalize)
         residual = x
         for layer in self.layers[:-1]:
-            residual = nn.relu(conv_norm(layer)(residual, train))
+            residual = common.relu(conv_norm(layer)(residual, train))
         residual = conv_norm(self.layers[-1])(residual, train)
         if x.shape != residual.shape:
             stride = max(stride for _, _, stride in self.layers)
             x = conv_norm((residual.shape[-1], 1, stride), name="shortcut")(x, train)
-        return nn.relu(residual + x)
+        return common.relu(residual + x)
 
 
 class ResNet(nn.Module):
@@ -121,7 +121,7 @@ class ResNet(nn.Module):
         """
         common.check_images(images)
         forms = self.dtype, self.normalize
-        x = nn.relu(ConvNorm((self.width, 3, 1), *forms, name="stem")(images, train))
+        x = common.relu(ConvNorm((self.width, 3, 1), *forms, name="stem")(images, train))
         for stage, depth in enumerate(self.depths):
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
