@@ -37,14 +37,18 @@ def check_images(images: jax.Array) -> None:
         )
 
 
+def exact(array: jax.Array) -> jax.Array:
+    """Returns the array in float32 at least."""
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
 def relu(features: jax.Array) -> jax.Array:
     """Returns max(features, 0), of their dtype.
 
-    It is found in float32 at least, which changes no value: in bfloat16 XLA:CPU does not join it
-    to the convolution before it.
+    It is found in float32, which changes no value: in bfloat16 XLA:CPU does not join it to the
+    convolution before it.
     """
-    exact = jnp.promote_types(features.dtype, jnp.float32)
-    return nn.relu(features.astype(exact)).astype(features.dtype)
+    return nn.relu(exact(features)).astype(features.dtype)
 
 
 def max_pool(features: jax.Array) -> jax.Array:
@@ -78,8 +82,6 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Returns logits [b, num_outputs], float32, for features [b, h, w, c]."""
-        exact = jnp.promote_types(features.dtype, jnp.float32)
         # XLA:CPU from jax 0.11 on fuses the last block into this sum and makes NaN of bfloat16.
         features = jax.lax.optimization_barrier(features)
-        pooled = jnp.mean(features, axis=(1, 2), dtype=exact)
-        return nn.Dense(self.num_outputs)(pooled)
+        return nn.Dense(self.num_outputs)(exact(features).mean(axis=(1, 2)))

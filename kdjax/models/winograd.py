@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
+from kdjax.models.common import exact
+
 Matrix = Sequence[Sequence[float]]
 
 # A tile of 4x4 outputs is A' ((G k G') * (B' x B)) A, of the 6x6 inputs around it: `B'`, `G`, `A'`.
@@ -35,7 +37,9 @@ OUTPUTS: Matrix = (
 TILE = 4
 # With fewer channels moving the tiles takes longer than the products that it saves; with fewer
 # tiles, the kernel's transformation does.
-LEAST_CHANNELS, LEAST_TILES = 128, 64
+LEAST_CHANNELS, LEAST_TILES = 64, 64
+# Tiles times channels that are worked on at once.
+PART = 2**16
 
 
 def pays(
@@ -53,8 +57,7 @@ def pays(
         and list(strides) == [1, 1]
         and [tuple(side) for side in padding] == [(1, 1), (1, 1)]
         and height % TILE == width % TILE == 0
-        # The transformations' sums would lose what bfloat16 has of digits.
-        and images.dtype == kernel.dtype == jnp.float32
+        and images.dtype in (jnp.float32, jnp.bfloat16)
     )
     tiles = batch * height * width // TILE**2
     return possible and min(channels, features) >= LEAST_CHANNELS and tiles >= LEAST_TILES
@@ -64,7 +67,8 @@ def pays(
 def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns the convolution with a 3x3 kernel, one pixel of zeros being put around the images.
 
-    The same as a direct one but for rounding: 1e-5 of the largest output in float32.
+    The same as a direct one but for rounding: 1e-5 of the largest output in float32. In bfloat16
+    too all is computed in float32: the transformations' sums would lose what that has of digits.
 
     Args:
         images: [b, h, w, c], h and w divisible by 4.
@@ -79,15 +83,30 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _forward(images: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    tiles = _tiles(images)
-    return _images(_products(tiles, _kernels(kernel), 2, 1), images.shape), (tiles, kernel)
+    transformed = _kernels(kernel)
+
+    def of_part(part: jax.Array) -> jax.Array:
+        return _images(_products(_tiles(part), transformed, 2, 1), part)
+
+    out = lax.map(of_part, _parts(images))
+    return out.reshape(*images.shape[:3], -1), (images, kernel)
 
 
 def _backward(saved: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-    tiles, kernel = saved
-    across = _products(_tiles(slope), _kernels(kernel[::-1, ::-1]), 2, 2)
-    by_kernel = _products(tiles, _spread(slope), 1, 1)
-    return _images(across, slope.shape), _kernel(by_kernel)
+    images, kernel = saved
+    flipped = _kernels(kernel[::-1, ::-1])
+
+    def of_part(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        seen, slope = part
+        by_kernel = _products(_tiles(seen), _spread(slope), 1, 1)
+        across = _products(_tiles(slope), flipped, 2, 2)
+        return total + by_kernel, _images(across, slope)
+
+    parts = _parts(images)
+    by_kernel, across = lax.scan(
+        of_part, jnp.zeros_like(flipped), (parts, slope.reshape(*parts.shape[:-1], -1))
+    )
+    return across.reshape(images.shape), _kernel(by_kernel).astype(kernel.dtype)
 
 
 convolve.defvjp(_forward, _backward)
@@ -112,10 +131,20 @@ def _products(one: jax.Array, other: jax.Array, axis: int, other_axis: int) -> j
     return lax.dot_general(one, other, (((axis,), (other_axis,)), ((0,), (0,))))
 
 
+def _parts(images: jax.Array) -> jax.Array:
+    """Returns the images in parts whose tiles stay in the cache: [n, b / n, h, w, c]."""
+    batch, height, width, channels = images.shape
+    tiles, enough = height * width // TILE**2, max(LEAST_TILES, PART // channels)
+    sizes = [size for size in range(1, batch) if batch % size == 0 and size * tiles >= enough]
+    # Among several devices the images are parted already.
+    size = sizes[0] if sizes and jax.device_count() == 1 else batch
+    return images.reshape(-1, size, height, width, channels)
+
+
 def _tiles(images: jax.Array) -> jax.Array:
     """B' x B of every tile: [b, h, w, c] -> [36, tiles, c]."""
     _, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = jnp.pad(exact(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = _mixed(INPUTS, [padded[:, u : u + height - 3 : TILE] for u in range(6)], 0)
     tiles = _mixed(INPUTS, [rows[:, :, :, v : v + width - 3 : TILE] for v in range(6)], 1)
     return tiles.reshape(36, -1, channels)
@@ -123,21 +152,23 @@ def _tiles(images: jax.Array) -> jax.Array:
 
 def _kernels(kernel: jax.Array) -> jax.Array:
     """G k G': [3, 3, c, d] -> [36, c, d]."""
-    rows = _mixed(KERNEL, [kernel[u] for u in range(3)], 0)
+    taps = exact(kernel)
+    rows = _mixed(KERNEL, [taps[u] for u in range(3)], 0)
     return _mixed(KERNEL, [rows[:, v] for v in range(3)], 1).reshape(36, *kernel.shape[2:])
 
 
-def _images(products: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """A' m A of every tile, put together: [36, tiles, d] -> [b, h, w, d]."""
-    batch, height, width, _ = shape
+def _images(products: jax.Array, like: jax.Array) -> jax.Array:
+    """A' m A of every tile, put together: [36, tiles, d] -> [b, h, w, d], sizes and dtype given."""
+    batch, height, width, _ = like.shape
     grid = products.reshape(6, 6, batch, height // TILE, width // TILE, -1)
     rows = _mixed(OUTPUTS, [grid[u] for u in range(6)], 3)
-    return _mixed(OUTPUTS, [rows[v] for v in range(6)], 4).reshape(batch, height, width, -1)
+    images = _mixed(OUTPUTS, [rows[v] for v in range(6)], 4).reshape(batch, height, width, -1)
+    return images.astype(like.dtype)
 
 
 def _spread(slope: jax.Array) -> jax.Array:
     """A g A' of every tile, g the slope of the loss: [b, h, w, d] -> [36, tiles, d]."""
-    matrix = _transposed(OUTPUTS)
+    matrix, slope = _transposed(OUTPUTS), exact(slope)
     rows = _mixed(matrix, [slope[:, u::TILE] for u in range(TILE)], 0)
     tiles = _mixed(matrix, [rows[:, :, :, v::TILE] for v in range(TILE)], 1)
     return tiles.reshape(36, -1, slope.shape[-1])
