@@ -14,15 +14,18 @@ from kdjax import parallel
 
 Options = Mapping[str, Any]
 
-# XLA:CPU's library YNNPACK makes reductions faster, but convolutions, and the products of training,
-# slower: those are left to Eigen.
-_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 # What a program does -> backend -> options.
 OPTIONS: Mapping[str, Mapping[str, Options]] = {
-    "train": {"cpu": _EIGEN},
-    # A frozen network's forward pass. From JAX 0.11 on oneDNN's is faster, in bfloat16 above all;
-    # earlier the option changes nothing.
-    "teach": {"cpu": {**_EIGEN, "xla_cpu_experimental_onednn_custom_call": True}},
+    "train": {
+        "cpu": {
+            # XLA:CPU's library YNNPACK makes reductions faster, but convolutions, and the products
+            # of training, slower: those are left to others.
+            "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+            # From JAX 0.11 on oneDNN's are faster than Eigen's, in bfloat16 above all; earlier the
+            # option changes nothing.
+            "xla_cpu_experimental_onednn_custom_call": True,
+        }
+    },
     # A network is initialized once: compiling that well takes longer than it saves.
     "initialize": {"cpu": {"xla_backend_optimization_level": 0}},
 }

@@ -323,13 +323,13 @@ def deployed(state: TrainState) -> Variables:
 
 
 @functools.cache
-def _forward(model: nn.Module, batch_size: int, program: str) -> Callable:
+def _forward(model: nn.Module, batch_size: int) -> Callable:
     def forward(variables: Variables, fed: Fed, position: jax.Array, change: Partial) -> jax.Array:
         batch = gathered(fed, position, batch_size)
         images = normalize(change(batch.images, batch.places), batch.mean, batch.std)
         return _apply(model, variables, images)
 
-    return compiled(forward, program)
+    return compiled(forward)
 
 
 AS_THEY_ARE = Partial(lambda images, index: images)
@@ -342,20 +342,18 @@ def predict(
     *,
     batch_size: int,
     change: Partial = AS_THEY_ARE,
-    program: str = "train",
 ) -> np.ndarray:
     """Returns the logits of every example, once each, in their order.
 
     Args:
         change: `(images uint8 [b, h, w, c], their places int32 [b]) -> images`, before they are
             normalized. What it has bound is traced: other values of it compile nothing anew.
-        program: how it is compiled, see `compiler.OPTIONS`.
 
     Returns:
         float32 [n, outputs].
     """
     count, batch_size = len(examples.labels), parallel.up_to_multiple(batch_size)
-    forward, steps = _forward(model, batch_size, program), -(-count // batch_size)
+    forward, steps = _forward(model, batch_size), -(-count // batch_size)
     # The last batch is filled up with copies of the last example, which are cut off again.
     order = np.minimum(np.arange(steps * batch_size, dtype=np.int32), count - 1)
     with feed(examples, order, batch_size) as fed:

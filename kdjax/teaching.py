@@ -131,7 +131,6 @@ def _compute(teacher: Master, examples: step.Examples, recipe: step.Recipe) -> n
                 examples,
                 batch_size=recipe.batch_size,
                 change=Partial(change, view=np.int32(view)),
-                program="teach",
             )
             for view in range(views(recipe.pad, recipe.flip))
         ]

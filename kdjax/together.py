@@ -33,7 +33,7 @@ from kdjax.step import (
 # step, and a loop compiles more: one call a step there.
 STEPS_PER_CALL = {"cpu": 1}
 STEPS_PER_CALL_ELSEWHERE = 50
-# Backends on which the teacher answers in a program of its own, compiled as a forward pass.
+# Backends on which the teacher answers in a program of its own.
 APART = ("cpu",)
 
 
@@ -103,7 +103,7 @@ def train_steps(recipes: Sequence[Recipe]) -> Program:
     apart = first.teacher is not None and jax.default_backend() in APART
     return Program(
         compiled(steps, donate_argnums=0, static_argnums=3),
-        compiled(ask, "teach") if apart else None,
+        compiled(ask) if apart else None,
     )
 
 

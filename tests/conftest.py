@@ -10,10 +10,15 @@ import jax
 import pytest
 from commands import command
 
-# Shared by the processes that tests start, so that a program is compiled once a session. Not by
-# this process, whose disk some tests fill: half an entry would be read as a damaged one.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="kdjax-test-cache-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Shared by the processes that tests start, so that a program is compiled once a session: in a
+# folder of xdist's first process, which its workers inherit. Not by the workers themselves, whose
+# disk some tests fill: half an entry would be read as a damaged one.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    programs = tempfile.TemporaryDirectory(prefix="kdjax-test-cache-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**30)  # a number makes JAX lock it
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", None)
 
 # Each virtual device that waits for the others in a collective holds a thread, and on a machine
 # with few cores all of them can wait for ever; then XLA aborts. So: more threads than cores.

@@ -1,9 +1,8 @@
 """Convolution in the forms that XLA:CPU runs fast: outside and inside loops, mapped or not.
 
-What XLA:CPU makes slow, measured with jax 0.10.2 to 0.12.0: a kernel larger than its image (XLA
-exchanges the two; 30 times), 1x1 (it transposes them), the gradient in a loop (40 to 270 times;
-jax#12868), the gradient's transpositions (see `_apart`) and a map over kernels (a grouped
-convolution; 1.4 times as slow as one by one).
+What XLA:CPU makes slow (`experiments/convolutions.py`): a kernel larger than its image (XLA
+exchanges the two), 1x1 (it transposes them), the gradient in a loop (jax#12868), the gradient's
+transpositions (see `_apart`) and a map over kernels (a grouped convolution).
 """
 
 import functools
@@ -44,9 +43,9 @@ def convolve(
     taps, pixels = math.prod(kernel.shape[:2]), math.prod(images.shape[1:3])
     if taps == 1:
         return _as_product(images, kernel, strides, padding)
-    if taps > pixels:
-        return _by_pixel(images, kernel, strides, padding)
     if jax.default_backend() == "cpu":
+        if taps > pixels:
+            return _by_pixel(images, kernel, strides, padding)
         if winograd.pays(images, kernel, strides, padding):
             return winograd.convolve(images, kernel)
         return _canonical(images.shape[1:3], strides, padding)(images, kernel)
@@ -80,9 +79,8 @@ def _by_pixel(
 
 def _seen(size: int, side: int, stride: int, padding: tuple[int, int]) -> list[tuple[slice, slice]]:
     """Returns for each place of a kernel along an axis the pixels that it meets, and its taps."""
-    starts = range(-padding[0], size + padding[1] - side + 1, stride)
     found = []
-    for start in starts:
+    for start in range(-padding[0], size + padding[1] - side + 1, stride):
         first, last = (min(max(end, 0), size) for end in (start, start + side))
         found.append((slice(first, last), slice(first - start, last - start)))
     return found

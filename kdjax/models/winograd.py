@@ -8,13 +8,11 @@ import numpy as np
 from jax import lax
 from jax.export import is_symbolic_dim
 
-from kdjax.models.common import exact
-
 Matrix = Sequence[Sequence[float]]
 
 TILE = 4
-# Polynomials are multiplied by their values here and at infinity. The paper has 0, 1, -1, 2, -2,
-# which lose twice as much to rounding.
+# Polynomials are multiplied by their values here and at infinity. The paper's 0, 1, -1, 2 and -2
+# lose more than twice as much to rounding.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
 
@@ -59,7 +57,8 @@ def pays(
         and list(strides) == [1, 1]
         and [tuple(side) for side in padding] == [(1, 1), (1, 1)]
         and height % TILE == width % TILE == 0
-        and images.dtype in (jnp.float32, jnp.bfloat16)
+        # The transformations' sums would lose what bfloat16 has of digits.
+        and images.dtype == kernel.dtype == jnp.float32
     )
     tiles = batch * height * width // TILE**2
     return possible and min(channels, features) >= LEAST_CHANNELS and tiles >= LEAST_TILES
@@ -69,8 +68,7 @@ def pays(
 def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns the convolution with a 3x3 kernel, one pixel of zeros being put around the images.
 
-    The same as a direct one but for rounding: 4e-6 of the largest value in float32. In bfloat16
-    too all is computed in float32: the transformations' sums would lose what that has of digits.
+    The same as a direct one but for rounding: 4e-6 of the largest value in float32.
 
     Args:
         images: [b, h, w, c], h and w divisible by 4.
@@ -88,7 +86,7 @@ def _forward(images: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax
     transformed = _kernels(kernel)
 
     def of_part(part: jax.Array) -> jax.Array:
-        return _images(_products(_tiles(part), transformed, 2, 1), part)
+        return _images(_products(_tiles(part), transformed, 2, 1), part.shape)
 
     out = lax.map(of_part, _parts(images))
     return out.reshape(*images.shape[:3], -1), (images, kernel)
@@ -102,13 +100,13 @@ def _backward(saved: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax
         seen, slope = part
         by_kernel = _products(_tiles(seen), _spread(slope), 1, 1)
         across = _products(_tiles(slope), flipped, 2, 2)
-        return total + by_kernel, _images(across, slope)
+        return total + by_kernel, _images(across, slope.shape)
 
     parts = _parts(images)
     by_kernel, across = lax.scan(
         of_part, jnp.zeros_like(flipped), (parts, slope.reshape(*parts.shape[:-1], -1))
     )
-    return across.reshape(images.shape), _kernel(by_kernel).astype(kernel.dtype)
+    return across.reshape(images.shape), _kernel(by_kernel)
 
 
 convolve.defvjp(_forward, _backward)
@@ -146,7 +144,7 @@ def _parts(images: jax.Array) -> jax.Array:
 def _tiles(images: jax.Array) -> jax.Array:
     """B' x B of every tile: [b, h, w, c] -> [36, tiles, c]."""
     _, height, width, channels = images.shape
-    padded = jnp.pad(exact(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = _mixed(INPUTS, [padded[:, u : u + height - 3 : TILE] for u in range(6)], 0)
     tiles = _mixed(INPUTS, [rows[:, :, :, v : v + width - 3 : TILE] for v in range(6)], 1)
     return tiles.reshape(36, -1, channels)
@@ -154,23 +152,21 @@ def _tiles(images: jax.Array) -> jax.Array:
 
 def _kernels(kernel: jax.Array) -> jax.Array:
     """G k G': [3, 3, c, d] -> [36, c, d]."""
-    taps = exact(kernel)
-    rows = _mixed(KERNEL, [taps[u] for u in range(3)], 0)
+    rows = _mixed(KERNEL, [kernel[u] for u in range(3)], 0)
     return _mixed(KERNEL, [rows[:, v] for v in range(3)], 1).reshape(36, *kernel.shape[2:])
 
 
-def _images(products: jax.Array, like: jax.Array) -> jax.Array:
-    """A' m A of every tile, put together: [36, tiles, d] -> [b, h, w, d], sizes and dtype given."""
-    batch, height, width, _ = like.shape
+def _images(products: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """A' m A of every tile, put together: [36, tiles, d] -> [b, h, w, d]."""
+    batch, height, width, _ = shape
     grid = products.reshape(6, 6, batch, height // TILE, width // TILE, -1)
     rows = _mixed(OUTPUTS, [grid[u] for u in range(6)], 3)
-    images = _mixed(OUTPUTS, [rows[v] for v in range(6)], 4).reshape(batch, height, width, -1)
-    return images.astype(like.dtype)
+    return _mixed(OUTPUTS, [rows[v] for v in range(6)], 4).reshape(batch, height, width, -1)
 
 
 def _spread(slope: jax.Array) -> jax.Array:
     """A g A' of every tile, g the slope of the loss: [b, h, w, d] -> [36, tiles, d]."""
-    matrix, slope = _transposed(OUTPUTS), exact(slope)
+    matrix = _transposed(OUTPUTS)
     rows = _mixed(matrix, [slope[:, u::TILE] for u in range(TILE)], 0)
     tiles = _mixed(matrix, [rows[:, :, :, v::TILE] for v in range(TILE)], 1)
     return tiles.reshape(36, -1, slope.shape[-1])
