@@ -1,8 +1,8 @@
-"""CIFAR-100: 60,000 colour pictures, 32x32, 100 classes.
+"""CIFAR-100: 60,000 colour images, 32x32, 100 classes.
 
 python -m kdjax.main --config=configs/cifar100.py [--config.setting=depth]
 
-Wants an accelerator; `--config.smoke` tries it on a laptop. Not trained to the end yet.
+Needs an accelerator; `--config.smoke` tests it on a laptop. No full training has been run yet.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar100"
 
     config.teacher.epochs = 200
-    # Payoff and pre-training of arXiv 1907.00208's public code.
+    # Payoff and pre-training epochs as in the public code of arXiv 1907.00208.
     config.objective.payoff = 4.6
     config.objective.pretrain_epochs = 200
     config.student.epochs = 300

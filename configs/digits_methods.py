@@ -1,19 +1,24 @@
-"""digits_methods: all methods on scikit-learn's digits, as students of one teacher, in one run.
+"""digits_methods: all methods on the digits of scikit-learn, as students of one teacher.
 
 python -m kdjax.main --config=configs/digits_methods.py
 
-Minutes on 2 CPU cores. What to expect: experiments/results/digits_methods.md.
+Takes minutes on 2 CPU cores. Expected results: experiments/results/digits_methods.md.
 """
+
+import pathlib
+import runpy
 
 from ml_collections import ConfigDict
 
-from configs import digits
 from kdjax.objectives import METHODS
+
+# Loaded by its path, so that this file works from every working directory.
+DIGITS = pathlib.Path(__file__).with_name("digits.py")
 
 
 def get_config() -> ConfigDict:
     """Returns the config."""
-    config = digits.get_config()
+    config = runpy.run_path(str(DIGITS))["get_config"]()
     config.name = "digits_methods"
     config.students = tuple({"objective.method": method} for method in METHODS)
     return config

@@ -1,9 +1,9 @@
-"""SVHN: digits cut out of photos of house numbers, 32x32, 73,257 for training and 26,032 for test.
+"""SVHN: digits of house numbers, colour, 32x32, 10 classes, 73,257 training and 26,032 test images.
 
 python -m kdjax.main --config=configs/svhn.py [--config.setting=depth]
 
-Wants an accelerator; `--config.smoke` tries it on a laptop. Not trained to the end yet.
-The 531,131 extra images: --config.data.train_split=train+extra
+Needs an accelerator; `--config.smoke` tests it on a laptop. No full training has been run yet.
+With the 531,131 extra images: --config.data.train_split=train+extra
 """
 
 from ml_collections import ConfigDict
@@ -16,10 +16,10 @@ def get_config() -> ConfigDict:
     config = base()
     config.name = "svhn"
     config.data.name = "svhn_cropped"
-    config.data.flip = False  # a mirrored 2 is no digit
+    config.data.flip = False  # mirrored digits are not digits
 
     config.teacher.epochs = 200
-    # Payoff and pre-training of arXiv 1907.00208's public code.
+    # Payoff and pre-training epochs as in the public code of arXiv 1907.00208.
     config.objective.payoff = 2.6
     config.objective.pretrain_epochs = 50
     config.student.epochs = 300

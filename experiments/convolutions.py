@@ -1,17 +1,18 @@
-"""What kdjax's convolution and pooling are worth in a training step, as ratios of times.
+"""Times a training step with kdjax's convolution and pooling against flax.linen's.
 
 python experiments/convolutions.py --networks=alexnet,resnet8 --batch=64
 
-Plain SGD on random images of 32x32x3. All programs of a network run in turn, so that other work
-on the machine meets each alike; a ratio is one of medians. Columns: a step with
-flax.linen's, which are lax's, over a step with ours; `steps` steps in one loop over as many calls;
-`students` students under vmap over as many calls, with ours and with lax's.
+Plain SGD on random images of 32x32x3. The programs of a network run in turn, so that other load on
+the machine affects all of them alike; each ratio is one of median times. Columns: a step with the
+layers of flax.linen (which call lax) over a step with those of kdjax; `steps` steps in one loop
+over as many calls; `students` students under vmap over as many calls, with kdjax's layers and with
+flax.linen's.
 """
 
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -23,12 +24,12 @@ import optax
 from absl import app, flags
 
 from kdjax import models
-from kdjax.compiler import compiled
 from kdjax.models import alexnet, common, resnet
+from kdjax.runtime.compiler import jit
 
 _NETWORKS = flags.DEFINE_list("networks", ["alexnet", "resnet8"], "keys of kdjax.models.MODELS")
-_BATCH = flags.DEFINE_integer("batch", 64, "images a step")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "rounds, after one to warm up")
+_BATCH = flags.DEFINE_integer("batch", 64, "batch size")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "timed rounds, after one to warm up")
 _STEPS = flags.DEFINE_integer("steps", 4, "steps in one loop")
 _STUDENTS = flags.DEFINE_integer("students", 4, "students under one vmap")
 
@@ -36,95 +37,97 @@ Program = Callable[[], Any]
 
 
 def training_step(name: str, batch: int) -> tuple[Callable[[Any], Any], Any]:
-    """Returns `variables -> variables` after one step on random images, and the first ones."""
+    """Returns a training step `variables -> variables` on random images, and initial variables."""
     model, rng = models.create(name, 10), np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(batch, 32, 32, 3)), jnp.float32)
     labels = jnp.asarray(rng.integers(0, 10, batch))
 
     def step(variables: Any) -> Any:
-        def loss(params: Any) -> tuple[jax.Array, Any]:
-            found = {**variables, "params": params}
-            logits, stats = model.apply(found, images, True, mutable=["batch_stats"])
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            logits, stats = model.apply(
+                {**variables, "params": params}, images, True, mutable=["batch_stats"]
+            )
             losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
             return losses.mean(), stats
 
-        gradient, stats = jax.grad(loss, has_aux=True)(variables["params"])
-        params = jax.tree.map(lambda old, by: old - 1e-3 * by, variables["params"], gradient)
+        gradient, stats = jax.grad(loss_fn, has_aux=True)(variables["params"])
+        params = jax.tree.map(lambda old, grad: old - 1e-3 * grad, variables["params"], gradient)
         return {**variables, "params": params, **stats}
 
     return step, model.init(jax.random.key(0), images[:1], False)
 
 
 @contextlib.contextmanager
-def of_lax() -> Iterator[None]:
-    """Networks that are built within have flax.linen's convolution and pooling."""
+def flax_layers() -> Iterator[None]:
+    """Networks that are built in this context use flax.linen's convolution and pooling."""
 
     def max_pool(features: jax.Array) -> jax.Array:
         return nn.max_pool(features, window_shape=(2, 2), strides=(2, 2), padding="SAME")
 
-    with contextlib.ExitStack() as patched:
-        for module, name, theirs in (
+    with contextlib.ExitStack() as patches:
+        for module, name, layer in (
             (alexnet, "Conv", nn.Conv),
             (resnet, "Conv", nn.Conv),
             (common, "max_pool", max_pool),
         ):
-            patched.enter_context(mock.patch.object(module, name, theirs))
+            patches.enter_context(mock.patch.object(module, name, layer))
         yield
 
 
-def ready(function: Callable, *args: Any) -> Program:
-    """Returns the program, compiled, called with these arguments and waited for."""
-    program = compiled(function)
+def compile_program(function: Callable, *args: Any) -> Program:
+    """Returns the compiled function of these arguments; it blocks until its result is ready."""
+    program = jit(function)
     jax.block_until_ready(program(*args))
     return lambda: jax.block_until_ready(program(*args))
 
 
-def programs(name: str, batch: int, steps: int, students: int) -> dict[str, Program]:
-    """Returns one call, its mapped and its looped form, with our layers and with lax's."""
+def make_programs(name: str, batch: int, steps: int, students: int) -> dict[str, Program]:
+    """Returns a step, its loop and its vmap with kdjax's layers; step and vmap with flax's."""
     step, variables = training_step(name, batch)
-    several = jax.tree.map(lambda leaf: jnp.stack([leaf] * students), variables)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * students), variables)
 
-    def looped(first: Any) -> Any:
-        return jax.lax.fori_loop(0, steps, lambda _, now: step(now), first)
+    def loop(initial: Any) -> Any:
+        return jax.lax.fori_loop(0, steps, lambda _, current: step(current), initial)
 
-    found = {
-        "ours": ready(step, variables),
-        "ours, loop": ready(looped, variables),
-        "ours, vmap": ready(jax.vmap(step), several),
+    programs = {
+        "kdjax": compile_program(step, variables),
+        "kdjax, loop": compile_program(loop, variables),
+        "kdjax, vmap": compile_program(jax.vmap(step), stacked),
     }
-    # A loop with lax's gradient would take minutes.
-    with of_lax():
+    # Flax's layers are not timed in a loop: XLA:CPU takes minutes for their gradient there.
+    with flax_layers():
         step, _ = training_step(name, batch)
-        found["lax"] = ready(step, variables)
-        found["lax, vmap"] = ready(jax.vmap(step), several)
-    return found
+        programs["flax"] = compile_program(step, variables)
+        programs["flax, vmap"] = compile_program(jax.vmap(step), stacked)
+    return programs
 
 
-def medians(found: dict[str, Program], repeats: int) -> dict[str, float]:
-    """Returns the median seconds of each program, all of them run in turn."""
-    times: dict[str, list[float]] = {name: [] for name in found}
+def median_seconds(programs: Mapping[str, Program], repeats: int) -> dict[str, float]:
+    """Returns the median seconds of each program; the programs run in turn."""
+    times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats + 1):
-        for name, program in found.items():
+        for name, program in programs.items():
             start = time.perf_counter()
             program()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken[1:]) for name, taken in times.items()}
+    return {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints one row for each network."""
+    """Prints a Markdown table with one row per network."""
     del argv
     steps, students = _STEPS.value, _STUDENTS.value
-    print(f"jax {jax.__version__}, {jax.default_backend()}, batch {_BATCH.value}")
-    print("| network | lax / ours | loop / calls | vmap / calls | the same with lax |")
+    print(f"jax {jax.__version__}, {jax.default_backend()}, batch size {_BATCH.value}")
+    print("| network | flax / kdjax | loop / calls | vmap / calls | vmap / calls with flax |")
     print("|---|---|---|---|---|")
     for name in _NETWORKS.value:
-        took = medians(programs(name, _BATCH.value, steps, students), _REPEATS.value)
+        programs = make_programs(name, _BATCH.value, steps, students)
+        seconds = median_seconds(programs, _REPEATS.value)
         ratios = (
-            took["lax"] / took["ours"],
-            took["ours, loop"] / (steps * took["ours"]),
-            took["ours, vmap"] / (students * took["ours"]),
-            took["lax, vmap"] / (students * took["lax"]),
+            seconds["flax"] / seconds["kdjax"],
+            seconds["kdjax, loop"] / (steps * seconds["kdjax"]),
+            seconds["kdjax, vmap"] / (students * seconds["kdjax"]),
+            seconds["flax, vmap"] / (students * seconds["flax"]),
         )
         print(f"| {name} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |", flush=True)
 

@@ -1,9 +1,9 @@
-"""Compares a model that was taken away with its run, on the run's whole test split.
+"""Compares an exported model with its run on the whole test split.
 
 python experiments/export_check.py --workdir=runs/digits --model=model/ [--data_dir=DIR]
 
-Each file runs in a process that cannot import kdjax: StableHLO with JAX, ONNX with ONNX Runtime
-alone. Exit status 1 if a logit is off by more than 1e-4, or a decision differs.
+Each model file runs in a process that cannot import kdjax: StableHLO with JAX only, ONNX with ONNX
+Runtime only. Exit status 1 if a logit differs by more than 1e-4, or a decision to accept differs.
 """
 
 import argparse
@@ -16,14 +16,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax import card, stage
+from kdjax import selective
+from kdjax.evaluation import predictions
+from kdjax.export import card
+from kdjax.export.formats import ONNX, STABLEHLO
 from kdjax.export.serving import TOLERANCE
-from kdjax.formats import ONNX, STABLEHLO
-from kdjax.report import predictions, results
+from kdjax.runs import restore
 
-COMMON = ("kdjax", "flax", "optax", "orbax", "ml_collections", "tensorflow_datasets", "jax2onnx")
-# Arguments: the model's file, images as .npy, where the outputs go as .npz.
-BARE = """
+FORBIDDEN = ("kdjax", "flax", "optax", "orbax", "ml_collections", "tensorflow_datasets", "jax2onnx")
+# Arguments: the model file, the images as .npy, the .npz file for the outputs.
+PROGRAM = """
 import sys
 sys.modules.update(dict.fromkeys({forbidden!r}))
 import numpy as np
@@ -43,20 +45,20 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 run = lambda images: session.run(None, {"images": images})
 """
 PROGRAMS = {
-    STABLEHLO: BARE.format(forbidden=(*COMMON, "onnxruntime", "onnx"), load=LOAD_STABLEHLO),
-    ONNX: BARE.format(forbidden=(*COMMON, "jax", "jaxlib", "onnx"), load=LOAD_ONNX),
+    STABLEHLO: PROGRAM.format(forbidden=(*FORBIDDEN, "onnxruntime", "onnx"), load=LOAD_STABLEHLO),
+    ONNX: PROGRAM.format(forbidden=(*FORBIDDEN, "jax", "jaxlib", "onnx"), load=LOAD_ONNX),
 }
 
 
 class Comparison(NamedTuple):
-    """One file against its run.
+    """A model file compared with its run.
 
     Attributes:
-        file: its name.
-        images: how many there are in the test split.
-        difference: the largest of a logit from the run's own.
-        accepted: how many images the file accepts.
-        decisions: how many of them, or of the others, the run decides otherwise.
+        file: the file name.
+        images: number of images in the test split.
+        difference: the largest difference between a logit of the file and of the run.
+        accepted: number of images that the file accepts.
+        decisions: number of images that one of the two accepts and the other does not.
     """
 
     file: str
@@ -67,55 +69,76 @@ class Comparison(NamedTuple):
 
 
 def outputs(file: pathlib.Path, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns what a model's file makes of images, in a process without kdjax."""
+    """Returns the outputs of a model file for images, computed in a process without kdjax."""
     with tempfile.TemporaryDirectory() as scratch:
-        given, made = pathlib.Path(scratch, "images.npy"), pathlib.Path(scratch, "outputs.npz")
-        np.save(given, images)
+        images_file = pathlib.Path(scratch, "images.npy")
+        outputs_file = pathlib.Path(scratch, "outputs.npz")
+        np.save(images_file, images)
         program = [sys.executable, "-P", "-c", PROGRAMS[file.name]]
-        subprocess.run([*program, str(file), str(given), str(made)], check=True)
-        with np.load(made) as arrays:
+        subprocess.run([*program, str(file), str(images_file), str(outputs_file)], check=True)
+        with np.load(outputs_file) as arrays:
             return dict(arrays)
 
 
 def compare(
     workdir: pathlib.Path, model: pathlib.Path, data_dir: str | None = None
 ) -> list[Comparison]:
-    """Returns how each file of a model compares with `predictions/test.npz` of its run."""
-    about = card.read(model)
-    own = predictions.load(workdir / "predictions" / "test.npz").logits
-    score, threshold = about["score"], about["threshold"]
-    confidence = results.scores_with(score["pnorm"])[score["name"]](own)
-    accepted = confidence >= (np.inf if threshold is None else threshold)
-    images = stage.data_of(workdir, data_dir).test.images
+    """Returns a comparison of each model file with `predictions/test.npz` of its run.
 
-    def one(name: str) -> Comparison:
-        found = outputs(model / name, images)
-        difference = float(np.abs(found["logits"] - own).max())
-        decisions = int(np.sum(found["accepted"] != accepted))
-        return Comparison(name, len(images), difference, int(found["accepted"].sum()), decisions)
+    Args:
+        workdir: the workdir of the run.
+        model: the folder of the exported model.
+        data_dir: the TFDS directory, if not the one of the run.
+    """
+    model_card = card.read(model)
+    run_logits = predictions.load(workdir / "predictions" / "test.npz").logits
+    score, threshold = model_card["score"], model_card["threshold"]
+    confidence = selective.numpy_scores(score["pnorm"])[score["name"]](run_logits)
+    run_accepts = confidence >= (np.inf if threshold is None else threshold)
+    images = restore.load_dataset(workdir, data_dir).test.images
 
-    return [one(name) for name in about["files"]]
+    def compare_file(name: str) -> Comparison:
+        arrays = outputs(model / name, images)
+        return Comparison(
+            file=name,
+            images=len(images),
+            difference=float(np.abs(arrays["logits"] - run_logits).max()),
+            accepted=int(arrays["accepted"].sum()),
+            decisions=int(np.sum(arrays["accepted"] != run_accepts)),
+        )
+
+    return [compare_file(name) for name in model_card["files"]]
 
 
-def agree(found: Sequence[Comparison]) -> bool:
-    """Returns whether all files do what the run did."""
-    return all(one.difference <= TOLERANCE and not one.decisions for one in found)
+def agree(comparisons: Sequence[Comparison]) -> bool:
+    """Returns whether all files agree with the run in logits and decisions."""
+    return all(
+        comparison.difference <= TOLERANCE and not comparison.decisions
+        for comparison in comparisons
+    )
 
 
 def main() -> None:
     """Prints a line for each file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True)
-    parser.add_argument("--model", type=pathlib.Path, required=True)
-    parser.add_argument("--data_dir")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--workdir", type=pathlib.Path, required=True, help="the workdir of the run"
+    )
+    parser.add_argument(
+        "--model", type=pathlib.Path, required=True, help="the folder of the exported model"
+    )
+    parser.add_argument("--data_dir", help="the TFDS directory, if not the one of the run")
     options = parser.parse_args()
-    found = compare(options.workdir, options.model, options.data_dir)
-    for one in found:
+    comparisons = compare(options.workdir, options.model, options.data_dir)
+    for comparison in comparisons:
         print(
-            f"{one.file}: logits within {one.difference:.1e} of the run's on {one.images} test "
-            f"images; {one.accepted} accepted, {one.decisions} decided otherwise than by the run"
+            f"{comparison.file}: largest difference of a logit {comparison.difference:.1e} on "
+            f"{comparison.images} test images; {comparison.accepted} accepted; "
+            f"{comparison.decisions} decisions differ from those of the run"
         )
-    sys.exit(not agree(found))
+    sys.exit(not agree(comparisons))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Kills a training run at random moments, restarts it, and compares its end with one left alone.
+"""Kills training runs at random moments, resumes them, and compares them with an unkilled run.
 
-python experiments/faults.py --kills=50 --out=runs/faults
-python experiments/faults.py --kills=10 --processes=2 --out=runs/faults_2
+python experiments/faults.py --kills=50 --out=runs/faults [FLAGS]
+python experiments/faults.py --kills=10 --processes=2 --out=runs/faults_2 [FLAGS]
 
-A run is killed, restarted and killed again until it comes to its end; then the next one begins,
-until there have been enough kills. Each second kill waits for a save. With several processes one of
-them is killed; the others have to end by themselves. What is compared: every array of the last
-checkpoint of teacher and student, and the bytes of predictions and results.
+A run is killed and resumed until it finishes; then the next run starts, until the number of kills
+is reached. On average every second kill waits for a checkpoint save. With several processes one of
+them is killed, and the others must exit by themselves. Compared with the uninterrupted run: every
+array of the last checkpoint of teacher and student, and the bytes of predictions and results.
+FLAGS are passed to kdjax.main.
 """
 
 import argparse
@@ -23,32 +24,32 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Many small epochs, each with a save: what is tried here is the stopping, not the learning.
+# Small networks and many short epochs, each with a save: only stopping and resuming are tested.
 FLAGS = {
     "teacher.width": 2, "teacher.epochs": 3, "student.width": 2, "student.epochs": 8,
     "student.batch_size": 16, "student.average": "ema", "student.average_start": 0.3,
-    "student.norm_batches": 2, "objective.pretrain_epochs": 1,
+    "student.bn_batches": 2, "objective.pretrain_epochs": 1,
 }  # fmt: skip
-GRACE_SECONDS = 60  # within which a signal, or the death of another process, ends a process
-DONE, PREEMPTED = 0, 75
+GRACE_SECONDS = 60  # in which a process must exit after a signal or the death of another process
+DONE = 0  # the exit status of a finished run
 
 
 class Fault(NamedTuple):
     """One kill.
 
     Attributes:
-        run: which disturbed run.
+        run: number of the killed run.
         signal: SIGKILL or SIGTERM.
-        process: which was killed.
-        second: of its life.
-        at_step: the newest checkpoint then.
-        saving: whether a checkpoint was being written.
-        statuses: of all processes of the run.
-        ended_in: seconds from the signal to the end of the last process.
+        process: number of the killed process.
+        second: seconds from the start of the process to the signal.
+        at_step: stage and step of the newest checkpoint at the signal.
+        saving: whether a checkpoint was being written at the signal.
+        statuses: exit statuses of all processes of the run.
+        ended_in: seconds from the signal to the exit of the last process.
     """
 
     run: int
@@ -61,25 +62,25 @@ class Fault(NamedTuple):
     ended_in: float
 
 
-def start(folder: pathlib.Path, processes: int, flags: list[str]) -> list[subprocess.Popen]:
-    """Starts the processes of a run, each with one CPU device; their output goes beside it."""
+def start(folder: pathlib.Path, processes: int, flags: Sequence[str]) -> list[subprocess.Popen]:
+    """Starts the processes of a run, each with one CPU device; logs are next to the workdir."""
     command = [sys.executable, "-m", "kdjax.main", "--config=configs/digits.py"]
     command += [f"--workdir={folder}", *(f"--config.{key}={value}" for key, value in FLAGS.items())]
     environment = {
         **os.environ,
-        # Each start compiles what it does not find compiled: that is to be quick.
+        # Each start compiles what is not in the cache; without optimization this is fast.
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.parent / "compiled"))
-    together = [] if processes == 1 else [f"--coordinator=127.0.0.1:{free_port()}"]
+    cluster = [] if processes == 1 else [f"--coordinator=127.0.0.1:{free_port()}"]
     started = []
     for number in range(processes):
-        which = [f"--num_processes={processes}", f"--process_id={number}"] if together else []
+        member = [f"--num_processes={processes}", f"--process_id={number}"] if cluster else []
         with folder.with_name(f"{folder.name}-{number}.log").open("ab") as log:
             started.append(
                 subprocess.Popen(
-                    [*command, *flags, *together, *which],
+                    [*command, *flags, *cluster, *member],
                     cwd=ROOT,
                     env=environment,
                     stdout=log,
@@ -90,198 +91,252 @@ def start(folder: pathlib.Path, processes: int, flags: list[str]) -> list[subpro
 
 
 def free_port() -> int:
-    """Returns a port of this machine that nothing listens on."""
+    """Returns a free TCP port of this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
-def end(processes: list[subprocess.Popen], seconds: float) -> list[int]:
-    """Returns the statuses of processes, once all have ended.
+def wait(processes: Sequence[subprocess.Popen], seconds: float) -> list[int]:
+    """Waits for processes and returns their exit statuses.
 
     Raises:
-        SystemExit: if one of them does not in time.
+        SystemExit: if one of them does not exit in time.
     """
     deadline = time.monotonic() + seconds
     try:
         return [process.wait(max(deadline - time.monotonic(), 0)) for process in processes]
     except subprocess.TimeoutExpired:
-        sys.exit(f"a process has not ended within {seconds} s")
+        sys.exit(f"faults.py: error: a process did not exit within {seconds} s")
     finally:
         for process in processes:
             process.kill()
 
 
-def undisturbed(folder: pathlib.Path, processes: int, flags: list[str]) -> float:
-    """Runs to the end; returns how long that took."""
+def run_uninterrupted(folder: pathlib.Path, processes: int, flags: Sequence[str]) -> float:
+    """Runs once without a kill and returns the seconds it took."""
     shutil.rmtree(folder, ignore_errors=True)
-    begun = time.monotonic()
-    require_done(folder, end(start(folder, processes, flags), 600))
-    return time.monotonic() - begun
+    begin = time.monotonic()
+    require_done(folder, wait(start(folder, processes, flags), 600))
+    return time.monotonic() - begin
 
 
-def require_done(folder: pathlib.Path, statuses: list[int]) -> None:
-    """Ends with the path of the log where a run did not come to its end."""
+def require_done(folder: pathlib.Path, statuses: Sequence[int]) -> None:
+    """Exits with the path of the log if a process failed."""
     if set(statuses) != {DONE}:
-        sys.exit(f"{folder} ended with {statuses}: see {folder}-*.log")
+        sys.exit(f"faults.py: error: {folder} ended with statuses {statuses}: see {folder}-*.log")
 
 
 def checkpoint_folders(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields what lies among the checkpoints of teacher and student."""
-    for stage in ("teacher/checkpoints", "checkpoints"):
+    """Yields the entries of the checkpoint directories of teacher and student."""
+    for checkpoints in ("teacher/checkpoints", "checkpoints"):
         with contextlib.suppress(OSError):
-            yield from (folder / stage).iterdir()
+            yield from (folder / checkpoints).iterdir()
 
 
-def saving(folder: pathlib.Path) -> bool:
-    """Returns whether a checkpoint is being written: Orbax renames it when it is whole."""
+def is_saving(folder: pathlib.Path) -> bool:
+    """Returns whether a checkpoint is being written: Orbax renames it when it is complete."""
     return any("tmp" in path.name for path in checkpoint_folders(folder))
 
 
-def newest(folder: pathlib.Path) -> str:
-    """Returns stage and step of the newest checkpoint."""
-    steps = {
-        stage: [int(p.name) for p in (folder / stage / "checkpoints").glob("[0-9]*[0-9]")]
-        for stage in (".", "teacher")
-    }
-    for stage, name in ((".", "student"), ("teacher", "teacher")):
-        if steps[stage]:
-            return f"{name} {max(steps[stage])}"
+def newest_checkpoint(folder: pathlib.Path) -> str:
+    """Returns stage and step of the newest checkpoint, or `none`."""
+    for stage, workdir in (("student", folder), ("teacher", folder / "teacher")):
+        names = [path.name for path in (workdir / "checkpoints").glob("[0-9]*[0-9]")]
+        if names:
+            return f"{stage} {max(map(int, names))}"
     return "none"
 
 
-def await_moment(
-    folder: pathlib.Path, processes: list[subprocess.Popen], rng: random.Random, whole: float
+def wait_for_moment(
+    folder: pathlib.Path, processes: Sequence[subprocess.Popen], rng: random.Random, seconds: float
 ) -> None:
-    """Waits until a random time, or until a random time within the next save after it."""
-    in_save, until = rng.random() < 0.5, time.monotonic() + rng.uniform(0, 0.7 * whole)
+    """Waits for a random time; with probability 1/2 it then waits for a moment in the next save.
+
+    Args:
+        folder: the workdir.
+        processes: of the run; returns early if one of them exits.
+        rng: draws the moment.
+        seconds: duration of an uninterrupted run.
+    """
+    during_save, until = rng.random() < 0.5, time.monotonic() + rng.uniform(0, 0.7 * seconds)
     while all(process.poll() is None for process in processes):
-        if time.monotonic() >= until and (not in_save or saving(folder)):
-            time.sleep(rng.uniform(0, 0.05) if in_save else 0)
+        if time.monotonic() >= until and (not during_save or is_saving(folder)):
+            time.sleep(rng.uniform(0, 0.05) if during_save else 0)
             return
         time.sleep(0.001)
 
 
-def disturb(
-    folder: pathlib.Path, processes: list[subprocess.Popen], rng: random.Random, whole: float
+def kill_one(
+    folder: pathlib.Path, processes: Sequence[subprocess.Popen], rng: random.Random, seconds: float
 ) -> Fault | None:
-    """Kills one of the processes at a random moment; None if the run was over before."""
-    begun = time.monotonic()
-    await_moment(folder, processes, rng, whole)
-    victim, how = rng.randrange(len(processes)), rng.choice((signal.SIGKILL, signal.SIGTERM))
+    """Kills one process at a random moment; returns None if the run finished before.
+
+    Args:
+        folder: the workdir.
+        processes: of the run.
+        rng: draws moment, process and signal.
+        seconds: duration of an uninterrupted run.
+    """
+    begin = time.monotonic()
+    wait_for_moment(folder, processes, rng, seconds)
+    victim, signal_number = (
+        rng.randrange(len(processes)), rng.choice((signal.SIGKILL, signal.SIGTERM))
+    )  # fmt: skip
     if processes[victim].poll() is not None:
-        require_done(folder, end(processes, GRACE_SECONDS))
+        require_done(folder, wait(processes, GRACE_SECONDS))
         return None
-    processes[victim].send_signal(how)
-    killed, at_save, at_step = time.monotonic(), saving(folder), newest(folder)
-    statuses = end(processes, GRACE_SECONDS)
-    taken = round(killed - begun, 1), round(time.monotonic() - killed, 1)
-    if set(statuses) == {DONE}:  # the signal came too late to stop anything
+    processes[victim].send_signal(signal_number)
+    killed, saving, at_step = time.monotonic(), is_saving(folder), newest_checkpoint(folder)
+    statuses = wait(processes, GRACE_SECONDS)
+    if set(statuses) == {DONE}:  # the run finished before it received the signal
         return None
-    run = int(folder.name.removeprefix("run-"))
-    return Fault(run, how.name, victim, taken[0], at_step, at_save, statuses, taken[1])
+    return Fault(
+        run=int(folder.name.removeprefix("run-")),
+        signal=signal_number.name,
+        process=victim,
+        second=round(killed - begin, 1),
+        at_step=at_step,
+        saving=saving,
+        statuses=statuses,
+        ended_in=round(time.monotonic() - killed, 1),
+    )
 
 
 def fingerprint(folder: pathlib.Path) -> dict[str, str]:
-    """Returns a checksum of all that has to be the same, by name."""
-    import jax
-    import numpy as np
-    from ml_collections import ConfigDict
-
-    from kdjax import stage, step, workdir
-    from kdjax.checkpoint import Checkpoints
-
-    found = {
+    """Returns the checksums of results, predictions and last checkpoints of a run, by name."""
+    checksums = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("predictions/dev.npz", "predictions/test.npz", "results.json")
     }
-    for home in (folder, folder / "teacher"):
-        about = workdir.read(home)
-        recipe = stage.recipe(ConfigDict(about["config"]), about["stage"], about["dataset"], None)
-        template = step.abstract_state(recipe, tuple(about["dataset"]["image_shape"]))
-        with Checkpoints(home / "checkpoints", {}) as checkpoints:
-            last = checkpoints.latest(template)
-        assert last is not None
-        total = hashlib.sha256()
-        for leaf in jax.tree.leaves(last.state):
-            total.update(np.asarray(leaf).tobytes())
-        found[f"{about['stage']}, step {last.step}"] = total.hexdigest()
-    return found
+    return {**checksums, **dict(map(checkpoint_checksum, (folder, folder / "teacher")))}
 
 
-def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Returns the names under which two fingerprints differ."""
-    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+def checkpoint_checksum(folder: pathlib.Path) -> tuple[str, str]:
+    """Returns stage and step of a workdir's last checkpoint, and the checksum of its arrays."""
+    import jax
+    import numpy as np
+
+    from kdjax.runs import restore, workdir
+    from kdjax.training import spec, step
+    from kdjax.training.checkpoint import Checkpoints
+
+    metadata = workdir.read_metadata(folder)
+    train_spec = spec.train_spec(
+        restore.load_config(folder), metadata["stage"], metadata["dataset"]
+    )
+    template = step.abstract_state(train_spec, tuple(metadata["dataset"]["image_shape"]))
+    with Checkpoints(folder / "checkpoints", {}) as checkpoints:
+        last = checkpoints.latest(template)
+    assert last is not None
+    checksum = hashlib.sha256()
+    for leaf in jax.tree.leaves(last.state):
+        checksum.update(np.asarray(leaf).tobytes())
+    return f"{metadata['stage']}, step {last.step}", checksum.hexdigest()
 
 
-def campaign(options: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
-    """Disturbs runs until there have been enough kills; returns all that was seen."""
+def differing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
+    """Returns the names for which two fingerprints differ."""
+    return sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
+
+
+def campaign(options: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
+    """Kills runs until the number of kills is reached.
+
+    Returns:
+        `undisturbed_seconds`, the duration of an uninterrupted run; `faults`, the kills; and
+        `different`, the differing names of `fingerprint` by run.
+    """
     rng = random.Random(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    whole = undisturbed(options.out / "undisturbed", options.processes, flags)
+    seconds = run_uninterrupted(options.out / "undisturbed", options.processes, flags)
     expected = fingerprint(options.out / "undisturbed")
     faults: list[Fault] = []
     different: dict[str, list[str]] = {}
-    ended = 0
     while len(faults) < options.kills:
-        folder = options.out / f"run-{ended}"
+        folder = options.out / f"run-{len(different)}"
         shutil.rmtree(folder, ignore_errors=True)
-        finished, begun, before = False, time.monotonic(), len(faults)
-        while not finished:
-            processes = start(folder, options.processes, flags)
-            if len(faults) < options.kills:
-                fault = disturb(folder, processes, rng, whole)
-                finished = fault is None
-                if fault:
-                    faults.append(fault)
-                    print(len(faults), fault, flush=True)
-                elif len(faults) == before:  # nothing to compile, unlike the first
-                    whole = time.monotonic() - begun
-            else:
-                require_done(folder, end(processes, 600))
-                finished = True
-        ended += 1
+        seconds = kill_until_finished(folder, options, flags, rng, faults, seconds)
         different[folder.name] = differing(expected, fingerprint(folder))
-        print(folder.name, "differs:" if different[folder.name] else "is the same", flush=True)
-    return {"undisturbed_seconds": round(whole, 1), "faults": faults, "different": different}
+        outcome = "differs:" if different[folder.name] else "is bit-identical"
+        print(folder.name, outcome, *different[folder.name], flush=True)
+    return {"undisturbed_seconds": round(seconds, 1), "faults": faults, "different": different}
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """Returns the Markdown table of a campaign: what was killed how often, and what came of it."""
-    same = [run for run, names in found["different"].items() if not names]
+def kill_until_finished(
+    folder: pathlib.Path,
+    options: argparse.Namespace,
+    flags: Sequence[str],
+    rng: random.Random,
+    faults: list[Fault],
+    seconds: float,
+) -> float:
+    """Kills and resumes a run until it finishes, and appends each kill to `faults`.
+
+    Args:
+        folder: the workdir.
+        options: of the command line.
+        flags: of kdjax.main.
+        rng: draws moments, processes and signals.
+        faults: the kills so far; after `options.kills` the run is not killed again.
+        seconds: duration of an uninterrupted run.
+
+    Returns:
+        The duration of this run if it was never killed, else `seconds`. Unlike the first run, it
+        finds its programs in the compilation cache.
+    """
+    begin, kills_before = time.monotonic(), len(faults)
+    while True:
+        processes = start(folder, options.processes, flags)
+        if len(faults) == options.kills:
+            require_done(folder, wait(processes, 600))
+            return seconds
+        fault = kill_one(folder, processes, rng, seconds)
+        if fault is None:
+            return time.monotonic() - begin if len(faults) == kills_before else seconds
+        faults.append(fault)
+        print(len(faults), fault, flush=True)
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Returns the Markdown table of a campaign: kills by signal, moment and exit statuses."""
+    identical = [run for run, names in results["different"].items() if not names]
     groups = Counter(
-        (fault.signal, "in a save" if fault.saving else "elsewhere", str(sorted(fault.statuses)))
-        for fault in found["faults"]
+        (fault.signal, "yes" if fault.saving else "no", str(sorted(fault.statuses)))
+        for fault in results["faults"]
     )
-    recovered = sum(f"run-{fault.run}" in same for fault in found["faults"])
-    slowest = max(fault.ended_in for fault in found["faults"])
-    lines = ["| signal | when | statuses | kills |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(key)} | {count} |" for key, count in sorted(groups.items())]
+    recovered = sum(f"run-{fault.run}" in identical for fault in results["faults"])
+    slowest = max(fault.ended_in for fault in results["faults"])
+    lines = ["| signal | during a save | exit statuses | kills |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(group)} | {count} |" for group, count in sorted(groups.items())]
     return "\n".join(
         [
             *lines,
             "",
-            f"{recovered} of {len(found['faults'])} kills recovered from; {len(same)} of "
-            f"{len(found['different'])} runs ended in the bits of the undisturbed one; the last "
-            f"process ended at most {slowest} s after the signal.",
+            f"Recovered from {recovered} of {len(results['faults'])} kills; {len(identical)} of "
+            f"{len(results['different'])} runs are bit-identical to the uninterrupted run; the "
+            f"last process exited at most {slowest} s after the signal.",
         ]
     )
 
 
 def main() -> None:
-    """Prints the table; exit status 1 if anything differs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    """Writes `faults.json` and prints the table; exit status 1 if a run differs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=50, help="number of kills")
+    parser.add_argument("--processes", type=int, default=1, help="processes of each run")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the workdirs")
     options, flags = parser.parse_known_args()
     options.out = options.out.absolute()
-    found = campaign(options, flags)
-    told = {**found, "faults": [fault._asdict() for fault in found["faults"]]}
-    (options.out / "faults.json").write_text(json.dumps(told, indent=2) + "\n")
-    print(table(found))
-    sys.exit(any(found["different"].values()))
+    results = campaign(options, flags)
+    faults = [fault._asdict() for fault in results["faults"]]
+    content = json.dumps({**results, "faults": faults}, indent=2)
+    (options.out / "faults.json").write_text(content + "\n")
+    print(table(results))
+    sys.exit(any(results["different"].values()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Knowledge adjustment: the ground truth corrects the teacher's distribution where it is wrong.
+"""Knowledge adjustment: corrects the teacher's distribution by the label where it is wrong.
 
-Both ways come from Wen, Lai, Qian, "Preparing Lessons: Improve Knowledge Distillation with Better
-Supervision", arXiv 1911.07471.
+Source of both functions: Wen, Lai, Qian, "Preparing Lessons: Improve Knowledge Distillation with
+Better Supervision", arXiv 1911.07471.
 """
 
 import jax
@@ -12,30 +12,30 @@ from kdjax import checks
 
 
 def probability_shift(probs_or_logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Gives the true class the teacher's top value, and the teacher's choice the true class's.
+    """Swaps the values of the true class and of the predicted class where the teacher is wrong.
 
-    A_y = p_max, A_argmax = p_y, A_i = p_i elsewhere; the identity where the teacher is right.
-    A swap commutes with the softmax at any temperature, so logits may be given as well.
+    A_y = max p, A_argmax(p) = p_y, A_i = p_i elsewhere; the identity where the teacher is right.
+    The swap commutes with the softmax at any temperature, so it can also be applied to logits.
 
     Args:
         probs_or_logits: p, `[..., m]`, any float dtype.
         labels: y, `[...]`, integers in [0, m).
 
     Returns:
-        A, `[..., m]`, float32 (float64 stays): the same values, two of them swapped.
+        A, `[..., m]`, float32 (float64 for float64 input).
 
     Raises:
-        ValueError: for a wrong shape, or a label out of range (seen only outside jit).
+        ValueError: for a wrong shape, or a label out of range (checked only outside jit).
         TypeError: for a wrong dtype.
 
     Source: "probability shift", arXiv 1911.07471.
     """
     values = checks.logits(probs_or_logits, least=2)
-    truth = _one_hot(values, labels)
-    choice = jax.nn.one_hot(jnp.argmax(values, axis=-1), values.shape[-1], dtype=bool)
+    is_label = _one_hot(values, labels)
+    is_predicted = jax.nn.one_hot(jnp.argmax(values, axis=-1), values.shape[-1], dtype=bool)
     top = jnp.max(values, axis=-1, keepdims=True)
-    at_truth = jnp.sum(jnp.where(truth, values, 0), axis=-1, keepdims=True)
-    return jnp.where(truth, top, jnp.where(choice, at_truth, values))
+    label_value = jnp.sum(jnp.where(is_label, values, 0), axis=-1, keepdims=True)
+    return jnp.where(is_label, top, jnp.where(is_predicted, label_value, values))
 
 
 def label_smooth_regularization(
@@ -43,19 +43,20 @@ def label_smooth_regularization(
 ) -> jax.Array:
     """Replaces the teacher's distribution by smoothed labels where the teacher is wrong.
 
-    Where argmax p != y: A_y = 1 - epsilon, A_i = epsilon / (m - 1) elsewhere; A = p where it is
-    right. Label smoothing hurts selective classification (arXiv 2403.14715): an ablation.
+    Where argmax p != y: A_y = 1 - epsilon and A_i = epsilon / (m - 1) for i != y; elsewhere A = p.
+    Intended as an ablation: label smoothing hurts selective classification (arXiv 2403.14715).
 
     Args:
         probs: p, `[..., m]`, any float dtype.
         labels: y, `[...]`, integers in [0, m).
-        epsilon: in [0, 1 - 1/m), so that the truth stays the most probable class.
+        epsilon: in [0, 1 - 1/m), so that y remains the most probable class.
 
     Returns:
-        A, `[..., m]`, float32 (float64 stays).
+        A, `[..., m]`, float32 (float64 for float64 input).
 
     Raises:
-        ValueError: for a wrong shape, or an epsilon or label out of range (seen only outside jit).
+        ValueError: for a wrong shape, or an epsilon or label out of range (checked only outside
+            jit).
         TypeError: for a wrong dtype.
 
     Source: "label smooth regularization", arXiv 1911.07471.
@@ -63,13 +64,14 @@ def label_smooth_regularization(
     probs = checks.logits(probs, least=2)
     classes = probs.shape[-1]
     checks.within("epsilon", epsilon, 0, 1 - 1 / classes)
-    truth = _one_hot(probs, labels)
+    is_label = _one_hot(probs, labels)
     wrong = jnp.argmax(probs, axis=-1) != labels
     epsilon = jnp.asarray(epsilon, probs.dtype)
-    smooth = jnp.where(truth, 1 - epsilon, epsilon / (classes - 1))
+    smooth = jnp.where(is_label, 1 - epsilon, epsilon / (classes - 1))
     return jnp.where(wrong[..., None], smooth, probs)
 
 
 def _one_hot(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the checked labels as bool `[..., m]`."""
     labels = checks.labels(labels, shape=values.shape[:-1], classes=values.shape[-1])
     return jax.nn.one_hot(labels, values.shape[-1], dtype=bool)

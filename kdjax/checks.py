@@ -1,4 +1,4 @@
-"""What the losses and adjustments check of their arguments, before any arithmetic."""
+"""Argument checks of the pure functions: dtypes, shapes and ranges."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ from kdjax.errors import InputError
 
 
 def concrete(value: ArrayLike) -> bool:
-    """Returns whether the value can be looked at: it cannot be under jit, vmap or grad."""
+    """Returns whether the value is known: it is not while jit, vmap or grad trace it."""
     return not isinstance(value, jax.core.Tracer)
 
 
 def logits(values: ArrayLike, *, least: int) -> jax.Array:
-    """Returns logits `[..., k]`, k >= `least`, as float32 (float64 stays).
+    """Returns logits `[..., k]`, k >= `least`, as float32 (float64 for float64 input).
 
     Raises:
         ValueError: for fewer than `least` columns.
@@ -27,7 +27,7 @@ def logits(values: ArrayLike, *, least: int) -> jax.Array:
 
 
 def targets(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
-    """Returns target probabilities of exactly this shape as float32 (float64 stays).
+    """Returns target probabilities of the given shape as float32 (float64 for float64 input).
 
     Raises:
         ValueError: for another shape.
@@ -40,10 +40,10 @@ def targets(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
 
 
 def labels(values: ArrayLike, *, shape: tuple[int, ...], classes: int) -> jax.Array:
-    """Returns integer labels of exactly this shape, each in [0, classes) where it can be seen.
+    """Returns integer labels of the given shape; known values must lie in [0, classes).
 
     Raises:
-        ValueError: for another shape, or a label out of range (seen only outside jit).
+        ValueError: for another shape, or a label out of range (checked only outside jit).
         TypeError: for a dtype that is not an integer.
     """
     values = jnp.asarray(values)
@@ -52,7 +52,7 @@ def labels(values: ArrayLike, *, shape: tuple[int, ...], classes: int) -> jax.Ar
     if values.shape != shape:
         raise InputError(f"labels of shape {values.shape}: these logits need {shape}")
     if concrete(values) and values.size:
-        # In numpy: under jit even a minimum of known values would be traced.
+        # NumPy, because under jit JAX would trace the minimum of a constant too.
         known = np.asarray(values)
         low, high = int(known.min()), int(known.max())
         if low < 0 or high >= classes:
@@ -64,7 +64,7 @@ def labels(values: ArrayLike, *, shape: tuple[int, ...], classes: int) -> jax.Ar
 
 
 def above(name: str, value: ArrayLike, bound: float) -> None:
-    """Checks that a hyper-parameter, where it can be seen, is greater than `bound`.
+    """Checks that a hyperparameter, unless it is traced, is greater than `bound`.
 
     Raises:
         ValueError: with the name, the value and the allowed range.
@@ -74,7 +74,7 @@ def above(name: str, value: ArrayLike, bound: float) -> None:
 
 
 def within(name: str, value: ArrayLike, low: float, high: float) -> None:
-    """Checks that a hyper-parameter, where it can be seen, lies in [low, high).
+    """Checks that a hyperparameter, unless it is traced, lies in [low, high).
 
     Raises:
         ValueError: with the name, the value and the allowed range.

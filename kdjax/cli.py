@@ -1,4 +1,4 @@
-"""What every command shares: flags in, one clear line for a user's mistake, an exit status."""
+"""Shared by the commands: flags, one-line error messages and exit statuses."""
 
 import functools
 import itertools
@@ -8,33 +8,67 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from kdjax.errors import InputError, Preempted, nearest, unknown
+from kdjax.errors import InputError, Preempted, unknown_name_error
 
 USAGE = 2
 FAILED = 1
-PREEMPTED = 75  # EX_TEMPFAIL: try again
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, the command can be run again
+
+# `--help` lists the flags of the main module: those that are defined below belong to the caller.
+flags.disclaim_key_flags()
+
+
+class RunFlags(NamedTuple):
+    """Flags of the commands that read a finished run; None where a flag is not given.
+
+    Attributes:
+        data_dir: the TFDS directory.
+        risk: risk of the certificate.
+        delta: probability that the certificate does not hold.
+    """
+
+    data_dir: flags.FlagHolder[str | None]
+    risk: flags.FlagHolder[float | None]
+    delta: flags.FlagHolder[float | None]
+
+
+def define_run_flags() -> RunFlags:
+    """Defines `--data_dir`, `--risk` and `--delta` for a command."""
+    return RunFlags(
+        flags.DEFINE_string("data_dir", None, "the TFDS directory [as in the run's config]"),
+        flags.DEFINE_float(
+            "risk", None, "selective risk that the certificate guarantees [as in the run's config]"
+        ),
+        flags.DEFINE_float(
+            "delta",
+            None,
+            "probability that the certificate does not hold [as in the run's config]",
+        ),
+    )
 
 
 def run(main: Callable[..., None], *, positional: str = "") -> None:
     """Parses the flags, runs the command and exits.
 
-    Exit status 0 on success, 2 for a mistake in what was given, 1 for a run that failed, 75 after
-    SIGTERM; a fault of kdjax itself keeps its traceback.
+    Exit status: 0 on success, 2 for invalid input, 1 for a failed run, 75 after SIGTERM. An error
+    of kdjax itself is printed with its traceback.
 
     Args:
-        main: the command, once the flags are parsed; given the list of the arguments that are no
-            flags, if it takes any.
-        positional: what those are, such as `"IMAGE..."`, at least one; empty: it takes none.
+        main: the command, called after the flags are parsed; with `positional`, it gets the list
+            of the positional arguments.
+        positional: name of the positional arguments for messages, such as `"IMAGE..."`; at least
+            one must be given. Empty: the command takes none.
     """
-    logging.set_verbosity(logging.ERROR)  # JAX, TFDS and Orbax tell much of how they work
-    warnings.showwarning = _one_line  # type: ignore[assignment]
-    flags.FLAGS.set_gnu_getopt()  # flags may follow other arguments
+    logging.set_verbosity(logging.ERROR)  # JAX, TFDS and Orbax log many lines below this level
+    warnings.showwarning = _print_warning  # type: ignore[assignment]
+    flags.FLAGS.set_gnu_getopt()  # flags may follow positional arguments
     app.run(
-        lambda rest: _guarded(functools.partial(main, rest[1:]) if positional else main),
+        lambda argv: _run_command(functools.partial(main, argv[1:]) if positional else main),
         flags_parser=functools.partial(_parse, positional),
     )
 
@@ -42,100 +76,116 @@ def run(main: Callable[..., None], *, positional: str = "") -> None:
 def _parse(positional: str, argv: Sequence[str]) -> list[str]:
     try:
         _check_config_flags(argv)
-        rest = flags.FLAGS(list(argv))
-        _check_positional(positional, rest[1:])
+        remaining = flags.FLAGS(list(argv))
+        _check_positional(positional, remaining[1:])
     except (flags.Error, TypeError, ValueError, OSError) as error:
-        _exit(error, USAGE)
-    return rest
+        _exit_with_error(error, USAGE)
+    return remaining
 
 
 def _check_positional(positional: str, arguments: Sequence[str]) -> None:
     if arguments and not positional:
         raise InputError(f"unexpected argument {arguments[0]!r}: flags are written --name=value")
     if positional and not arguments:
-        raise InputError(f"no {positional} given: --help shows how the command is written")
+        raise InputError(f"no {positional} given: --help shows the usage")
 
 
 def _check_config_flags(argv: Sequence[str]) -> None:
-    """Names a missing config file or an unknown field before ml_collections trips over it.
+    """Checks the config file and the names of the fields before ml_collections parses them.
 
     Raises:
-        InputError: with the nearest name that exists.
+        InputError: for a missing file or an unknown field, with the nearest name.
     """
-    names = [flag.lstrip("-").partition("=")[0] for flag in argv if flag.startswith("-")]
     path = _config_file(argv)
     if path is None:
         return
     if not path.is_file():
-        there = [str(other) for other in path.parent.glob("*.py")]
-        if not there:
-            raise InputError(f"no config file {str(path)!r}")
-        raise unknown("config file", str(path), there)
+        raise _missing_config_error(path)
+    names = [flag.lstrip("-").partition("=")[0] for flag in argv if flag.startswith("-")]
     fields = {name.removeprefix("no") for name in names if "config." in name}
     if fields:
-        from kdjax.config import leaves  # brings JAX
+        # Imported here because kdjax.config imports JAX.
+        from kdjax.config import field_names, unknown_field_error
 
-        found = ConfigFileFlagParser("config").parse(str(path))
-        known = {f"config.{name}" for name in leaves(found)}
+        config = ConfigFileFlagParser("config").parse(str(path))
+        known = {f"config.{name}" for name in field_names(config)}
         for name in sorted(fields - known):
-            raise unknown("config field", name, [nearest(name, known)])
+            raise unknown_field_error("config field", name, known)
 
 
 def _config_file(argv: Sequence[str]) -> pathlib.Path | None:
-    found = None
+    """Returns the value of the last `--config` flag."""
+    path = None
     for flag, following in itertools.pairwise([*argv, ""]):
         name, equals, value = flag.partition("=")
         if name in ("--config", "-config"):
-            found = pathlib.Path(value if equals else following)
-    return found
+            path = pathlib.Path(value if equals else following)
+    return path
 
 
-def _guarded(main: Callable[[], None]) -> None:
-    signal.signal(signal.SIGTERM, _terminated)
+def _missing_config_error(path: pathlib.Path) -> InputError:
+    candidates = [str(file) for file in path.parent.glob("*.py")]
+    if candidates:
+        return unknown_name_error("config file", str(path), candidates)
+    return InputError(f"no config file {str(path)!r}")
+
+
+def _run_command(main: Callable[[], None]) -> None:
+    """Calls the command and turns exceptions into error messages and exit statuses."""
+    signal.signal(signal.SIGTERM, _raise_preempted)
     try:
         main()
     except InputError as error:
-        _exit(error, USAGE)
+        _exit_with_error(error, USAGE)
     except FloatingPointError as error:
-        _exit(error, FAILED)
+        _exit_with_error(error, FAILED)
     except KeyboardInterrupt:
-        _exit(KeyboardInterrupt("interrupted; the same command continues"), FAILED)
+        _exit_with_error(
+            KeyboardInterrupt("interrupted; run the same command again to continue"), FAILED
+        )
     except Preempted as error:
-        _exit(error, PREEMPTED)
+        _exit_with_error(error, PREEMPTED)
     except Exception as error:
-        _heed_others(error)  # it may be but the echo of their failure
+        _exit_on_peer_failure(error)  # the error may only be a consequence of a peer's failure
         if isinstance(error, OSError):
-            _exit(error, FAILED)
+            _exit_with_error(error, FAILED)
         traceback.print_exc()
-        _end_others(f"{type(error).__name__}: {error}", FAILED)
+        _broadcast_failure(f"{type(error).__name__}: {error}", FAILED)
         sys.exit(FAILED)
 
 
-def _terminated(*_: object) -> None:
-    raise Preempted("stopped by SIGTERM; the same command continues")
+def _raise_preempted(*_: object) -> None:
+    raise Preempted("stopped by SIGTERM; run the same command again to continue")
 
 
-def _exit(error: BaseException, status: int) -> None:
-    # Our own messages are laid out; those of others may run over many lines.
+def _exit_with_error(error: BaseException, status: int) -> None:
+    # The layout of our own messages is kept; those of libraries are joined into one line.
     text = str(error) if isinstance(error, InputError) else " ".join(str(error).split())
     print(f"kdjax: error: {text or type(error).__name__}", file=sys.stderr, flush=True)
-    _end_others(text, status)
+    _broadcast_failure(text, status)
     sys.exit(status)
 
 
-def _heed_others(error: Exception) -> None:
-    parallel = sys.modules.get("kdjax.parallel")  # a command that never needed it is alone
-    if parallel:
-        parallel.heed()
-        if parallel.lost(error):
-            message = "another process of the run has died; the same command, for all, continues"
-            _exit(RuntimeError(f"{message} ({error})"), FAILED)
+def _multihost() -> Any:
+    """Returns the module `multihost`, or None in a command that has not imported it."""
+    return sys.modules.get("kdjax.runtime.multihost")
 
 
-def _end_others(text: str, status: int) -> None:
-    if parallel := sys.modules.get("kdjax.parallel"):
-        parallel.fail(text, status)
+def _exit_on_peer_failure(error: Exception) -> None:
+    if multihost := _multihost():
+        multihost.check_peers()
+        if multihost.is_peer_failure(error):
+            message = (
+                "another process of the run has died; run the same command again in all processes"
+                " to continue"
+            )
+            _exit_with_error(RuntimeError(f"{message} ({error})"), FAILED)
 
 
-def _one_line(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _broadcast_failure(text: str, status: int) -> None:
+    if multihost := _multihost():
+        multihost.broadcast_failure(text, status)
+
+
+def _print_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     print(f"kdjax: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,36 +1,36 @@
-"""What a user's mistake looks like: one exception, one line, the nearest valid name."""
+"""Exceptions of kdjax, and error messages that name the nearest valid name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class Preempted(BaseException):
-    """The machine is wanted for something else: what was reached is saved.
+    """Raised after SIGTERM, once the state is checkpointed.
 
-    No `Exception`, as `KeyboardInterrupt` is none: it may come at any moment, and whoever catches
-    what went wrong there must not catch this.
+    Derived from `BaseException`, like `KeyboardInterrupt`: it can be raised at any moment, and
+    handlers of ordinary errors must not catch it.
     """
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave; its message is one line that says how to mend it."""
+    """Invalid input of the user; the message is one line that says how to correct it."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Returns the allowed name that looks most like `name`."""
+def nearest_name(name: str, allowed: Iterable[str]) -> str:
+    """Returns the allowed name that is most similar to `name`; "nothing" if there is none."""
     choices = sorted(allowed)
     return (difflib.get_close_matches(name, choices, n=1, cutoff=0.0) or ["nothing"])[0]
 
 
-def unknown(kind: str, name: object, allowed: Iterable[str]) -> InputError:
+def unknown_name_error(kind: str, name: object, allowed: Iterable[str]) -> InputError:
     """Returns the error for a name that is not one of `allowed`.
 
     Args:
-        kind: what the name names, such as `"method"`.
-        name: what was given.
+        kind: what the name refers to, such as `"method"`.
+        name: the name that was given.
         allowed: the valid names.
     """
     choices = sorted(allowed)
-    hint = nearest(str(name), choices)
+    hint = nearest_name(str(name), choices)
     valid = ", ".join(choices)
     return InputError(f"unknown {kind} {name!r}: did you mean {hint!r}? Valid: {valid}")

@@ -1,4 +1,4 @@
-"""Evaluates a finished run again, or on shifted inputs; writes its report anew.
+"""Evaluates a finished run again, or on shifted inputs, and rewrites its report.
 
 python -m kdjax.evaluate --workdir=runs/digits [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
 python -m kdjax.evaluate --workdir=runs/digits --shift=noise,blur,contrast,rotation,ood:cifar10
@@ -10,46 +10,55 @@ from absl import flags
 
 from kdjax import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "the TFDS directory, if not the run's own")
-RISK = flags.DEFINE_float("risk", None, "error that the certificate promises, if not the run's own")
-DELTA = flags.DEFINE_float("delta", None, "how likely it may fail, if not the run's own")
+WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run")
+RUN_FLAGS = cli.define_run_flags()
 SHIFT = flags.DEFINE_list(
-    "shift", None, "noise, blur, contrast, rotation, ood:NAME of another data set: shift.json alone"
+    "shift",
+    None,
+    "evaluate on shifted inputs and write shift.json: noise, blur, contrast, rotation, or "
+    "ood:NAME for the test split of another data set",
 )
 
 
 def main() -> None:
     """Runs the command."""
-    from kdjax import compiler, workdir
     from kdjax.errors import InputError
+    from kdjax.runs import workdir
+    from kdjax.runtime import compiler
 
     if WORKDIR.value is None:
         raise InputError("no workdir given: for example --workdir=runs/digits")
-    if SHIFT.value is not None and (RISK.value is not None or DELTA.value is not None):
+    if SHIFT.value is not None and (
+        RUN_FLAGS.risk.value is not None or RUN_FLAGS.delta.value is not None
+    ):
         raise InputError(
-            "--shift keeps the threshold of results.json: give --risk and --delta to a command "
-            "of their own first"
+            "--shift uses the threshold of results.json: run the command with --risk or --delta "
+            "alone first"
         )
     folder = pathlib.Path(WORKDIR.value)
-    workdir.read(folder)  # no folder is made or locked that is not a run's
-    compiler.keep_programs()
+    workdir.read_metadata(folder)  # raises for a folder that is not a workdir, before it is locked
+    compiler.enable_compilation_cache()
     with workdir.lock(folder):
         _evaluate(folder)
 
 
 def _evaluate(folder: pathlib.Path) -> None:
-    from kdjax import assess, shifted, stage
-    from kdjax.report import page, table
+    from kdjax.evaluation import evaluate, robustness
+    from kdjax.report import console, page
+    from kdjax.runs import restore
 
+    data_dir = RUN_FLAGS.data_dir.value
     if SHIFT.value is None:
-        dataset = stage.data_of(folder, DATA_DIR.value)
-        table.show(assess.assess(folder, dataset, risk=RISK.value, delta=DELTA.value), str(folder))
+        dataset = restore.load_dataset(folder, data_dir)
+        results = evaluate.evaluate(
+            folder, dataset, risk=RUN_FLAGS.risk.value, delta=RUN_FLAGS.delta.value
+        )
+        console.show(results, str(folder))
     else:
-        found = shifted.shifted(folder, SHIFT.value, data_dir=DATA_DIR.value)
-        dataset = stage.data_of(folder, DATA_DIR.value)
-        table.show_shift(found, str(folder))
-    print(f"the report: {page.write(page.read(folder), dataset.test)}")
+        shifts = robustness.evaluate_shifts(folder, SHIFT.value, data_dir=data_dir)
+        dataset = restore.load_dataset(folder, data_dir)
+        console.show_shift(shifts, str(folder))
+    print(f"report: {page.write(page.read(folder), dataset.test)}")
 
 
 if __name__ == "__main__":

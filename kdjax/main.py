@@ -1,4 +1,4 @@
-"""Trains a teacher and a student as a config says, evaluates the student, writes the report.
+"""Trains a teacher and a student, evaluates the student and writes the report.
 
 python -m kdjax.main --config=configs/digits.py [--workdir=runs/digits] [--config.FIELD=VALUE ...]
 """
@@ -6,7 +6,7 @@ python -m kdjax.main --config=configs/digits.py [--workdir=runs/digits] [--confi
 import contextlib
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -16,62 +16,85 @@ from kdjax import cli
 if TYPE_CHECKING:
     from kdjax.data import Dataset
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "the file of the config")
+CONFIG = config_flags.DEFINE_config_file("config", None, "the config file, a Python file")
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the folder of the run [runs/<config name>, with _smoke if it is one]"
+    "workdir", None, "the workdir of the run [runs/<config name>; runs/<config name>_smoke]"
 )
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of many processes")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes the run has")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, for several processes"
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes in the run")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "index of this process, from 0")
 
 
 def main() -> None:
-    """Runs the command. The same one again resumes, or says that the run is finished."""
-    from kdjax import assess, compiler, config, parallel, stage, train, workdir
+    """Runs the command; an interrupted run is resumed, a finished run is only printed."""
+    from kdjax import config as configs
     from kdjax.errors import InputError
-    from kdjax.report import table
+    from kdjax.runtime import compiler, multihost
 
     if CONFIG.value is None:
         raise InputError("no config given: for example --config=configs/digits.py")
-    resolved = config.resolve(CONFIG.value)
-    # A try must not take the place of the run that it is a try of.
-    default = f"runs/{resolved.name}_smoke" if resolved.smoke else f"runs/{resolved.name}"
+    config = configs.resolve(CONFIG.value)
+    # A smoke run must not be mixed up with the full run.
+    default = f"runs/{config.name}_smoke" if config.smoke else f"runs/{config.name}"
     folder = pathlib.Path(WORKDIR.value or default)
-    compiler.keep_programs()
-    if resolved.tuned:
-        compiler.keep_memory()
-    parallel.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    found = train.finished(resolved, folder)
-    if found is None:
-        with workdir.lock(folder) if parallel.primary() else contextlib.nullcontext():
-            dataset = train.run(resolved, folder)
-            found = assess.assess_all(list(train.folders(resolved, folder)), dataset)
-            if parallel.primary():
-                _report(list(found), folder, dataset)
-    elif parallel.primary():
+    compiler.enable_compilation_cache()
+    if config.cpu_tuning:
+        compiler.tune_allocator()
+    multihost.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    results = _run(config, folder)
+    if multihost.is_primary():
+        _print_results(config, folder, results)
+
+
+def _run(config: Any, folder: pathlib.Path) -> dict[pathlib.Path, Any]:
+    """Trains, evaluates and reports unless the run is finished; returns the results by workdir."""
+    from kdjax import pipeline
+    from kdjax.evaluation import evaluate
+    from kdjax.runs import restore, workdir
+    from kdjax.runtime import multihost
+
+    finished = pipeline.finished_results(config, folder)
+    if finished is None:
+        with workdir.lock(folder) if multihost.is_primary() else contextlib.nullcontext():
+            dataset = pipeline.train(config, folder)
+            workdirs = list(pipeline.student_workdirs(config, folder))
+            results = evaluate.evaluate_all(workdirs, dataset)
+            if multihost.is_primary():
+                _write_reports(list(results), folder, dataset)
+        return results
+    if multihost.is_primary():
         print(f"the run in {folder} is finished; nothing to do")
-        if not all((where / "report.html").exists() for where in found):
-            with workdir.lock(folder):  # it was stopped between its results and its report
-                _report(list(found), folder, stage.load_data(resolved))
-    if parallel.primary():
-        title = f"{resolved.name} in {folder}"
-        if resolved.students:
-            table.show_many({where.name: results for where, results in found.items()}, title)
-            print(f"each in {folder / 'students'}; side by side: {folder / 'comparison.html'}")
-        else:
-            table.show(found[folder], title)
-            print(f"the report: {folder / 'report.html'}")
+        if not all((path / "report.html").exists() for path in finished):
+            with workdir.lock(folder):  # stopped between writing the results and the report
+                _write_reports(list(finished), folder, restore.load_data(config))
+    return finished
 
 
-def _report(folders: Sequence[pathlib.Path], folder: pathlib.Path, dataset: "Dataset") -> None:
-    """Writes the report of each student and, if they are many, the page that compares them."""
+def _write_reports(
+    workdirs: Sequence[pathlib.Path], folder: pathlib.Path, dataset: "Dataset"
+) -> None:
+    """Writes the report of each student and, if there are several, the comparison page."""
     from kdjax.report import page
 
-    runs = [page.read(where) for where in folders]
+    runs = [page.read(workdir) for workdir in workdirs]
     if len(runs) > 1:
         page.write_comparison(runs, folder / "comparison.html")
     for run in runs:
         page.write(run, dataset.test)
+
+
+def _print_results(config: Any, folder: pathlib.Path, results: dict[pathlib.Path, Any]) -> None:
+    from kdjax.report import console
+
+    title = f"{config.name} in {folder}"
+    if config.students:
+        console.show_many({workdir.name: values for workdir, values in results.items()}, title)
+        print(f"students: {folder / 'students'}\ncomparison: {folder / 'comparison.html'}")
+    else:
+        console.show(results[folder], title)
+        print(f"report: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,33 +1,36 @@
-"""Strict JAX settings, a compilation cache for the tests' own processes, and a finished run."""
+"""Settings of every test, and the data and runs that tests share over all xdist workers."""
 
 import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import filelock
 import jax
 import pytest
-from commands import command
+from support.commands import command
 
-# Shared by the processes that tests start, so that a program is compiled once a session: in a
-# folder of xdist's first process, which its workers inherit. Not by the workers themselves, whose
-# disk some tests fill: half an entry would be read as a damaged one.
+# Shared by the processes that tests start, so that each program is compiled once per session. The
+# folder belongs to xdist's controller, and its workers inherit the variable. The workers
+# themselves do not use the cache, because some tests fill their disk: half an entry would be read
+# as a damaged one.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     programs = tempfile.TemporaryDirectory(prefix="kdjax-test-cache-", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**30)  # a number makes JAX lock it
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**30)  # JAX locks a cache of limited size
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 jax.config.update("jax_compilation_cache_dir", None)
 
-# Each virtual device that waits for the others in a collective holds a thread, and on a machine
-# with few cores all of them can wait for ever; then XLA aborts. So: more threads than cores.
+# Each virtual device that waits in a collective holds a thread, and on a machine with few cores
+# all threads can wait forever until XLA aborts: use more threads than cores.
 os.environ["PJRT_NPROC"] = "16"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 4)
 
-SMOKE = (
+SMOKE_FLAGS = (
     "--config=configs/digits.py",
     "--config.smoke",
     "--config.teacher.width=4",
@@ -35,8 +38,8 @@ SMOKE = (
 )
 
 
-class Run(NamedTuple):
-    """A finished run: its folder, the flags of its command, and what that printed."""
+class FinishedRun(NamedTuple):
+    """A finished run: its workdir, the flags of its command, and what the command printed."""
 
     folder: pathlib.Path
     flags: tuple[str, ...]
@@ -47,18 +50,57 @@ class Run(NamedTuple):
         return json.loads((self.folder / "results.json").read_text())
 
 
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A TFDS directory of this session's own."""
-    return tmp_path_factory.mktemp("tensorflow_datasets")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs files with slow tests first: the workers then finish at about the same time."""
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
 
 
 @pytest.fixture(scope="session")
-def finished(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The smoke run of digits, from nothing to its tables; tests that change it copy it."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    flags = (*SMOKE, f"--config.data.dir={data_dir}")
-    done = command("main", *flags, f"--workdir={folder}")
-    assert done.returncode == 0, done.stderr
-    assert "kdjax: " not in done.stderr
-    return Run(folder, flags, done.stdout)
+def shared_folder(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Callable[[str, Callable[[pathlib.Path], None]], pathlib.Path]:
+    """Returns `(name, make) -> folder`: made by the first xdist worker that asks, then shared.
+
+    Tests only read it; those that change something copy it first.
+    """
+    base = tmp_path_factory.getbasetemp()
+    session = base.parent if hasattr(request.config, "workerinput") else base
+
+    def get(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+        folder, complete = session / "shared" / name, session / "shared" / f"{name}.complete"
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(session / "shared" / f"{name}.lock"):
+            if not complete.exists():
+                make(folder)
+                complete.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def data_dir(shared_folder: Callable[..., pathlib.Path]) -> pathlib.Path:
+    """A TFDS directory with the digits prepared and cached."""
+
+    def prepare(folder: pathlib.Path) -> None:
+        from kdjax import data
+
+        data.load("digits", data_dir=folder)
+
+    return shared_folder("tensorflow_datasets", prepare)
+
+
+@pytest.fixture(scope="session")
+def finished_run(data_dir: pathlib.Path, shared_folder: Callable[..., pathlib.Path]) -> FinishedRun:
+    """The smoke run of the digits config, with what its command printed."""
+    flags = (*SMOKE_FLAGS, f"--config.data.dir={data_dir}")
+
+    def run(folder: pathlib.Path) -> None:
+        done = command("main", *flags, f"--workdir={folder / 'digits'}")
+        assert done.returncode == 0, done.stderr
+        assert "kdjax: " not in done.stderr
+        (folder / "stdout.txt").write_text(done.stdout)
+
+    folder = shared_folder("smoke_run", run)
+    return FinishedRun(folder / "digits", flags, (folder / "stdout.txt").read_text())

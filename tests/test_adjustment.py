@@ -21,14 +21,14 @@ LABELS = np.arange(40) % CLASSES
 PROBS = np.random.default_rng(0).dirichlet(np.ones(CLASSES), size=40).astype("f4")
 
 each_adjustment = pytest.mark.parametrize("name", ADJUSTMENTS)
-# Half integers, so that a softmax at any T below keeps their order and their ties.
+# Half integers, so that the softmax preserves order and ties at every temperature used below.
 rows = arrays(np.int8, (3, CLASSES), elements=st.integers(-20, 20)).map(lambda x: x / np.float32(2))
-some_labels = arrays(np.int32, 3, elements=st.integers(0, CLASSES - 1))
+label_rows = arrays(np.int32, 3, elements=st.integers(0, CLASSES - 1))
 
 
 def shifted(p, y):
-    a, choice = p.copy(), p.argmax()
-    a[[y, choice]] = p[[choice, y]]
+    a, predicted = p.copy(), p.argmax()
+    a[[y, predicted]] = p[[predicted, y]]
     return a
 
 
@@ -39,62 +39,66 @@ def smoothed(p, y, epsilon=0.1):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-def test_adjustments_follow_their_definitions_row_by_row(dtype):
+def test_adjustments_match_their_definitions_row_by_row(dtype):
     probs = jnp.asarray(PROBS, dtype)
     pairs = list(zip(np.asarray(probs, np.float32), LABELS, strict=True))
     assert {p.argmax() == y for p, y in pairs} == {True, False}
-    found = adjustment.probability_shift(probs, LABELS)
-    assert found.dtype == jnp.float32
-    assert_array_equal(found, [shifted(p, y) for p, y in pairs])
-    found = adjustment.label_smooth_regularization(probs, LABELS, epsilon=0.2)
-    assert found.dtype == jnp.float32
-    assert_allclose(found, [smoothed(p, y, 0.2) for p, y in pairs], rtol=1e-6)
+    actual = adjustment.probability_shift(probs, LABELS)
+    assert actual.dtype == jnp.float32
+    assert_array_equal(actual, [shifted(p, y) for p, y in pairs])
+    actual = adjustment.label_smooth_regularization(probs, LABELS, epsilon=0.2)
+    assert actual.dtype == jnp.float32
+    assert_allclose(actual, [smoothed(p, y, 0.2) for p, y in pairs], rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=100)
-@given(values=rows, labels=some_labels)
-def test_a_shift_permutes_the_values_and_puts_the_truth_on_top(values, labels):
-    found = np.asarray(SHIFT(values, labels))
-    assert_array_equal(np.sort(found), np.sort(values))
-    assert_array_equal(found[range(3), labels], values.max(axis=1))
-    assert np.all((found != values).sum(axis=1) <= 2)
+@given(values=rows, labels=label_rows)
+def test_probability_shift_permutes_the_values_and_makes_the_label_the_maximum(values, labels):
+    actual = np.asarray(SHIFT(values, labels))
+    assert_array_equal(np.sort(actual), np.sort(values))
+    assert_array_equal(actual[range(3), labels], values.max(axis=1))
+    assert np.all((actual != values).sum(axis=1) <= 2)
     right = values.argmax(axis=1) == labels
-    assert_array_equal(found[right], values[right])
+    assert_array_equal(actual[right], values[right])
 
 
 @settings(deadline=None, max_examples=50)
-@given(values=rows, labels=some_labels)
-def test_shifting_back_to_the_old_choice_undoes_a_shift(values, labels):
+@given(values=rows, labels=label_rows)
+def test_probability_shift_to_the_old_prediction_undoes_it(values, labels):
     values = (
         values + np.float32(0.25) * np.eye(CLASSES, dtype="f4")[values.argmax(axis=1)]
     )  # no tie
-    found = SHIFT(values, labels)
-    assert_array_equal(jnp.argmax(found, axis=1), labels)
-    assert_array_equal(SHIFT(found, labels), found)
-    assert_array_equal(SHIFT(found, values.argmax(axis=1)), values)
+    actual = SHIFT(values, labels)
+    assert_array_equal(jnp.argmax(actual, axis=1), labels)
+    assert_array_equal(SHIFT(actual, labels), actual)
+    assert_array_equal(SHIFT(actual, values.argmax(axis=1)), values)
 
 
 @settings(deadline=None, max_examples=50)
-@given(logits=rows, labels=some_labels, temperature=st.floats(0.5, 20))
-def test_a_shift_commutes_with_the_softmax_at_any_temperature(logits, labels, temperature):
+@given(logits=rows, labels=label_rows, temperature=st.floats(0.5, 20))
+def test_probability_shift_commutes_with_the_softmax_at_any_temperature(
+    logits, labels, temperature
+):
     before = softmax(np.asarray(SHIFT(logits, labels)) / temperature, axis=1)
     after = SHIFT(softmax(logits / temperature, axis=1), labels)
     assert_allclose(after, before, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=50)
-@given(logits=rows, labels=some_labels, epsilon=st.floats(0, 0.74))
-def test_smoothed_rows_are_distributions_with_the_truth_on_top(logits, labels, epsilon):
+@given(logits=rows, labels=label_rows, epsilon=st.floats(0, 0.74))
+def test_label_smooth_regularization_gives_distributions_with_their_maximum_at_the_label(
+    logits, labels, epsilon
+):
     probs = softmax(logits, axis=1)
-    found = SMOOTH(probs, labels, epsilon=epsilon)
-    assert_allclose(np.sum(found, axis=1), 1, rtol=1e-6)
-    assert_array_equal(np.asarray(found)[range(3), labels], np.max(found, axis=1))
+    actual = SMOOTH(probs, labels, epsilon=epsilon)
+    assert_allclose(np.sum(actual, axis=1), 1, rtol=1e-6)
+    assert_array_equal(np.asarray(actual)[range(3), labels], np.max(actual, axis=1))
     right = probs.argmax(axis=1) == labels
-    assert_array_equal(found[right], probs[right])
+    assert_array_equal(actual[right], probs[right])
 
 
 @each_adjustment
-def test_jit_and_vmap_change_nothing(name):
+def test_jit_and_vmap_do_not_change_the_values(name):
     adjust = ADJUSTMENTS[name]
     probs, labels = PROBS.reshape(5, 8, -1), LABELS.reshape(5, 8)
     plain = adjust(probs, labels)
@@ -106,19 +110,19 @@ def test_jit_and_vmap_change_nothing(name):
 @each_adjustment
 def test_float64_stays_float64(name):
     with jax.enable_x64(True):
-        found = ADJUSTMENTS[name](jnp.asarray(PROBS, jnp.float64), LABELS)
-    assert found.dtype == jnp.float64
+        actual = ADJUSTMENTS[name](jnp.asarray(PROBS, jnp.float64), LABELS)
+    assert actual.dtype == jnp.float64
 
 
 @each_adjustment
 @pytest.mark.parametrize("bad", [-1, CLASSES])
-def test_labels_out_of_range_are_refused_with_the_range(name, bad):
+def test_label_out_of_range_raises_with_the_range(name, bad):
     with pytest.raises(InputError, match=rf"label {bad} is out of range: 4 classes allow 0\.\.3"):
         ADJUSTMENTS[name](PROBS[:3], np.array([0, bad, 1]))
 
 
 @each_adjustment
-def test_arguments_of_the_wrong_kind_are_refused(name):
+def test_arguments_of_wrong_dtype_or_shape_raise(name):
     adjust = ADJUSTMENTS[name]
     with pytest.raises(InputError, match=r"labels of shape \(3,\): these logits need \(2,\)"):
         adjust(PROBS[:2], LABELS[:3])
@@ -131,6 +135,6 @@ def test_arguments_of_the_wrong_kind_are_refused(name):
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, 0.75, 1.0, np.nan])
-def test_an_epsilon_that_hides_the_truth_is_refused(epsilon):
+def test_epsilon_at_which_the_label_is_not_the_maximum_raises(epsilon):
     with pytest.raises(InputError, match=rf"epsilon {epsilon} .*\[0, 0\.75\)"):
         adjustment.label_smooth_regularization(PROBS, LABELS, epsilon=epsilon)

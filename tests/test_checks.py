@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 
 from kdjax import checks
-from kdjax.errors import InputError, nearest, unknown
+from kdjax.errors import InputError, nearest_name, unknown_name_error
 
 
-def test_an_unknown_name_is_told_with_the_nearest_and_all_valid_ones():
-    error = unknown("method", "gamblr", {"kd": 0, "gambler": 1, "ce": 2})
+def test_unknown_name_error_gives_the_nearest_and_all_valid_names():
+    error = unknown_name_error("method", "gamblr", {"kd": 0, "gambler": 1, "ce": 2})
     assert isinstance(error, InputError) and isinstance(error, ValueError)
     expected = "unknown method 'gamblr': did you mean 'gambler'? Valid: ce, gambler, kd"
     assert str(error) == expected
     assert (
-        str(unknown("size", 3, ["small"])) == "unknown size 3: did you mean 'small'? Valid: small"
+        str(unknown_name_error("size", 3, ["small"]))
+        == "unknown size 3: did you mean 'small'? Valid: small"
     )
-    assert nearest("anything", []) == "nothing"
+    assert nearest_name("anything", []) == "nothing"
 
 
 @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), jnp.float32(2), np.array([2.0, 3.0])])
-def test_a_bound_is_checked_whatever_holds_the_number(value):
+def test_bounds_are_checked_for_every_type_of_number(value):
     checks.above("payoff", value, 1)
     checks.within("epsilon", value, 2, 4)
     with pytest.raises(InputError, match=re.escape(f"payoff {value} is out of range")):
@@ -33,7 +34,7 @@ def test_a_bound_is_checked_whatever_holds_the_number(value):
 
 
 @pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad])
-def test_what_cannot_be_seen_is_not_checked(transform):
+def test_traced_values_are_not_checked(transform):
     def doubled(value):
         assert not checks.concrete(value)
         checks.above("payoff", value, 1)
@@ -44,10 +45,10 @@ def test_what_cannot_be_seen_is_not_checked(transform):
     assert np.all(np.isin(transform(doubled)(out_of_range), [-6, 2]))
 
 
-@pytest.mark.parametrize("kind", ["uint8", "int32"])
-def test_labels_of_any_integer_kind_and_of_no_example_pass(kind):
-    labels = np.array([0, 4], kind)
-    assert checks.labels(labels, shape=(2,), classes=5).dtype == kind
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_labels_of_any_integer_dtype_and_empty_labels_are_accepted(dtype):
+    labels = np.array([0, 4], dtype)
+    assert checks.labels(labels, shape=(2,), classes=5).dtype == dtype
     assert checks.labels(labels[:0], shape=(0,), classes=5).shape == (0,)
     with pytest.raises(InputError, match=r"label 4 is out of range: 4 classes allow 0\.\.3"):
         checks.labels(labels, shape=(2,), classes=4)

@@ -1,26 +1,18 @@
-"""Arguments that are no flags; how commands end is in `test_commands.py`."""
-
-import os
-import pathlib
-import subprocess
-import sys
+"""Flags and positional arguments of the commands; exit statuses are in `test_commands.py`."""
 
 import pytest
+from support.commands import python
 
-ROOT = pathlib.Path(__file__).parents[1]
 COMMAND = """
 from absl import flags
 from kdjax import cli
 JSON = flags.DEFINE_bool("json", False, "")
-cli.run(lambda *given: print(*given, JSON.value), positional={positional!r})
+cli.run(lambda *arguments: print(*arguments, JSON.value), positional={positional!r})
 """
 
 
 def run(positional, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND.format(positional=positional), *arguments],
-        **{"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True},
-    )
+    done = python("-c", COMMAND.format(positional=positional), *arguments)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -33,20 +25,33 @@ def run(positional, *arguments):
         (["--", "--json"], "['--json'] False\n"),
     ],
 )
-def test_flags_may_stand_anywhere_among_the_arguments(arguments, received):
+def test_flags_and_positional_arguments_may_be_mixed(arguments, received):
     assert run("IMAGE...", *arguments) == (0, received, "")
 
 
-def test_a_command_that_takes_no_arguments_is_called_without_any():
+def test_command_without_positional_arguments_is_called_without_arguments():
     assert run("", "--json") == (0, "True\n", "")
 
 
 @pytest.mark.parametrize(
     ("positional", "arguments", "line"),
     [
-        ("IMAGE...", ["--json"], "no IMAGE... given: --help shows how the command is written"),
+        ("IMAGE...", ["--json"], "no IMAGE... given: --help shows the usage"),
         ("", ["a.png"], "unexpected argument 'a.png': flags are written --name=value"),
     ],
 )
-def test_too_many_and_too_few_arguments_are_refused(positional, arguments, line):
+def test_unexpected_and_missing_positional_arguments_are_errors(positional, arguments, line):
     assert run(positional, *arguments) == (2, "", f"kdjax: error: {line}\n")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "report", "export"])
+def test_commands_on_a_finished_run_share_their_flags_and_list_them_in_help(name):
+    done = python("-m", f"kdjax.{name}", "--help")
+    for flag in ("--data_dir", "--risk", "--delta"):
+        assert f"\n  {flag}: " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["main", "evaluate", "report.__main__", "export.__main__"])
+def test_flags_are_parsed_before_jax_is_imported(name):
+    done = python("-c", f"import sys, kdjax.{name}; print('jax' in sys.modules)")
+    assert (done.stdout, done.stderr) == ("False\n", "")

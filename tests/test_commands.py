@@ -1,17 +1,17 @@
-"""The commands as a user types them: real processes, a finished run and what may go wrong."""
+"""The commands in real processes: a finished run, invalid input, damage, exit statuses."""
 
 import json
 import shutil
 
 import pytest
-from commands import ROOT, assert_refused, command, python
+from support.commands import ROOT, assert_refused, command, python
 
 
 @pytest.fixture
-def copy(finished, tmp_path):
-    """A copy of the finished run, to be disturbed."""
-    shutil.copytree(finished.folder, tmp_path / "run")
-    return finished._replace(folder=tmp_path / "run")
+def copy(finished_run, tmp_path):
+    """A copy of the finished run that a test may change."""
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    return finished_run._replace(folder=tmp_path / "run")
 
 
 def contents(folder):
@@ -19,7 +19,7 @@ def contents(folder):
 
 
 def warnings(done):
-    """The warnings of a command that went well and had no other complaint."""
+    """Returns the warnings of a command that succeeded and printed nothing else to stderr."""
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert all(line.startswith("kdjax: warning: ") for line in lines), done.stderr
@@ -29,36 +29,40 @@ def warnings(done):
 # A run, and the same command again
 
 
-def test_a_run_trains_both_stages_and_leaves_all_that_is_promised(finished):
-    stages = [line.split("  ")[:2] for line in finished.stdout.splitlines() if "images/s" in line]
+def test_run_trains_both_stages_and_writes_all_files_and_tables(finished_run):
+    stages = [
+        line.split("  ")[:2] for line in finished_run.stdout.splitlines() if "images/s" in line
+    ]
     assert stages == [["teacher", "epoch 1/1"], ["student", "epoch 1/2"], ["student", "epoch 2/2"]]
     names = ("config.json", "metrics.jsonl", "results.json", "tensorboard", "checkpoints")
-    for folder in (finished.folder, finished.folder / "teacher"):
+    for folder in (finished_run.folder, finished_run.folder / "teacher"):
         assert {*names, "predictions"} <= {path.name for path in folder.iterdir()}
         files = {path.name for path in (folder / "predictions").iterdir()}
         assert files == {"dev.npz", "calibration.npz", "test.npz"}
     accuracies = [
-        f"{100 * found[split]['accuracy']:.2f}"
-        for found in (finished.results["teacher"], finished.results)
+        f"{100 * results[split]['accuracy']:.2f}"
+        for results in (finished_run.results["teacher"], finished_run.results)
         for split in ("dev", "calibration", "test")
     ]
-    rows = [line for line in finished.stdout.splitlines() if line.startswith(("│ tea", "│ stu"))]
+    rows = [
+        line for line in finished_run.stdout.splitlines() if line.startswith(("│ tea", "│ stu"))
+    ]
     assert [row.split("│")[4].strip() for row in rows] == accuracies
-    report = (finished.folder / "report.html").read_text()
-    assert "<h1>alexnet_small on digits</h1>" in report and "What it abstains on" in report
+    report = (finished_run.folder / "report.html").read_text()
+    assert "<h1>alexnet_small on digits</h1>" in report and ">Abstentions</h2>" in report
 
 
-def test_the_same_command_again_says_so_and_prints_the_same_tables(finished):
-    before = contents(finished.folder)
-    again = command("main", *finished.flags, f"--workdir={finished.folder}")
+def test_finished_run_prints_the_same_tables_and_changes_nothing(finished_run):
+    before = contents(finished_run.folder)
+    again = command("main", *finished_run.flags, f"--workdir={finished_run.folder}")
     assert warnings(again) == []
     first, _, tables = again.stdout.partition("\n")
-    assert first == f"the run in {finished.folder} is finished; nothing to do"
-    assert finished.stdout.endswith(tables)
-    assert contents(finished.folder) == before
+    assert first == f"the run in {finished_run.folder} is finished; nothing to do"
+    assert finished_run.stdout.endswith(tables)
+    assert contents(finished_run.folder) == before
 
 
-def test_the_same_command_writes_a_report_that_a_kill_has_prevented(copy):
+def test_missing_report_of_a_finished_run_is_written(copy):
     report = copy.folder / "report.html"
     before = report.read_bytes()
     report.unlink()
@@ -68,34 +72,32 @@ def test_the_same_command_writes_a_report_that_a_kill_has_prevented(copy):
     assert len(report.read_bytes()) == pytest.approx(len(before), rel=0.01)
 
 
-def test_flags_may_be_written_with_spaces(finished):
-    parts = [part for flag in finished.flags for part in flag.split("=")]
-    again = command("main", *parts, "--workdir", finished.folder)
+def test_flag_values_may_follow_after_a_space(finished_run):
+    parts = [part for flag in finished_run.flags for part in flag.split("=")]
+    again = command("main", *parts, "--workdir", finished_run.folder)
     assert warnings(again) == []
     assert "is finished" in again.stdout
 
 
-def test_evaluating_again_gives_the_same_numbers_wherever_the_data_are(
-    finished, copy, data_dir, tmp_path
-):
+def test_evaluate_with_moved_data_gives_identical_results(finished_run, copy, data_dir, tmp_path):
     shutil.copytree(data_dir / "digits", tmp_path / "moved" / "digits")
     (copy.folder / "results.json").unlink()
     predictions = copy.folder / "predictions" / "dev.npz"
-    predictions.write_bytes(predictions.read_bytes()[:100])  # they are made anew
+    predictions.write_bytes(predictions.read_bytes()[:100])  # is computed again
     done = command("evaluate", f"--workdir={copy.folder}", f"--data_dir={tmp_path / 'moved'}")
     assert warnings(done) == []
-    assert copy.results == finished.results
+    assert copy.results == finished_run.results
     assert (tmp_path / "moved" / "kdjax_arrays").is_dir()
     assert "Thresholds of" in done.stdout
 
 
-def test_help_names_the_flags():
+def test_help_lists_the_flags():
     done = command("main", "--help")
     assert "--workdir" in done.stdout and "--config" in done.stdout
     assert done.stderr == ""
 
 
-# Refusals
+# Invalid input
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,7 @@ def test_help_names_the_flags():
         (["--config.seed=1"], ["belongs to another config", "seed: 0 -> 1"]),
         (["--config.objective.payoff=0.5"], ["objective.payoff 0.5", "greater than 1"]),
         (["--config.objective.temperature=0"], ["objective.temperature 0", "greater than 0"]),
+        (["--config.student.lr=3"], ["config.student.lr'", "'config.student.learning_rate'"]),
         (["--config.student.epoch=3"], ["config.student.epoch'", "'config.student.epochs'"]),
         (["-config.student.epoch=3"], ["config.student.epoch'", "'config.student.epochs'"]),
         (["--config.seed=one"], ["--config.seed=one"]),
@@ -111,7 +114,7 @@ def test_help_names_the_flags():
         (["elsewhere"], ["unexpected argument 'elsewhere'"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line_and_changes_nothing(copy, flags, parts):
+def test_invalid_input_is_a_one_line_error_and_changes_nothing(copy, flags, parts):
     before = contents(copy.folder)
     assert_refused(command("main", *copy.flags, f"--workdir={copy.folder}", *flags), *parts)
     assert contents(copy.folder) == before
@@ -126,24 +129,24 @@ def test_a_mistake_is_told_in_one_line_and_changes_nothing(copy, flags, parts):
         ("evaluate", [], ["no workdir given"]),
     ],
 )
-def test_what_is_missing_is_named(name, flags, parts):
+def test_missing_flags_and_files_are_one_line_errors(name, flags, parts):
     assert_refused(command(name, *flags), *parts)
 
 
-def test_an_empty_folder_is_no_run(tmp_path):
+def test_empty_folder_is_not_a_workdir(tmp_path):
     assert_refused(command("evaluate", f"--workdir={tmp_path}"), str(tmp_path), "not a workdir")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_smoke_run_does_not_take_the_place_of_the_run(finished, tmp_path):
-    shutil.copytree(finished.folder, tmp_path / "runs" / "digits_smoke")
+def test_smoke_run_has_its_own_default_workdir(finished_run, tmp_path):
+    shutil.copytree(finished_run.folder, tmp_path / "runs" / "digits_smoke")
     config = f"--config={ROOT / 'configs' / 'digits.py'}"
-    done = command("main", config, *finished.flags[1:], cwd=tmp_path)
+    done = command("main", config, *finished_run.flags[1:], cwd=tmp_path)
     assert warnings(done) == []
     assert "runs/digits_smoke is finished" in done.stdout
 
 
-def test_a_config_of_ones_own_may_name_an_unknown_data_set(tmp_path):
+def test_unknown_data_set_in_a_config_file_is_a_one_line_error(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from kdjax.config import base\n"
         "def get_config():\n"
@@ -155,19 +158,19 @@ def test_a_config_of_ones_own_may_name_an_unknown_data_set(tmp_path):
     assert_refused(done, "unknown data set 'digit'", "did you mean 'digits'")
 
 
-def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
+def test_unwritable_workdir_is_a_one_line_error(tmp_path):
     (tmp_path / "runs").write_text("a file where the default workdir should be")
     done = command("main", f"--config={ROOT}/configs/digits.py", cwd=tmp_path)
     assert_refused(done, "'runs/digits' cannot be written")
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
-def test_a_teacher_of_other_data_is_refused(copy, tmp_path):
+def test_teacher_of_another_data_set_is_a_one_line_error(copy, tmp_path):
     path = copy.folder / "teacher" / "config.json"
-    taught = json.loads(path.read_text())
-    taught["dataset"]["name"] = "mnist"
-    taught["config"]["data"]["split_seed"] = 1
-    path.write_text(json.dumps(taught))
+    metadata = json.loads(path.read_text())
+    metadata["dataset"]["name"] = "mnist"
+    metadata["config"]["data"]["split_seed"] = 1
+    path.write_text(json.dumps(metadata))
     before = contents(copy.folder)
     flags = (f"--config.teacher.workdir={copy.folder}", f"--workdir={tmp_path / 'new'}")
     done = command("main", *copy.flags, *flags)
@@ -176,10 +179,10 @@ def test_a_teacher_of_other_data_is_refused(copy, tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
-# What goes on in spite of damage
+# Recovery from damage
 
 
-def test_a_teacher_that_is_given_is_linked_and_not_trained_again(copy, tmp_path):
+def test_given_teacher_is_linked_and_not_trained_again(copy, tmp_path):
     new = copy._replace(folder=tmp_path / "new")
     before = contents(copy.folder)
     flags = (f"--config.teacher.workdir={copy.folder}", f"--workdir={new.folder}")
@@ -197,7 +200,7 @@ def test_a_teacher_that_is_given_is_linked_and_not_trained_again(copy, tmp_path)
     assert contents(new.folder) == before
 
 
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(finished, copy):
+def test_run_resumes_from_the_checkpoint_before_a_damaged_one_bit_identically(finished_run, copy):
     (copy.folder / "results.json").unlink()
     files = (copy.folder / "checkpoints" / "8").rglob("*")
     largest = max(files, key=lambda path: path.stat().st_size * path.is_file())
@@ -206,25 +209,25 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(finished, cop
     (warning,) = warnings(done)
     assert f"checkpoint {copy.folder}/checkpoints/8 is damaged" in warning
     assert "student  epoch 2/2" in done.stdout and "epoch 1/" not in done.stdout
-    assert copy.results == finished.results  # to the last bit: no step was lost or done twice
+    assert copy.results == finished_run.results  # bit-identical: no step was lost or repeated
 
 
-def test_a_damaged_data_cache_is_rebuilt(finished, copy, data_dir, tmp_path):
+def test_damaged_data_cache_is_rebuilt(finished_run, copy, data_dir, tmp_path):
     (copy.folder / "results.json").unlink()
     for name in ("digits", "kdjax_arrays/digits"):
         shutil.copytree(data_dir / name, tmp_path / "data" / name)
     (images,) = (tmp_path / "data").glob("kdjax_arrays/digits/*/train/images.npy")
     images.write_bytes(images.read_bytes()[:-1])
-    # The data may move: their folder is no part of what a run is.
+    # The data directory may change: it is not part of the identity of a run.
     flags = (f"--config.data.dir={tmp_path / 'data'}", f"--workdir={copy.folder}")
     done = command("main", *copy.flags, *flags)
     (warning,) = warnings(done)
     assert "rebuilding the damaged cache" in warning and str(images.parent) in warning
     assert "student in" in done.stdout and "is finished: 8 steps" in done.stdout
-    assert copy.results == finished.results
+    assert copy.results == finished_run.results
 
 
-# How any command ends
+# Exit statuses
 
 
 @pytest.mark.parametrize(
@@ -238,17 +241,17 @@ def test_a_damaged_data_cache_is_rebuilt(finished, copy, data_dir, tmp_path):
         (
             "raise KeyboardInterrupt",
             1,
-            "kdjax: error: interrupted; the same command continues",
+            "kdjax: error: interrupted; run the same command again to continue",
         ),
     ],
 )
-def test_the_exit_status_says_whose_fault_it_was(act, status, line):
+def test_exit_status_and_message_of_each_exception(act, status, line):
     head = "import warnings; from kdjax import cli; from kdjax.errors import InputError"
     done = python("-c", f"{head}\ndef main():\n    {act}\ncli.run(main)")
     assert (done.returncode, done.stderr) == (status, f"{line}\n" if line else "")
 
 
-def test_a_fault_of_the_program_keeps_its_traceback():
+def test_unexpected_exception_prints_its_traceback():
     done = python("-c", "from kdjax import cli\ncli.run(lambda: {}['absent'])")
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback") and "KeyError: 'absent'" in done.stderr

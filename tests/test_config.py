@@ -1,30 +1,39 @@
+import ast
 import copy
+import inspect
+import io
 import math
 import re
 import runpy
+import sys
+import tokenize
+import warnings
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
-from kdjax.config import base, differences, hyper, resolve
+import kdjax.config
+from kdjax.config import base, differences, field_names, hyperparameters, nearest_field, resolve
 from kdjax.errors import InputError
 from kdjax.models import MODELS
-from kdjax.objectives import Hyper
+from kdjax.objectives import Hyperparameters
 
-FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "configs").glob("*.py"))
 STAGES = ("teacher", "student")
 
 
 def changed(**fields):
-    """The base config with `{"stage.field": value}` put in."""
+    """Returns the base config with fields changed, given as `{"stage.field": value}`."""
     config = base()
     config.update_from_flattened_dict(fields)
     return config
 
 
-def names_that_differ(one, other):
-    return {line.partition(":")[0] for line in differences(one.to_dict(), other.to_dict())}
+def changed_names(before, after):
+    return {line.partition(":")[0] for line in differences(before.to_dict(), after.to_dict())}
 
 
 def leaves(config, prefix=""):
@@ -44,37 +53,37 @@ def leaves(config, prefix=""):
         ("depth", "laptop", "resnet14", "resnet8"),
     ],
 )
-def test_setting_and_size_choose_the_networks(setting, size, teacher, student):
-    found = resolve(changed(setting=setting, size=size))
-    assert (found.teacher.model, found.student.model) == (teacher, student)
+def test_setting_and_size_select_the_networks(setting, size, teacher, student):
+    config = resolve(changed(setting=setting, size=size))
+    assert (config.teacher.model, config.student.model) == (teacher, student)
     assert {teacher, student} <= set(MODELS)
-    kept = resolve(changed(setting=setting, size=size, **{"student.model": "resnet50"}))
-    assert (kept.teacher.model, kept.student.model) == (teacher, "resnet50")
+    explicit = resolve(changed(setting=setting, size=size, **{"student.model": "resnet50"}))
+    assert (explicit.teacher.model, explicit.student.model) == (teacher, "resnet50")
 
 
-def test_resolve_leaves_its_argument_alone_and_changes_nothing_twice():
+def test_resolve_is_idempotent_and_does_not_change_its_argument():
     config = changed(smoke=True)
     before = copy.deepcopy(config.to_dict())
-    found = resolve(config)
+    resolved = resolve(config)
     assert config.to_dict() == before and not config.is_locked
-    assert resolve(found).to_dict() == found.to_dict()
+    assert resolve(resolved).to_dict() == resolved.to_dict()
 
 
-def test_without_smoke_only_networks_and_their_learning_rates_are_filled_in():
-    found = resolve(base())
+def test_resolve_without_smoke_fills_in_models_learning_rates_and_order_seed_only():
+    config = resolve(base())
     fields = ("model", "learning_rate")
-    filled = {f"{stage}.{field}" for stage in STAGES for field in fields}
-    assert names_that_differ(base(), found) == filled | {"order_seed"}
-    # AlexNet has no batch-norm to bear the teacher's rate.
-    assert 0 < found.student.learning_rate < found.teacher.learning_rate
+    derived = {f"{stage}.{field}" for stage in STAGES for field in fields}
+    assert changed_names(base(), config) == derived | {"order_seed"}
+    # AlexNet has no batch norm, and diverges at the learning rate of the teacher.
+    assert 0 < config.student.learning_rate < config.teacher.learning_rate
     assert resolve(changed(**{"student.learning_rate": 0.7})).student.learning_rate == 0.7
 
 
-def test_smoke_shrinks_what_takes_long_and_nothing_else():
-    late = {"objective.pretrain_epochs": 100}
-    full, small = resolve(changed(**late)), resolve(changed(smoke=True, **late))
-    fields = ("epochs", "batch_size", "warmup_epochs", "norm_batches")
-    assert names_that_differ(full, small) == {
+def test_smoke_reduces_images_batches_and_epochs_only():
+    pretraining = {"objective.pretrain_epochs": 100}
+    full, small = resolve(changed(**pretraining)), resolve(changed(smoke=True, **pretraining))
+    fields = ("epochs", "batch_size", "warmup_epochs", "bn_batches")
+    assert changed_names(full, small) == {
         *("smoke", "data.limit", "eval_batch_size", "objective.pretrain_epochs"),
         *(f"{stage}.{field}" for stage in STAGES for field in fields),
     }
@@ -82,24 +91,106 @@ def test_smoke_shrinks_what_takes_long_and_nothing_else():
     for stage in STAGES:
         assert all(0 < small[stage][field] < full[stage][field] for field in fields)
         assert small[stage].batch_size < small.data.limit * (1 - small.data.dev_fraction)
-    assert small.student.epochs > small.objective.pretrain_epochs  # so the method runs as well
+    assert (
+        small.student.epochs > small.objective.pretrain_epochs
+    )  # so that the method itself runs too
 
 
 @pytest.mark.parametrize("smoke", [False, True])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_configs_that_are_shipped_resolve(path, smoke):
+def test_shipped_configs_resolve(path, smoke):
     config = runpy.run_path(str(path))["get_config"]()
     config.smoke = smoke
     assert resolve(config).name == path.stem
-    assert dict(leaves(config)).keys() == dict(leaves(base())).keys()  # a typo would add a field
+    assert set(field_names(config)) == set(field_names(base()))  # a typo would add a field
 
 
-def test_a_resolved_config_takes_no_unknown_field():
-    found = resolve(base())
+def parse_flags(*arguments):
+    """Returns the config of a command with these flags."""
+    values, argv = flags.FlagValues(), ["kdjax.main", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # load_module()
+        values(argv)
+    return values.config
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shipped_configs_load_from_another_working_directory(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if Path(entry) != ROOT])
+    monkeypatch.setitem(sys.modules, "configs", None)
+    config = resolve(parse_flags(f"--config={path}", "--config.smoke"))
+    assert config.name == path.stem and config.smoke
+
+
+def overrides():
+    """Yields a field, its value on the command line, and the parsed value, for every field."""
+    for name, value in leaves(base()):
+        if isinstance(value, bool):
+            yield from ((name, "true", True), (name, "false", False))
+        elif isinstance(value, int):
+            yield from ((name, "7", 7), (name, "-7", -7))
+        elif isinstance(value, float):
+            yield from ((name, "0.375", 0.375), (name, "-2.5e-3", -2.5e-3), (name, "3", 3.0))
+        elif isinstance(value, tuple):
+            students = ({"objective.method": "kd"}, {"objective.payoff": 1.8, "seed": 1})
+            yield from ((name, str(students), students), (name, "()", ()))
+        else:
+            yield from ((name, "some text", "some text"), (name, "", ""))
+
+
+@pytest.fixture(scope="module")
+def base_file(tmp_path_factory):
+    """A config file that returns `base()`."""
+    path = tmp_path_factory.mktemp("configs") / "base.py"
+    path.write_text("from kdjax.config import base as get_config\n")
+    return path
+
+
+@pytest.mark.parametrize(("name", "text", "value"), list(overrides()))
+def test_every_field_can_be_overridden_on_the_command_line(name, text, value, base_file):
+    config = parse_flags(f"--config={base_file}", f"--config.{name}={text}")
+    expected = changed()
+    with expected.ignore_type():
+        expected.update_from_flattened_dict({name: value})
+    assert config.to_dict() == expected.to_dict()
+    parsed = dict(leaves(config))[name]
+    assert type(parsed) is type(dict(leaves(base()))[name])
+
+
+@pytest.mark.parametrize("name", [k for k, v in leaves(base()) if isinstance(v, bool)])
+def test_boolean_field_can_be_given_as_a_switch(name, base_file):
+    for flag, value in ((f"--config.{name}", True), (f"--noconfig.{name}", False)):
+        assert dict(leaves(parse_flags(f"--config={base_file}", flag)))[name] is value
+
+
+def documented_fields():
+    """Yields the target of each field in the source of `base` and its helper, with its comment."""
+    source = inspect.getsource(kdjax.config)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            group, _, field = ast.unparse(node.targets[0]).partition(".")
+            if group in ("config", "stage") and not isinstance(node.value, ast.Call):
+                yield group, field, comments.get(node.lineno) or comments.get(node.lineno - 1)
+
+
+def test_every_field_has_a_comment():
+    comments = {}
+    for group, field, comment in documented_fields():
+        for prefix in ("",) if group == "config" else ("teacher.", "student."):
+            comments.setdefault(prefix + field, comment)
+    fields = field_names(base())
+    assert [name for name in fields if not comments.get(name)] == []
+
+
+def test_unknown_field_cannot_be_set_in_a_resolved_config():
+    config = resolve(base())
     with pytest.raises(AttributeError, match="epochs"):
-        found.student.epoch = 3
+        config.student.epoch = 3
     with pytest.raises(KeyError, match="mehtod"):
-        found.objective["mehtod"] = "ce"
+        config.objective["mehtod"] = "ce"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +204,7 @@ def test_a_resolved_config_takes_no_unknown_field():
         ("data.pad", -1),
         ("objective.payoff", 1.0),
         ("objective.temperature", 0.0),
-        ("objective.lambda", -0.5),
+        ("objective.distill_weight", -0.5),
         ("objective.epsilon", -0.1),
         ("objective.pretrain_epochs", -1),
         ("objective.pretrain_epochs", 201),
@@ -124,7 +215,7 @@ def test_a_resolved_config_takes_no_unknown_field():
                 ("epochs", 0),
                 ("batch_size", 0),
                 ("step_every", 0),
-                ("norm_batches", 0),
+                ("bn_batches", 0),
                 ("width", -1),
                 ("weight_decay", -1e-4),
                 ("warmup_epochs", -1.0),
@@ -138,13 +229,13 @@ def test_a_resolved_config_takes_no_unknown_field():
         ],
     ],
 )
-def test_a_field_out_of_range_is_refused_by_name_and_value(field, value):
+def test_field_out_of_range_raises_with_name_and_value(field, value):
     with pytest.raises(InputError, match=re.escape(f"{field} {value} is ")):
         resolve(changed(**{field: value}))
 
 
 @pytest.mark.parametrize("field", [k for k, v in leaves(base()) if isinstance(v, float)])
-def test_no_field_may_be_nan(field):
+def test_nan_raises_in_every_field(field):
     with pytest.raises(InputError, match=re.escape(f"{field} nan is ")):
         resolve(changed(**{field: math.nan}))
 
@@ -164,40 +255,75 @@ def test_no_field_may_be_nan(field):
         ("student.compute_dtype", "bfloat61", "bfloat16"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(field, wrong, right):
+def test_unknown_value_raises_with_the_nearest_name(field, wrong, right):
     message = re.escape(f"unknown {field} '{wrong}': did you mean '{right}'? Valid: ")
     with pytest.raises(InputError, match=message):
         resolve(changed(**{field: wrong}))
 
 
-def test_the_hyper_parameters_are_those_of_the_objective():
+def test_hyperparameters_are_taken_from_the_objective():
     config = base()
     values = {"payoff": 3.5, "temperature": 2.0, "adjustment": "none", "epsilon": 0.05}
-    config.objective.update({**values, "lambda": 0.25})
-    assert hyper(config) == Hyper(3.5, 0.25, 2.0, "none", 0.05)
+    config.objective.update({**values, "distill_weight": 0.25})
+    assert hyperparameters(config) == Hyperparameters(3.5, 0.25, 2.0, "none", 0.05)
 
 
-def test_differences_name_every_field_that_differs():
-    one = {"a": 1, "b": {"c": "x", "d": {"e": [1, 2]}, "same": 0}, "gone": True, "kind": {"f": 1}}
-    other = {"a": 1.5, "b": {"c": "x", "d": {"e": [1]}, "same": 0}, "kind": 2, "new": 0}
-    assert differences(one, one) == []
-    assert differences(one, other, "config.") == [
+def test_differences_names_every_field_that_differs():
+    before = {"a": 1, "b": {"c": "x", "d": {"e": [1, 2]}, "f": 0}, "removed": True, "g": {"h": 1}}
+    after = {"a": 1.5, "b": {"c": "x", "d": {"e": [1]}, "f": 0}, "g": 2, "new": 0}
+    assert differences(before, before) == []
+    assert differences(before, after, "config.") == [
         "config.a: 1 -> 1.5",
         "config.b.d.e: [1, 2] -> [1]",
-        "config.gone: True -> None",
-        "config.kind: {'f': 1} -> 2",
+        "config.g: {'h': 1} -> 2",
         "config.new: None -> 0",
+        "config.removed: True -> None",
     ]
 
 
-def test_a_field_that_a_config_file_invents_is_refused_with_the_nearest() -> None:
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("student.lr", "student.learning_rate"),
+        ("teacher.lr", "teacher.learning_rate"),
+        ("lr", "student.learning_rate"),
+        ("studnt.lr", "student.learning_rate"),
+        ("teacher.bs", "teacher.batch_size"),
+        ("student.wd", "student.weight_decay"),
+        ("objective.temp", "objective.temperature"),
+        ("objective.T", "objective.temperature"),
+        ("student.temperature", "objective.temperature"),
+        ("objective.alpha", "objective.distill_weight"),
+        ("objective.lambda", "objective.distill_weight"),
+        ("student.norm_batches", "student.bn_batches"),
+        ("student.epoch", "student.epochs"),
+        ("student.limit", "data.limit"),
+        ("payoff", "objective.payoff"),
+        ("student", "students"),
+        ("data.batch_size", "student.batch_size"),
+    ],
+)
+def test_nearest_field_prefers_the_same_group_and_knows_synonyms(name, nearest):
+    known = field_names(base())
+    assert nearest_field(name, known) == nearest
+    prefixed = [f"config.{field}" for field in known]
+    assert nearest_field(f"config.{name}", prefixed) == f"config.{nearest}"
+
+
+def test_every_synonym_is_the_name_of_a_field():
+    components = {name.rpartition(".")[-1] for name in field_names(base())}
+    assert set(kdjax.config.SYNONYMS.values()) <= components
+    assert not set(kdjax.config.SYNONYMS) & components
+
+
+def test_unknown_field_in_a_config_file_raises_with_the_nearest_field() -> None:
     config = base()
     config.objective.payof = 3.0
     with pytest.raises(InputError, match=r"'objective\.payof'.*'objective\.payoff'"):
         resolve(config)
 
 
-def test_a_field_that_a_config_file_drops_is_missed() -> None:
+def test_missing_field_in_a_config_file_raises() -> None:
     config = base()
     del config.student.epochs
     with pytest.raises(InputError, match=r"'student\.epochs' is missing"):
@@ -205,7 +331,7 @@ def test_a_field_that_a_config_file_drops_is_missed() -> None:
 
 
 @pytest.mark.parametrize("stage", ["teacher", "student"])
-def test_an_unknown_model_is_refused_before_anything_is_loaded(stage: str) -> None:
+def test_unknown_model_raises_with_the_nearest_name(stage: str) -> None:
     config = base()
     config[stage].model = "resnet20"
     with pytest.raises(InputError, match=rf"{stage}\.model 'resnet20'.*'resnet"):

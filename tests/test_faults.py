@@ -1,9 +1,11 @@
-"""The short form of the fault harness: a real run, killed at random moments."""
+"""A short run of the fault harness: real runs, killed at random times."""
 
 import json
 import pathlib
 import subprocess
 import sys
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The networks that compile fastest, and few steps.
@@ -13,15 +15,16 @@ SHORT = [
 ]  # fmt: skip
 
 
-def test_a_run_that_is_killed_at_random_moments_ends_in_the_bits_of_one_left_alone(
+@pytest.mark.slow
+def test_run_killed_at_random_times_is_bit_identical(
     data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     command = [sys.executable, "experiments/faults.py", "--kills=2", f"--out={tmp_path}", *SHORT]
     command.append(f"--config.data.dir={data_dir}")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "faults.json").read_text())
-    # -15 is a SIGTERM that comes before the run has asked for it.
-    assert [set(fault["statuses"]) <= {-9, -15, 75} for fault in found["faults"]] == [True] * 2
-    assert found["different"] and not any(found["different"].values())
-    assert "2 of 2 kills recovered from" in done.stdout
+    results = json.loads((tmp_path / "faults.json").read_text())
+    # -15: SIGTERM before the run has installed its handler.
+    assert [set(fault["statuses"]) <= {-9, -15, 75} for fault in results["faults"]] == [True] * 2
+    assert results["different"] and not any(results["different"].values())
+    assert "Recovered from 2 of 2 kills" in done.stdout

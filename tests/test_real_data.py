@@ -1,4 +1,4 @@
-"""The real images that may lie beside the project."""
+"""Training on real images, if they are available beside the project."""
 
 import pathlib
 import runpy
@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from test_train import arrays
+from support.runs import final_arrays
 
-from kdjax import assess, config, train
+from kdjax import config, pipeline
+from kdjax.evaluation import evaluate
 
 ROOT = pathlib.Path(__file__).parents[1]
 PREPARE = ROOT.parent / "shared" / "data" / "prepare.py"
@@ -19,7 +20,7 @@ needs_images = pytest.mark.skipif(not PREPARE.exists(), reason="needs ../shared/
 
 
 @needs_images
-def test_the_svhn_config_runs_on_real_pixels(tmp_path: pathlib.Path) -> None:
+def test_svhn_config_runs_on_real_images(tmp_path: pathlib.Path) -> None:
     subprocess.run([sys.executable, PREPARE, "svhn_sample", tmp_path], check=True)
     fields = runpy.run_path(str(ROOT / "configs" / "svhn.py"))["get_config"]()
     fields.update_from_flattened_dict(
@@ -27,16 +28,16 @@ def test_the_svhn_config_runs_on_real_pixels(tmp_path: pathlib.Path) -> None:
     )
     resolved = config.resolve(fields)
     assert (resolved.teacher.model, resolved.student.model) == ("resnet18", "alexnet")
-    dataset = train.run(resolved, tmp_path / "run")
+    dataset = pipeline.train(resolved, tmp_path / "run")
     assert dataset.image_shape == (32, 32, 3) and dataset.num_classes == 10
-    # Photos, not noise: what the normalization was made of is far from black and white.
+    # Photographs: the mean is far from black and from white.
     assert all(0.3 < value < 0.6 for value in dataset.mean)
-    found = assess.assess(tmp_path / "run", dataset)
-    assert found["test"]["examples"] == found["teacher"]["test"]["examples"] == 64
+    results = evaluate.evaluate(tmp_path / "run", dataset)
+    assert results["test"]["examples"] == results["teacher"]["test"]["examples"] == 64
 
 
 @needs_images
-def test_an_epoch_of_cifar10_from_a_stream_ends_in_the_same_bits_as_in_memory(
+def test_streamed_epoch_of_cifar10_is_bit_identical_to_resident(
     tmp_path: pathlib.Path,
 ) -> None:
     subprocess.run([sys.executable, PREPARE, "cifar10", tmp_path], check=True)
@@ -46,11 +47,13 @@ def test_an_epoch_of_cifar10_from_a_stream_ends_in_the_same_bits_as_in_memory(
          "objective.method": "ce", "objective.pretrain_epochs": 0,
          "student.schedule": "cosine"}
     )  # fmt: skip
-    for pipeline in ("resident", "stream"):
-        fields.data.pipeline = pipeline
-        dataset = train.run(config.resolve(fields), tmp_path / pipeline)
+    for name in ("resident", "stream"):
+        fields.data.pipeline = name
+        dataset = pipeline.train(config.resolve(fields), tmp_path / name)
         assert (dataset.image_shape, len(dataset.train.labels)) == ((32, 32, 3), 40000)
-    (steps, expected), (again, found) = (arrays(tmp_path / name) for name in ("resident", "stream"))
-    assert steps == again == 40000 // 128
-    for one, other in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(one, other)
+    (steps, expected), (streamed_steps, actual) = (
+        final_arrays(tmp_path / name) for name in ("resident", "stream")
+    )
+    assert steps == streamed_steps == 40000 // 128
+    for expected_leaf, leaf in zip(expected, actual, strict=True):
+        np.testing.assert_array_equal(leaf, expected_leaf)

@@ -1,13 +1,15 @@
-"""Measures kdjax against PyTorch and Keras, side by side on the same machine.
+"""Compares the training speed of kdjax with PyTorch and Keras on the same machine.
 
 python -m experiments.benchmark measure --torch-python=PATH --keras-python=PATH --out=FILE.json
 python -m experiments.benchmark agree --torch-python=PATH
-python -m experiments.benchmark table FILE.json... --readme=README.md [--check]
+python -m experiments.benchmark table FILE.json... --page=docs/speed.md [--check]
 
-Each PATH is the python of an environment of that library's own (torch and numpy; keras and jax).
-A side without one is left out, which the result says. `agree` exits with 1 where logits of the
-same weights differ by more than 1e-4; `table --check` where the README is not made from the files.
-On a GPU nothing else has to be said, but give more --steps, such as 200: kdjax runs 50 a call.
+Each PATH is the Python of a separate environment: one with torch and numpy, one with keras and
+jax. A library without a PATH is left out, and the results list it as left out. `agree` exits with
+status 1 if the logits of equal weights differ by more than 1e-4. `table` replaces the table between
+the markers of a Markdown page; with --check it writes nothing and exits with status 1 if the page
+differs from the results. The same commands run on a GPU; use more --steps there, such as 200,
+because kdjax runs 50 steps per call.
 """
 
 import argparse
@@ -17,18 +19,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.benchmark import agree, cases, measure, protocol, table
+from experiments.benchmark import agreement, cases, measure, protocol, table
 from experiments.benchmark.protocol import WorkerError
 from kdjax.errors import InputError
 
-VARIANTS = sorted({v.name for there in cases.VARIANTS.values() for v in there})
+VARIANTS = sorted({variant.name for group in cases.VARIANTS.values() for variant in group})
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Does what the first argument says."""
+    """Runs the command that the first argument names."""
     options = _parser().parse_args(arguments)
     try:
-        options.act(options)
+        options.command(options)
     except (InputError, WorkerError, OSError) as error:
         sys.exit(f"benchmark: error: {error}")
 
@@ -39,26 +41,40 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("measure")
-    one.set_defaults(act=_measure)
-    one.add_argument("--torch-python", default="")
-    one.add_argument("--keras-python", default="")
-    one.add_argument("--out", type=pathlib.Path, required=True)
-    one.add_argument("--batch", type=_count, default=128)
-    one.add_argument("--steps", type=_count, default=4)
-    one.add_argument("--rounds", type=_count, default=5)
-    one.add_argument("--cases", nargs="+", choices=cases.CASES, default=list(cases.CASES))
-    one.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
-    one = commands.add_parser("agree")
-    one.set_defaults(act=_agree)
-    one.add_argument("--torch-python", required=True)
-    one = commands.add_parser("table")
-    one.set_defaults(act=_table)
-    one.add_argument("results", nargs="+", type=pathlib.Path)
-    one.add_argument("--readme", type=pathlib.Path, required=True)
-    one.add_argument("--check", action="store_true")
+    commands = parser.add_subparsers(required=True, metavar="measure|agree|table")
+    _add_measure(commands.add_parser("measure", help="measure and write the results file"))
+    _add_agree(commands.add_parser("agree", help="compare the logits of equal weights"))
+    _add_table(commands.add_parser("table", help="write the table of results into a page"))
     return parser
+
+
+def _add_measure(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_measure)
+    parser.add_argument("--torch-python", default="", help="Python of an environment with torch")
+    parser.add_argument("--keras-python", default="", help="Python of an environment with keras")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the results file")
+    parser.add_argument("--batch", type=_count, default=128, help="batch size")
+    parser.add_argument("--steps", type=_count, default=4, help="training steps per timed run")
+    parser.add_argument("--rounds", type=_count, default=5, help="timed runs of each variant")
+    parser.add_argument("--cases", nargs="+", choices=cases.CASES, default=list(cases.CASES))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+
+
+def _add_agree(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_agree)
+    parser.add_argument("--torch-python", required=True, help="Python of an environment with torch")
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_table)
+    parser.add_argument("results", nargs="+", type=pathlib.Path, help="results files")
+    parser.add_argument(
+        "--page",
+        type=pathlib.Path,
+        required=True,
+        help=f"the Markdown page with the markers {table.START} and {table.END}",
+    )
+    parser.add_argument("--check", action="store_true", help="compare the page, write nothing")
 
 
 def _count(text: str) -> int:
@@ -75,31 +91,33 @@ def _measure(options: argparse.Namespace) -> None:
     command = {"command": protocol.public_command("experiments.benchmark")}
     options.out.parent.mkdir(parents=True, exist_ok=True)
 
-    def save(found: dict[str, Any]) -> None:
-        options.out.write_text(json.dumps({**command, **found}, indent=2) + "\n")
+    def save(results: dict[str, Any]) -> None:
+        options.out.write_text(json.dumps({**command, **results}, indent=2) + "\n")
 
-    with protocol.workers(pythons) as asks:
-        found = measure.measure(asks, options.cases, options.variants, size, save)
-    print(table.markdown({**command, **found}))
-    if not agree.holds(found["agreement"]):
-        sys.exit("benchmark: error: the libraries do not compute the same")
+    with protocol.start_workers(pythons) as workers:
+        results = measure.measure(workers, options.cases, options.variants, size, save)
+    print(table.full_report({**command, **results}))
+    if not agreement.within_tolerance(results["agreement"]):
+        sys.exit("benchmark: error: the logits or objectives of the libraries differ")
 
 
 def _agree(options: argparse.Namespace) -> None:
-    with protocol.workers({"torch": options.torch_python, "kdjax": sys.executable}) as asks:
-        found = agree.agree(asks)
-    for row in found:
+    pythons = {"torch": options.torch_python, "kdjax": sys.executable}
+    with protocol.start_workers(pythons) as workers:
+        rows = agreement.compare(workers)
+    for row in rows:
         print(table.agreement_line(row))
-    sys.exit(not agree.holds(found))
+    sys.exit(not agreement.within_tolerance(rows))
 
 
 def _table(options: argparse.Namespace) -> None:
-    section = table.readme([json.loads(path.read_text()) for path in options.results])
-    text = options.readme.read_text()
-    made = table.inserted(text, section)
+    section = table.page_section([json.loads(path.read_text()) for path in options.results])
+    current = options.page.read_text()
+    updated = table.replace_section(current, section)
     if options.check:
-        sys.exit(None if made == text else f"{options.readme} is not made from these results")
-    options.readme.write_text(made)
+        message = f"benchmark: error: {options.page} differs from the table of these results"
+        sys.exit(None if updated == current else message)
+    options.page.write_text(updated)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""What a device computes at best: the ceiling that utilisation is a share of."""
+"""The measured floating-point rate of a large matrix product, an upper bound for training."""
 
 import time
 
 import jax
 import jax.numpy as jnp
 
-from kdjax.compiler import compiled
+from kdjax.runtime.compiler import jit
 
-# Side and dtype of the matrices.
+# Side length and dtype of the matrices.
 SIZES = {"cpu": (2048, jnp.float32)}
-SIZE_ELSEWHERE = (8192, jnp.bfloat16)
+ACCELERATOR_SIZE = (8192, jnp.bfloat16)
 
 
 def ceiling() -> tuple[float, str]:
-    """Returns the floating-point operations a second of a large matrix product, and its dtype."""
-    side, dtype = SIZES.get(jax.default_backend(), SIZE_ELSEWHERE)
+    """Returns the FLOP/s of a large matrix product on this device, and its dtype."""
+    side, dtype = SIZES.get(jax.default_backend(), ACCELERATOR_SIZE)
     matrix = jnp.ones((side, side), dtype)
-    product = compiled(jnp.matmul)
+    product = jit(jnp.matmul)
 
     def seconds() -> float:
         start = time.perf_counter()

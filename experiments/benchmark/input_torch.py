@@ -1,4 +1,4 @@
-"""The usual way of images into PyTorch: a DataLoader whose workers augment each image."""
+"""The usual PyTorch input pipeline: a DataLoader with workers that augment each image."""
 
 import random
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ WORKERS = 2
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
-class Crops(Dataset):
-    """Images in memory, each cropped at random out of its padded self and perhaps mirrored."""
+class AugmentedImages(Dataset):
+    """Images in memory, each with a random crop of the padded image and a random flip."""
 
     def __init__(self, count: int, augmented: bool) -> None:
-        """Pads all images at once, which leaves each access the less to do."""
+        """Pads all images once, so that an access only crops."""
         images, labels = cases.examples(count)
         self.pad = cases.PAD if augmented else 0
         channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -34,14 +34,14 @@ class Crops(Dataset):
         top, left = random.randrange(2 * self.pad + 1), random.randrange(2 * self.pad + 1)
         height, width, _ = cases.IMAGE_SHAPE
         image = self.images[index, :, top : top + height, left : left + width]
-        mirrored = random.random() < 0.5
-        return image.flip(2) if mirrored else image, self.labels[index], index
+        flipped = random.random() < 0.5
+        return image.flip(2) if flipped else image, self.labels[index], index
 
 
-def loader(count: int, batch: int, augmented: bool) -> DataLoader:
+def make_loader(count: int, batch: int, augmented: bool) -> DataLoader:
     """Returns the loader of `count` images in batches of `batch`."""
     return DataLoader(
-        Crops(count, augmented),
+        AugmentedImages(count, augmented),
         batch,
         shuffle=True,
         num_workers=WORKERS,
@@ -51,12 +51,12 @@ def loader(count: int, batch: int, augmented: bool) -> DataLoader:
     )
 
 
-def batches(source: DataLoader) -> Batches:
-    """Yields images float32 [b, 3, h, w], channels last and normalized, labels and places."""
+def iterate_batches(loader: DataLoader) -> Batches:
+    """Yields normalized images float32 [b, 3, h, w] (channels last), labels and indices [b]."""
     mean, std = (
         torch.tensor(value, device=DEVICE).view(1, -1, 1, 1) for value in (cases.MEAN, cases.STD)
     )
-    for batch in source:
-        images, labels, places = (value.to(DEVICE, non_blocking=True) for value in batch)
+    for batch in loader:
+        images, labels, indices = (value.to(DEVICE, non_blocking=True) for value in batch)
         images = images.to(memory_format=torch.channels_last).float()
-        yield images.div_(255).sub_(mean).div_(std), labels, places
+        yield images.div_(255).sub_(mean).div_(std), labels, indices

@@ -1,10 +1,10 @@
-"""The Keras worker, on the JAX backend; runs in an environment with keras and jax, without kdjax.
+"""The Keras worker on the JAX backend; its environment needs keras and jax, not kdjax.
 
-`keras.distillation.Distiller` is the nearest released peer: student and teacher with the same m
-outputs, cross-entropy and the divergence at a temperature. Epochs run through `fit`, its usual
-road, over images that are normalized before and never augmented.
+`keras.distillation.Distiller` is the released method closest to ours: student and teacher have the
+same m outputs, and the loss is cross-entropy plus the divergence at a temperature. Epochs run
+through `fit`, on images that are normalized beforehand and not augmented.
 
-`python -m experiments.benchmark.keras_side`, started by the driver, see `protocol`.
+`python -m experiments.benchmark.keras_side`, started by the benchmark; see `protocol`.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from experiments.benchmark.protocol import Prepared, Reply, serve
 
 
 def describe() -> Reply:
-    """Returns what this side is and runs on."""
+    """Returns versions and device."""
     versions = {name: importlib.metadata.version(name) for name in ("keras", "jax", "jaxlib")}
     device = jax.default_backend()
     return {
@@ -33,16 +33,16 @@ def describe() -> Reply:
 
 
 def prepare(
-    held: contextlib.ExitStack,
+    resources: contextlib.ExitStack,
     case: dict[str, Any],
     variant: dict[str, Any],
     batch: int,
     steps: int,
 ) -> Prepared:
-    """Returns the turn of one variant, see `protocol.serve`."""
-    half = variant["dtype"] == "bfloat16"
-    keras.config.set_dtype_policy("mixed_bfloat16" if half else "float32")
-    held.callback(keras.utils.clear_session)
+    """Returns a variant of a case, ready to be timed; see `protocol.serve`."""
+    bfloat16 = variant["dtype"] == "bfloat16"
+    keras.config.set_dtype_policy("mixed_bfloat16" if bfloat16 else "float32")
+    resources.callback(keras.utils.clear_session)
     student = model = _network(case["student"])
     if case["teacher"]:
         model = keras.distillation.Distiller(
@@ -63,12 +63,15 @@ def prepare(
     def fit() -> None:
         model.fit(images, labels, batch_size=batch, epochs=1, verbose=0)
 
-    trained = sum(np.prod(value.shape) for value in student.trainable_variables)
-    return Prepared({cases.EPOCH: fit}, int(trained))
+    parameters = sum(np.prod(value.shape) for value in student.trainable_variables)
+    return Prepared({cases.EPOCH: fit}, int(parameters))
 
 
 def _network(name: str) -> keras.Model:
-    """Returns a network that maps images to m logits; "same" may pad one pixel off kdjax's."""
+    """Returns a network from images to m logits.
+
+    With stride 2, padding "same" can be shifted by one pixel against that of kdjax.
+    """
     images = keras.Input(cases.IMAGE_SHAPE)
     features = _alexnet(images) if name == "alexnet" else _resnet(name, images)
     pooled = layers.GlobalAveragePooling2D()(features)

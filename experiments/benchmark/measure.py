@@ -1,4 +1,4 @@
-"""Runs the sides in turn, A B A B, and puts together what they took."""
+"""Times the variants of all sides in turn, A B A B, and collects the results."""
 
 import os
 import pathlib
@@ -9,20 +9,20 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.benchmark import agree, cases, protocol
-from experiments.benchmark.protocol import Ask, WorkerError
+from experiments.benchmark import agreement, cases, protocol
+from experiments.benchmark.protocol import Worker, WorkerError
 
 REFERENCE, REFERENCE_CACHED = "torch", "torch_cached"
 Seconds = Mapping[str, Sequence[float]]
 
 
 class Size(NamedTuple):
-    """How much is measured.
+    """The size of a measurement.
 
     Attributes:
-        batch: images a step.
-        steps: of each turn.
-        rounds: turns of each variant.
+        batch: the batch size.
+        steps: training steps per timed run.
+        rounds: timed runs of each variant.
     """
 
     batch: int
@@ -31,165 +31,174 @@ class Size(NamedTuple):
 
 
 def ratio(reference: Sequence[float], seconds: Sequence[float]) -> dict[str, float]:
-    """Returns how many times as fast as the reference, over rounds: median, least and most.
+    """Returns the speed relative to the reference: median, min and max over rounds.
 
     Args:
-        reference: seconds of the reference's turn in each round.
-        seconds: of the other's turn in the same round, for the same number of images.
+        reference: seconds of the reference in each round.
+        seconds: seconds of the variant in the same rounds, for the same number of images.
     """
     ratios = [a / b for a, b in zip(reference, seconds, strict=True)]
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
 def measure(
-    asks: Mapping[str, Ask],
-    names: Collection[str],
-    chosen: Collection[str],
+    workers: Mapping[str, Worker],
+    case_names: Collection[str],
+    variant_names: Collection[str],
     size: Size,
     save: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Measures cases with all sides that there are.
+    """Measures cases with all available sides.
 
     Args:
-        asks: by side.
-        names: of the cases.
-        chosen: names of the variants.
-        size: batch, steps and rounds.
-        save: takes the results so far after each case: all of them take hours.
+        workers: by side.
+        case_names: keys of `cases.CASES`.
+        variant_names: names of the requested variants.
+        size: batch size, steps and rounds.
+        save: called with the results so far after each case, because all of them take hours.
 
     Returns:
         The results, as JSON values.
 
     Raises:
-        WorkerError: if the sides run on different devices, or differ in a number of parameters.
+        WorkerError: if the sides run on different devices, or their networks differ in the
+            number of parameters.
     """
-    about = {side: ask("describe") for side, ask in asks.items()}
-    device = _device(about)
+    descriptions = {side: worker("describe") for side, worker in workers.items()}
+    device = _device(descriptions)
     results = {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         **size._asdict(),
-        "sides": about,
-        "agreement": agree.agree(asks) if "torch" in asks else [],
+        "sides": descriptions,
+        "agreement": agreement.compare(workers) if "torch" in workers else [],
         "rows": [],
-        "left_out": _missing(asks, device),
+        "left_out": _missing(workers, device),
     }
-    for name in names:
+    for name in case_names:
         case = cases.CASES[name]
-        variants = cases.variants(case, device, asks, chosen)
-        rows, failed = _case(asks, case, variants, size)
+        variants = cases.variants(case, device, workers, variant_names)
+        rows, failures = _measure_case(workers, case, variants, size)
         results["rows"] += rows
-        results["left_out"] += failed
+        results["left_out"] += failures
         save(results)
     return results
 
 
-def _missing(asks: Collection[str], device: str) -> list[str]:
-    sides = [side for side in protocol.MODULES if side not in asks]
-    missing = [f"{side}: no --{side}-python was given" for side in sides]
-    return missing if device == "gpu" else [*missing, "the GPU table: no side sees a GPU here"]
+def _missing(sides: Collection[str], device: str) -> list[str]:
+    absent = [side for side in protocol.MODULES if side not in sides]
+    missing = [f"{side}: no --{side}-python was given" for side in absent]
+    return missing if device == "gpu" else [*missing, "the GPU variants: no GPU is available"]
 
 
-def _device(about: Mapping[str, protocol.Reply]) -> str:
-    devices = {side: found["device"] for side, found in about.items()}
+def _device(descriptions: Mapping[str, protocol.Reply]) -> str:
+    devices = {side: description["device"] for side, description in descriptions.items()}
     if len(set(devices.values())) > 1:
         raise WorkerError(f"the sides do not run on the same device: {devices}")
     return devices["kdjax"]
 
 
-def _case(
-    asks: Mapping[str, Ask], case: cases.Case, variants: Sequence[cases.Variant], size: Size
+def _measure_case(
+    workers: Mapping[str, Worker],
+    case: cases.Case,
+    variants: Sequence[cases.Variant],
+    size: Size,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns the rows of one case, and why variants are not among them."""
-    prepared, failed = _prepared(asks, case, variants, size)
+    """Returns the rows of a case, and a line for each variant that failed."""
+    prepared, failures = _prepare(workers, case, variants, size)
     _check_parameters(case, prepared)
-    # Of one step of the same networks, whoever runs it.
+    # All sides run the same networks, so the FLOPs that one side counted hold for all.
     flops = {v.cached: reply["flops"] for v, reply in prepared.items() if reply["flops"]}
     rows = []
-    for road in case.roads:
-        there = [variant for variant, reply in prepared.items() if road in reply["roads"]]
-        seconds = _turns(asks, there, road, size.rounds)
-        _say(f"{case.name}: {cases.ROADS[road]} is measured")
-        for variant in there:
-            of_step = {
+    for phase in case.phases:
+        timed = [variant for variant, reply in prepared.items() if phase in reply["phases"]]
+        seconds = _time(workers, timed, phase, size.rounds)
+        _log(f"{case.name}: {cases.PHASES[phase]} measured")
+        for variant in timed:
+            step_cost = {
                 "flops_of_step": flops.get(variant.cached),
                 "memory_of_step": prepared[variant]["memory"],
             }
-            rows.append({**_row(case, road, variant, seconds, size), **of_step})
-    for ask in asks.values():
-        ask("release")
-    return rows, failed
+            rows.append({**_row(case, phase, variant, seconds, size), **step_cost})
+    for worker in workers.values():
+        worker("release")
+    return rows, failures
 
 
-def _prepared(
-    asks: Mapping[str, Ask], case: cases.Case, variants: Sequence[cases.Variant], size: Size
+def _prepare(
+    workers: Mapping[str, Worker],
+    case: cases.Case,
+    variants: Sequence[cases.Variant],
+    size: Size,
 ) -> tuple[dict[cases.Variant, protocol.Reply], list[str]]:
-    prepared, failed = {}, []
+    prepared, failures = {}, []
     for variant in variants:
-        given = {"case": case._asdict(), "variant": variant._asdict()}
+        arguments = {"case": case._asdict(), "variant": variant._asdict()}
         try:
-            reply = asks[variant.side]("prepare", **given, batch=size.batch, steps=size.steps)
+            reply = workers[variant.side](
+                "prepare", **arguments, batch=size.batch, steps=size.steps
+            )
         except WorkerError as error:
-            failed.append(f"{case.name}, {variant.name}: {error}")
-            _say(failed[-1])
+            failures.append(f"{case.name}, {variant.name}: {error}")
+            _log(failures[-1])
         else:
             prepared[variant] = reply
-            _say(f"{case.name}: {variant.name} is ready after {reply['seconds']:.0f} s")
-    return prepared, failed
+            _log(f"{case.name}: {variant.name} prepared in {reply['seconds']:.0f} s")
+    return prepared, failures
 
 
 def _check_parameters(case: cases.Case, prepared: Mapping[cases.Variant, protocol.Reply]) -> None:
-    # Keras's distiller wants a student with as many outputs as its teacher: no abstention.
+    # The student of Keras's Distiller has as many outputs as the teacher, so no abstention output.
     counts = {
         variant.name: reply["parameters"]
         for variant, reply in prepared.items()
         if not (variant.side == "keras" and case.teacher)
     }
     if len(set(counts.values())) > 1:
-        raise WorkerError(f"{case.name}: the networks differ in their parameters: {counts}")
+        raise WorkerError(f"{case.name}: the numbers of parameters differ: {counts}")
 
 
-def _turns(
-    asks: Mapping[str, Ask], variants: Sequence[cases.Variant], road: str, rounds: int
+def _time(
+    workers: Mapping[str, Worker], variants: Sequence[cases.Variant], phase: str, rounds: int
 ) -> dict[str, list[float]]:
-    """Returns the seconds of each round by variant: a round is one turn of each."""
+    """Returns the seconds of each round by variant; in a round each variant runs once."""
     seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
-            reply = asks[variant.side]("turn", variant=variant.name, road=road)
+            reply = workers[variant.side]("time", variant=variant.name, phase=phase)
             seconds[variant.name].append(reply["seconds"])
     return seconds
 
 
 def _row(
-    case: cases.Case, road: str, variant: cases.Variant, seconds: Seconds, size: Size
+    case: cases.Case, phase: str, variant: cases.Variant, seconds: Seconds, size: Size
 ) -> dict[str, Any]:
-    epochs = cases.INPUT_EPOCHS if road == cases.INPUT else 1
+    epochs = cases.INPUT_EPOCHS if phase == cases.INPUT else 1
     images = epochs * size.steps * size.batch
-    own = seconds[variant.name]
+    variant_seconds = seconds[variant.name]
     row = {
         "case": case.name,
-        "road": road,
+        "road": phase,  # the key in all recorded results files
         "variant": variant.name,
         "side": variant.side,
         "title": variant.title,
         "cached": variant.cached,
-        "seconds": own,
-        "images_per_second": images / statistics.median(own),
+        "seconds": variant_seconds,
+        "images_per_second": images / statistics.median(variant_seconds),
     }
     if REFERENCE in seconds:
-        row["ratio"] = ratio(seconds[REFERENCE], own)
+        row["ratio"] = ratio(seconds[REFERENCE], variant_seconds)
     if variant.cached and REFERENCE_CACHED in seconds:
-        row["ratio_to_cached"] = ratio(seconds[REFERENCE_CACHED], own)
+        row["ratio_to_cached"] = ratio(seconds[REFERENCE_CACHED], variant_seconds)
     return row
 
 
 def processor() -> str:
     """Returns the name of this machine's processor."""
     path = pathlib.Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
-    return found[1] if found else platform.processor()
+    match = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
+    return match[1] if match else platform.processor()
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""The networks of `kdjax.models` and its default objective in PyTorch: the same mathematics.
+"""The networks of `kdjax.models` and the default objective, implemented in PyTorch.
 
-Modules bear the names that Flax gives them, so that weights travel by name.
+Modules have the names that Flax gives them, so that weights can be converted by name.
 """
 
 import torch
@@ -15,7 +15,7 @@ class ConvNorm(nn.Module):
     """A convolution without bias, then batch normalization."""
 
     def __init__(self, channels: int, layer: structure.Layer) -> None:
-        """For images with `channels` channels."""
+        """Creates the layers for inputs with `channels` channels."""
         super().__init__()
         width, kernel, stride = layer
         self.Conv_0 = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
@@ -30,7 +30,7 @@ class Block(nn.Module):
     """A residual block: relu(F(x) + shortcut(x))."""
 
     def __init__(self, channels: int, layers: tuple[structure.Layer, ...]) -> None:
-        """For images with `channels` channels."""
+        """Creates the layers for inputs with `channels` channels."""
         super().__init__()
         inputs = [channels, *(width for width, _, _ in layers)]
         self.convolutions = len(layers)
@@ -56,7 +56,7 @@ class Head(nn.Module):
     """Global average pooling and one linear layer."""
 
     def __init__(self, channels: int, outputs: int) -> None:
-        """For features with `channels` channels."""
+        """Creates the layer for inputs with `channels` channels."""
         super().__init__()
         self.Dense_0 = nn.Linear(channels, outputs)
 
@@ -66,7 +66,7 @@ class Head(nn.Module):
 
 
 def create(name: str, outputs: int) -> nn.Module:
-    """Returns a network that maps images [b, 3, h, w], normalized, to logits [b, outputs]."""
+    """Returns a network from normalized images [b, 3, h, w] to logits [b, outputs]."""
     return _alexnet(outputs) if name == "alexnet" else _resnet(name, outputs)
 
 
@@ -98,22 +98,23 @@ def _alexnet(outputs: int) -> nn.Module:
 def ka_gambler_sum(
     logits: torch.Tensor, teacher_logits: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Returns the mean of `kdjax.objectives.ka_gambler_sum` with probability shift.
+    """Returns the mean of `kdjax.objectives.ka_gambler_sum` with probability shift, a scalar.
 
     Args:
-        logits: z, [b, m+1].
-        teacher_logits: t, [b, m].
-        labels: y, int64 [b].
+        logits: of the student, [b, m+1].
+        teacher_logits: [b, m].
+        labels: int64 [b].
     """
-    truth = labels[:, None]
+    label_index = labels[:, None]
     probs = functional.softmax(teacher_logits / TEMPERATURE, dim=1)
-    top, choice = probs.max(dim=1, keepdim=True)
-    at_truth = probs.gather(1, truth)
-    targets = probs.scatter(1, choice, at_truth).scatter(1, truth, top)
-    classes, abstain = logits[:, :-1], logits[:, -1]
-    odds = abstain - torch.log(torch.tensor(PAYOFF))
-    won = torch.logaddexp(classes.gather(1, truth)[:, 0], odds)
-    gambler = torch.logsumexp(logits, dim=1) - won
-    student = functional.log_softmax(classes / TEMPERATURE, dim=1)
-    divergence = functional.kl_div(student, targets, reduction="none").sum(dim=1)
+    max_prob, predicted = probs.max(dim=1, keepdim=True)
+    label_prob = probs.gather(1, label_index)
+    targets = probs.scatter(1, predicted, label_prob).scatter(1, label_index, max_prob)
+    class_logits, abstention_logit = logits[:, :-1], logits[:, -1]
+    label_logit = class_logits.gather(1, label_index)[:, 0]
+    log_payoff = torch.log(torch.tensor(PAYOFF))
+    gain = torch.logaddexp(label_logit, abstention_logit - log_payoff)
+    gambler = torch.logsumexp(logits, dim=1) - gain
+    student_log_probs = functional.log_softmax(class_logits / TEMPERATURE, dim=1)
+    divergence = functional.kl_div(student_log_probs, targets, reduction="none").sum(dim=1)
     return (gambler + TEMPERATURE**2 * divergence).mean()

@@ -1,7 +1,7 @@
-"""How the driver and its workers talk: a JSON command a line, and a JSON reply a line.
+"""The protocol between the benchmark and its workers: one JSON command and one reply per line.
 
-A worker keeps what it has prepared, compiled and warm, until it is told to release it, and times
-its own turns, so that the talk is no part of them.
+A worker keeps its compiled variants until it receives `release`. It times its own runs, so that
+the times do not include the communication.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 MODULES = {
     "torch": "experiments.benchmark.torch_side",
-    "kdjax": "experiments.benchmark.ours",
+    "kdjax": "experiments.benchmark.kdjax_side",
     "keras": "experiments.benchmark.keras_side",
 }
 ROOT = pathlib.Path(__file__).parents[2]
-# The workers share one accelerator, and each JAX would take three quarters of its memory.
+# The workers share one accelerator; by default each JAX process reserves 3/4 of its memory.
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "0",
     "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3",
@@ -30,24 +30,25 @@ ENVIRONMENT = {
 }
 
 Reply = dict[str, Any]
-Ask = Callable[..., Reply]
+# Sends a command to a worker: `(name, **arguments) -> reply`.
+Worker = Callable[..., Reply]
 
 
 class WorkerError(Exception):
-    """A worker could not do what it was asked."""
+    """Raised if a worker reports an error, ends early, or its results cannot be compared."""
 
 
 class Prepared(NamedTuple):
-    """One variant of one case, ready to run.
+    """A variant of a case, ready to be timed.
 
     Attributes:
-        turns: by road; each returns when everything is computed.
-        parameters: of the trained network.
-        flops: of one training step, or None where nobody counts them.
-        memory: bytes that the program of a step takes, or None where nobody knows.
+        phases: a function for each phase; it returns when all results are computed.
+        parameters: number of parameters of the trained network.
+        flops: FLOPs of a training step; None if they are not counted.
+        memory: bytes of the program of a step; None if they are not known.
     """
 
-    turns: Mapping[str, Callable[[], None]]
+    phases: Mapping[str, Callable[[], None]]
     parameters: int = 0
     flops: float | None = None
     memory: int | None = None
@@ -57,76 +58,81 @@ Prepare = Callable[..., Prepared]
 
 
 def public_command(module: str) -> list[str]:
-    """Returns the command that runs, for a file of results.
-
-    Where things lie on this machine would tell a reader nothing.
-    """
-    given = [re.sub("(^|=)/[^=]*/", r"\1", argument) for argument in sys.argv[1:]]
-    return ["python", "-m", module, *given]
+    """Returns this process's command for a results file, without the folders of absolute paths."""
+    arguments = [re.sub("(^|=)/[^=]*/", r"\1", argument) for argument in sys.argv[1:]]
+    return ["python", "-m", module, *arguments]
 
 
-def serve(prepare: Prepare, **others: Callable[..., Reply]) -> None:
+def serve(prepare: Prepare, **commands: Callable[..., Reply]) -> None:
     """Answers the commands on standard input until it ends.
 
     Args:
-        prepare: `(held, case, variant, batch, steps) -> Prepared`; what has to be closed in the
-            end goes to `held`, an ExitStack.
-        **others: further commands by name.
+        prepare: `(resources, case, variant, batch, steps) -> Prepared`; what has to be closed is
+            entered into `resources`, an ExitStack.
+        **commands: further commands by name.
     """
-    # Libraries print what they like: their standard output becomes the standard error.
-    answers = os.fdopen(os.dup(1), "w")
+    # Libraries print to standard output: redirect it, so that it does not mix with the replies.
+    replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    with contextlib.ExitStack() as held:
-        commands = {**_keeping(prepare, held), **others}
+    with contextlib.ExitStack() as resources:
+        commands = {**_variant_commands(prepare, resources), **commands}
         for line in sys.stdin:
-            command = json.loads(line)
-            print(json.dumps(_reply(commands, command)), file=answers, flush=True)
+            reply = _reply(commands, **json.loads(line))
+            print(json.dumps(reply), file=replies, flush=True)
 
 
-def _reply(commands: Mapping[str, Callable[..., Reply]], command: dict[str, Any]) -> Reply:
+def _reply(
+    commands: Mapping[str, Callable[..., Reply]], command: str, arguments: dict[str, Any]
+) -> Reply:
     try:
-        return commands[command.pop("do")](**command)
+        return commands[command](**arguments)
     except Exception as error:
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
 
 
-def _keeping(prepare: Prepare, held: contextlib.ExitStack) -> dict[str, Callable[..., Reply]]:
-    """Returns the commands prepare, turn and release over what is kept between them."""
-    kept: dict[str, Prepared] = {}
+def _variant_commands(
+    prepare: Prepare, resources: contextlib.ExitStack
+) -> dict[str, Callable[..., Reply]]:
+    """Returns the commands `prepare`, `time` and `release`, which share the prepared variants."""
+    variants: dict[str, Prepared] = {}
 
-    def first(**given: Any) -> Reply:
+    def prepare_variant(**arguments: Any) -> Reply:
         start = time.perf_counter()
-        prepared = kept[given["variant"]["name"]] = prepare(held, **given)
-        for run in prepared.turns.values():
+        prepared = variants[arguments["variant"]["name"]] = prepare(resources, **arguments)
+        for run in prepared.phases.values():
             run()
         return {
             "seconds": time.perf_counter() - start,
-            "roads": list(prepared.turns),
+            "phases": list(prepared.phases),
             "parameters": prepared.parameters,
             "flops": prepared.flops,
             "memory": prepared.memory,
         }
 
-    def turn(variant: str, road: str) -> Reply:
+    def time_variant(variant: str, phase: str) -> Reply:
         start = time.perf_counter()
-        kept[variant].turns[road]()
+        variants[variant].phases[phase]()
         return {"seconds": time.perf_counter() - start}
 
     def release() -> Reply:
-        kept.clear()
-        held.close()
+        variants.clear()
+        resources.close()
         return {}
 
-    return {"prepare": first, "turn": turn, "release": release}
+    return {"prepare": prepare_variant, "time": time_variant, "release": release}
 
 
 @contextlib.contextmanager
-def worker(python: str, module: str) -> Iterator[Ask]:
-    """Starts a module that calls `serve`, and gives `ask(do, **arguments) -> reply`.
+def start_worker(python: str, module: str) -> Iterator[Worker]:
+    """Starts a module that calls `serve`; yields a function that sends it commands.
+
+    Args:
+        python: the Python interpreter.
+        module: the name of the module.
 
     Raises:
-        WorkerError: from `ask`, if the worker fails or ends.
+        WorkerError: by the yielded function, if the worker reports an error or ends.
     """
     with subprocess.Popen(
         [python, "-m", module],
@@ -138,33 +144,34 @@ def worker(python: str, module: str) -> Iterator[Ask]:
     ) as process:
         assert process.stdin and process.stdout
 
-        def ask(do: str, **arguments: Any) -> Reply:
+        def send(command: str, **arguments: Any) -> Reply:
+            request = json.dumps({"command": command, "arguments": arguments})
             with contextlib.suppress(BrokenPipeError):
-                print(json.dumps({"do": do, **arguments}), file=process.stdin, flush=True)
+                print(request, file=process.stdin, flush=True)
             line = process.stdout.readline()  # type: ignore[union-attr]
             if not line:
                 raise WorkerError(f"{module} ended with status {process.wait()}")
             reply = json.loads(line)
             if "error" in reply:
-                raise WorkerError(f"{module}, {do}: {reply['error']}")
+                raise WorkerError(f"{module}, {command}: {reply['error']}")
             return reply
 
-        yield ask
+        yield send
 
 
 @contextlib.contextmanager
-def workers(pythons: Mapping[str, str]) -> Iterator[dict[str, Ask]]:
-    """Starts a worker for each side that there is, and gives `ask(do, **arguments) -> reply`.
+def start_workers(pythons: Mapping[str, str]) -> Iterator[dict[str, Worker]]:
+    """Starts the worker of each available side; yields the workers by side.
 
     Args:
-        pythons: side -> the interpreter of its environment, empty where there is none.
+        pythons: side -> Python of its environment; empty if the side is not available.
 
     Raises:
-        WorkerError: from `ask`, if the worker fails or ends.
+        WorkerError: by a worker, if it reports an error or ends.
     """
     with contextlib.ExitStack() as stack:
         yield {
-            side: stack.enter_context(worker(python, MODULES[side]))
+            side: stack.enter_context(start_worker(python, MODULES[side]))
             for side, python in pythons.items()
             if python
         }

@@ -1,6 +1,6 @@
-"""The PyTorch worker; runs in an environment with torch, without kdjax.
+"""The PyTorch worker; its environment needs torch and numpy, not kdjax.
 
-`python -m experiments.benchmark.torch_side`, started by the driver, see `protocol`.
+`python -m experiments.benchmark.torch_side`, started by the benchmark; see `protocol`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ Step = Callable[..., torch.Tensor]
 
 
 def describe() -> Reply:
-    """Returns what this side is and runs on."""
+    """Returns versions, device and number of threads."""
     gpu = DEVICE.type == "cuda"
     return {
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
@@ -37,72 +37,80 @@ def describe() -> Reply:
 
 
 def prepare(
-    held: contextlib.ExitStack,
+    resources: contextlib.ExitStack,
     case: dict[str, Any],
     variant: dict[str, Any],
     batch: int,
     steps: int,
 ) -> Prepared:
-    """Returns the turns of one variant, see `protocol.serve`."""
+    """Returns a variant of a case, ready to be timed; see `protocol.serve`."""
     if not case["student"]:
-        reading = input_torch.loader(cases.INPUT_EPOCHS * steps * batch, batch, augmented=True)
-        return Prepared({cases.INPUT: lambda: _read(reading)})
-    loader = input_torch.loader(steps * batch, batch, augmented=not variant["cached"])
+        count = cases.INPUT_EPOCHS * steps * batch
+        input_loader = input_torch.make_loader(count, batch, augmented=True)
+        return Prepared({cases.INPUT: lambda: _read_epoch(input_loader)})
+    loader = input_torch.make_loader(steps * batch, batch, augmented=not variant["cached"])
     student, step = _training(case, variant)
-    cache = torch.randn(steps * batch, cases.CLASSES, device=DEVICE)
-    log = pathlib.Path(held.enter_context(tempfile.TemporaryDirectory()), "log.jsonl")
-    *_, (images, labels, _) = input_torch.batches(loader)
+    cached = torch.randn(steps * batch, cases.CLASSES, device=DEVICE)
+    log = pathlib.Path(resources.enter_context(tempfile.TemporaryDirectory()), "log.jsonl")
+    *_, (images, labels, _) = input_torch.iterate_batches(loader)
 
-    def same_batch() -> None:
+    def steps_on_one_batch() -> None:
         for _ in range(steps):
-            step(images, labels, cache[:batch] if variant["cached"] else None)
-        _finish()
+            step(images, labels, cached[:batch] if variant["cached"] else None)
+        _synchronize()
 
-    def epoch() -> None:
-        found = []
-        for done, (images, labels, places) in enumerate(input_torch.batches(loader), 1):
-            taught = cache[places] if variant["cached"] else None
-            found.append(step(images, labels, taught))
-            if done % cases.LOG_EVERY == 0 or done == steps:
-                loss, right = torch.stack(found).mean(0).tolist()
-                with log.open("a") as file:
-                    print(json.dumps({"step": done, "loss": loss, "accuracy": right}), file=file)
-                found = []
+    def epoch_with_log() -> None:
+        metrics = []
+        for number, (images, labels, indices) in enumerate(input_torch.iterate_batches(loader), 1):
+            teacher_logits = cached[indices] if variant["cached"] else None
+            metrics.append(step(images, labels, teacher_logits))
+            if number % cases.LOG_EVERY == 0 or number == steps:
+                _log_means(log, number, metrics)
+                metrics = []
 
     parameters = sum(value.numel() for value in student.parameters())
-    return Prepared({cases.STEP: same_batch, cases.EPOCH: epoch}, parameters)
+    return Prepared({cases.STEP: steps_on_one_batch, cases.EPOCH: epoch_with_log}, parameters)
 
 
-def _read(loader: DataLoader) -> None:
-    for _ in input_torch.batches(loader):
+def _log_means(path: pathlib.Path, step: int, metrics: list[torch.Tensor]) -> None:
+    loss, accuracy = torch.stack(metrics).mean(0).tolist()
+    with path.open("a") as file:
+        print(json.dumps({"step": step, "loss": loss, "accuracy": accuracy}), file=file)
+
+
+def _read_epoch(loader: DataLoader) -> None:
+    for _ in input_torch.iterate_batches(loader):
         pass
-    _finish()
+    _synchronize()
 
 
-def _finish() -> None:
+def _synchronize() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
 
 def _training(case: dict[str, Any], variant: dict[str, Any]) -> tuple[nn.Module, Step]:
-    """Returns the student and a step `(images, labels, cached logits or None) -> [2]`."""
-    taught = bool(case["teacher"])
-    student = _network(case["student"], cases.CLASSES + taught).train()
+    """Returns the student and a step `(images, labels, cached logits or None) -> [2]`.
+
+    The step returns loss and accuracy.
+    """
+    has_teacher = bool(case["teacher"])
+    student = _network(case["student"], cases.CLASSES + has_teacher).train()
     teacher = None
-    if taught and not variant["cached"]:
+    if has_teacher and not variant["cached"]:
         teacher = _network(case["teacher"], cases.CLASSES).eval().requires_grad_(False)
     forward = torch.compile(student) if variant["compiled"] else student
-    taught_by = torch.compile(teacher) if teacher and variant["compiled"] else teacher
+    teacher_forward = torch.compile(teacher) if teacher and variant["compiled"] else teacher
     optimizer = _optimizer(student)
-    half = variant["dtype"] == "bfloat16"
+    bfloat16 = variant["dtype"] == "bfloat16"
 
     def step(
         images: torch.Tensor, labels: torch.Tensor, teacher_logits: torch.Tensor | None
     ) -> torch.Tensor:
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
-            if taught_by is not None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bfloat16):
+            if teacher_forward is not None:
                 with torch.no_grad():
-                    teacher_logits = taught_by(images).float()
+                    teacher_logits = teacher_forward(images).float()
             logits = forward(images).float()
         if teacher_logits is None:
             loss = functional.cross_entropy(logits, labels)
@@ -111,8 +119,8 @@ def _training(case: dict[str, Any], variant: dict[str, Any]) -> tuple[nn.Module,
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        right = logits[:, : cases.CLASSES].argmax(1) == labels
-        return torch.stack((loss.detach(), right.float().mean()))
+        correct = logits[:, : cases.CLASSES].argmax(1) == labels
+        return torch.stack((loss.detach(), correct.float().mean()))
 
     return student, step
 
@@ -133,23 +141,23 @@ def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
 
 
 def agreement(network: str, folder: str) -> Reply:
-    """Writes `torch.npy`, the logits of the weights and images in the folder.
+    """Writes `torch.npy`, the logits for the weights and images in the folder.
 
     Returns:
-        The objective's value for these logits, with themselves, reversed, as the teacher's.
+        `loss`, the objective of these logits with the reversed logits as the teacher's.
     """
-    place = pathlib.Path(folder)
-    with np.load(place / "weights.npz") as arrays:
-        weights = {name: torch.from_numpy(a) for name, a in torch_weights(arrays).items()}
-    images = torch.from_numpy(np.load(place / "images.npy")).permute(0, 3, 1, 2).to(DEVICE)
+    directory = pathlib.Path(folder)
+    with np.load(directory / "weights.npz") as arrays:
+        weights = {name: torch.from_numpy(array) for name, array in torch_weights(arrays).items()}
+    images = torch.from_numpy(np.load(directory / "images.npy")).permute(0, 3, 1, 2).to(DEVICE)
     model = _network(network, cases.CLASSES + 1).eval()
-    found = model.load_state_dict(weights, strict=False)
-    missing = [name for name in found.missing_keys if not name.endswith("num_batches_tracked")]
-    if missing or found.unexpected_keys:
-        raise ValueError(f"missing weights {missing}, unexpected {found.unexpected_keys}")
+    keys = model.load_state_dict(weights, strict=False)
+    missing = [name for name in keys.missing_keys if not name.endswith("num_batches_tracked")]
+    if missing or keys.unexpected_keys:
+        raise ValueError(f"missing weights {missing}, unexpected {keys.unexpected_keys}")
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         logits = model(images).cpu()
-    np.save(place / "torch.npy", logits.numpy())
+    np.save(directory / "torch.npy", logits.numpy())
     labels = torch.arange(len(logits)) % cases.CLASSES
     loss = networks_torch.ka_gambler_sum(logits, logits[:, :-1].flip(0), labels)
     return {"loss": loss.item()}

@@ -1,4 +1,4 @@
-"""From kdjax's names and layouts of weights to those of `networks_torch`; numpy alone."""
+"""Converts kdjax weights to the names and layouts of `networks_torch`; needs numpy only."""
 
 from collections.abc import Mapping
 
@@ -16,18 +16,18 @@ _AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
 
 
 def torch_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the state dict's arrays by name.
+    """Returns the arrays of a PyTorch state dict by name.
 
     Args:
-        arrays: by path, such as `params/stem/Conv_0/kernel`; layouts as Flax has them.
+        arrays: Flax arrays in Flax layout by path, such as `params/stem/Conv_0/kernel`.
     """
-    return {_name(path): _layout(array) for path, array in arrays.items()}
+    return {_torch_name(path): _torch_layout(array) for path, array in arrays.items()}
 
 
-def _name(path: str) -> str:
+def _torch_name(path: str) -> str:
     _, *modules, leaf = path.split("/")
     return ".".join([*modules, _LEAVES[leaf]])
 
 
-def _layout(array: np.ndarray) -> np.ndarray:
+def _torch_layout(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(_AXES.get(array.ndim, (0,))))

@@ -1,9 +1,10 @@
-"""Times each jitted loss and its gradient, beside the same formula in plain optax and in PyTorch.
+"""Times each jitted loss and its gradient beside the same equation in plain optax and PyTorch.
 
 python -m experiments.losses --torch-python=PATH --rounds=20 --out=FILE.json
 
-On logits [65536, 101]. PATH is the python of an environment with torch; without it that side is
-left out. The sides run in turn; a ratio is the other's time over that of kdjax in the same round.
+Logits are [65536, 101]. PATH is the Python of an environment with torch and numpy; without it
+PyTorch is left out. The implementations run in turn. A ratio is the time of the other
+implementation divided by the time of kdjax in the same round, so above 1 kdjax is faster.
 """
 
 import argparse
@@ -17,93 +18,104 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.benchmark.measure import processor, ratio
-from experiments.benchmark.protocol import Ask, WorkerError, public_command, worker
+from experiments.benchmark.protocol import Worker, WorkerError, public_command, start_worker
 from experiments.losses.inputs import COLUMNS, GRADIENT, LOSS, NAMES, ROWS
 
 TOLERANCE = 1e-5
-OURS = "kdjax"
+KDJAX = "kdjax"
 
 
-def measure(asks: Mapping[str, Ask], rounds: int) -> Iterator[dict[str, Any]]:
-    """Yields a row for each loss and what was timed.
+def measure(workers: Mapping[str, Worker], rounds: int) -> Iterator[dict[str, Any]]:
+    """Yields one row for each loss, and one for its gradient.
 
     Args:
-        asks: by side, ours among them.
-        rounds: turns of each side.
+        workers: by side, with kdjax among them.
+        rounds: timed runs of each side.
 
     Raises:
-        WorkerError: if the sides do not compute the same.
+        WorkerError: if the values of the sides differ.
     """
     for name in NAMES:
-        _check_same({side: ask("values", side=side, name=name) for side, ask in asks.items()}, name)
-        for side, ask in asks.items():
-            ask("prepare", variant={"name": f"{side} {name}", "side": side, "loss": name})
-        for road in (LOSS, GRADIENT):
-            seconds: dict[str, list[float]] = {side: [] for side in asks}
-            for _ in range(rounds):
-                for side, ask in asks.items():
-                    reply = ask("turn", variant=f"{side} {name}", road=road)
-                    seconds[side].append(reply["seconds"])
-            yield {
-                "loss": name,
-                "timed": road,
-                "seconds": {side: statistics.median(own) for side, own in seconds.items()},
-                "times_as_fast_as": {
-                    side: ratio(own, seconds[OURS]) for side, own in seconds.items() if side != OURS
-                },
-            }
+        _check_equal(
+            {side: worker("values", side=side, name=name) for side, worker in workers.items()}, name
+        )
+        for side, worker in workers.items():
+            worker("prepare", variant={"name": f"{side} {name}", "side": side, "loss": name})
+        for phase in (LOSS, GRADIENT):
+            yield _row(name, phase, _time(workers, name, phase, rounds))
 
 
-def _check_same(values: Mapping[str, Mapping[str, float]], name: str) -> None:
-    for what in (LOSS, GRADIENT):
-        found = [of_side[what] for of_side in values.values()]
-        if max(found) - min(found) > TOLERANCE * max(map(abs, found)):
-            raise WorkerError(f"{name}: the sides differ: {values}")
+def _time(
+    workers: Mapping[str, Worker], name: str, phase: str, rounds: int
+) -> dict[str, list[float]]:
+    """Returns the seconds of each round by side."""
+    seconds: dict[str, list[float]] = {side: [] for side in workers}
+    for _ in range(rounds):
+        for side, worker in workers.items():
+            reply = worker("time", variant=f"{side} {name}", phase=phase)
+            seconds[side].append(reply["seconds"])
+    return seconds
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """Returns the Markdown table."""
-    sides = [side for side in found["sides"] if side != OURS]
-    lines = [
-        f"| loss | timed | kdjax ms | {' | '.join(f'as fast as {side}' for side in sides)} |",
-        "|---" * (3 + len(sides)) + "|",
-    ]
-    for row in found["rows"]:
+def _row(name: str, phase: str, seconds: Mapping[str, list[float]]) -> dict[str, Any]:
+    return {
+        "loss": name,
+        "timed": phase,
+        "seconds": {side: statistics.median(times) for side, times in seconds.items()},
+        "times_as_fast_as": {
+            side: ratio(times, seconds[KDJAX]) for side, times in seconds.items() if side != KDJAX
+        },
+    }
+
+
+def _check_equal(values: Mapping[str, Mapping[str, float]], name: str) -> None:
+    for quantity in (LOSS, GRADIENT):
+        numbers = [side_values[quantity] for side_values in values.values()]
+        if max(numbers) - min(numbers) > TOLERANCE * max(map(abs, numbers)):
+            raise WorkerError(f"{name}: the values of the sides differ: {values}")
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Returns the Markdown table of the results."""
+    sides = [side for side in results["sides"] if side != KDJAX]
+    ratio_headings = " | ".join(f"speed relative to {side}" for side in sides)
+    lines = [f"| loss | timed | kdjax ms | {ratio_headings} |", "|---" * (3 + len(sides)) + "|"]
+    for row in results["rows"]:
         ratios = (row["times_as_fast_as"][side] for side in sides)
-        told = (f"{r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f})" for r in ratios)
-        milliseconds = f"{1000 * row['seconds'][OURS]:.1f}"
-        lines.append(f"| {' | '.join([row['loss'], row['timed'], milliseconds, *told])} |")
-    return "\n".join([*lines, "", f"`{shlex.join(found['command'])}`"])
+        cells = (f"{r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f})" for r in ratios)
+        milliseconds = f"{1000 * row['seconds'][KDJAX]:.1f}"
+        lines.append(f"| {' | '.join([row['loss'], row['timed'], milliseconds, *cells])} |")
+    return "\n".join([*lines, "", f"`{shlex.join(results['command'])}`"])
 
 
 def main() -> None:
-    """Measures, writes the file, prints the table."""
+    """Measures, writes the results file and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--torch-python", default="")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--torch-python", default="", help="Python of an environment with torch")
+    parser.add_argument("--rounds", type=int, default=20, help="timed runs of each loss and side")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the results file")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(worker(sys.executable, "experiments.losses.in_jax"))
-        asks = {OURS: ours, "optax": ours}
+        jax_worker = stack.enter_context(start_worker(sys.executable, "experiments.losses.in_jax"))
+        workers = {KDJAX: jax_worker, "optax": jax_worker}
         if options.torch_python:
-            theirs = worker(options.torch_python, "experiments.losses.in_torch")
-            asks["torch"] = stack.enter_context(theirs)
-        found = _all(asks, options.rounds)
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
-    print(table(found))
+            torch_worker = start_worker(options.torch_python, "experiments.losses.in_torch")
+            workers["torch"] = stack.enter_context(torch_worker)
+        results = _measure_all(workers, options.rounds)
+    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results))
 
 
-def _all(asks: Mapping[str, Ask], rounds: int) -> dict[str, Any]:
+def _measure_all(workers: Mapping[str, Worker], rounds: int) -> dict[str, Any]:
     return {
         "command": public_command("experiments.losses"),
         "processor": processor(),
         "logits": [ROWS, COLUMNS],
-        "sides": {side: ask("describe") for side, ask in asks.items()},
+        "sides": {side: worker("describe") for side, worker in workers.items()},
         "rounds": rounds,
-        "rows": list(measure(asks, rounds)),
+        "rows": list(measure(workers, rounds)),
     }
 
 

@@ -1,6 +1,6 @@
-"""The worker for the losses of kdjax, and for the same formulas written plainly with optax.
+"""The worker for the losses of kdjax and for plain optax implementations of the same equations.
 
-`python -m experiments.losses.in_jax`, started by the driver.
+`python -m experiments.losses.in_jax`, started by `python -m experiments.losses`.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _gambler(logits: jax.Array, labels: jax.Array) -> jax.Array:
     probs = jax.nn.softmax(logits)
-    won = jnp.take_along_axis(probs, labels[:, None], axis=-1)[:, 0]
-    return -jnp.log(won + probs[:, -1] / PAYOFF)
+    label_probs = jnp.take_along_axis(probs, labels[:, None], axis=-1)[:, 0]
+    return -jnp.log(label_probs + probs[:, -1] / PAYOFF)
 
 
 def _soft_gambler(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -57,7 +57,7 @@ SIDES: Mapping[str, Mapping[str, Loss]] = {
 
 
 def describe() -> Reply:
-    """Returns what this side is and runs on."""
+    """Returns versions and device."""
     versions = {name: importlib.metadata.version(name) for name in ("kdjax", "jax", "optax")}
     return {
         "versions": {**versions, "python": platform.python_version()},
@@ -66,26 +66,27 @@ def describe() -> Reply:
 
 
 def _functions(side: str, name: str) -> tuple[tuple[jax.Array, ...], Callable, Callable]:
+    """Returns the arguments, the jitted loss, and the jitted gradient of its mean."""
     loss = SIDES[side][name]
-    gradient = jax.grad(lambda logits, truth: loss(logits, truth).mean())
+    gradient = jax.grad(lambda logits, targets: loss(logits, targets).mean())
     return tuple(map(jnp.asarray, arguments(name))), jax.jit(loss), jax.jit(gradient)
 
 
-def prepare(held: contextlib.ExitStack, variant: dict[str, str]) -> Prepared:
-    """Returns the turns of one loss, see `protocol.serve`."""
-    given, loss, gradient = _functions(variant["side"], variant["loss"])
+def prepare(resources: contextlib.ExitStack, variant: dict[str, str]) -> Prepared:
+    """Returns a loss and its gradient, ready to be timed; see `protocol.serve`."""
+    inputs, loss, gradient = _functions(variant["side"], variant["loss"])
     return Prepared(
         {
-            LOSS: lambda: jax.block_until_ready(loss(*given)),
-            GRADIENT: lambda: jax.block_until_ready(gradient(*given)),
+            LOSS: lambda: jax.block_until_ready(loss(*inputs)),
+            GRADIENT: lambda: jax.block_until_ready(gradient(*inputs)),
         }
     )
 
 
 def values(side: str, name: str) -> Reply:
-    """Returns the mean of a loss, and the norm of its gradient."""
-    given, loss, gradient = _functions(side, name)
-    return summary(loss(*given), gradient(*given))
+    """Returns the mean of a loss and the norm of the gradient of the mean."""
+    inputs, loss, gradient = _functions(side, name)
+    return summary(loss(*inputs), gradient(*inputs))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The worker for the losses in PyTorch; runs in an environment with torch, without kdjax.
+"""The worker for the losses in PyTorch; its environment needs torch and numpy, not kdjax.
 
-`python -m experiments.losses.in_torch`, started by the driver.
+`python -m experiments.losses.in_torch`, started by `python -m experiments.losses`.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ LOSSES: Mapping[str, Loss] = {
 
 
 def describe() -> Reply:
-    """Returns what this side is and runs on."""
+    """Returns versions and device."""
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
     return {
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
@@ -53,43 +53,43 @@ def describe() -> Reply:
     }
 
 
-def _given(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    logits, truth = (torch.from_numpy(array).to(DEVICE) for array in arguments(name))
-    # PyTorch's labels are 64 bits wide.
-    return logits, truth if truth.is_floating_point() else truth.long()
+def _tensors(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    logits, targets = (torch.from_numpy(array).to(DEVICE) for array in arguments(name))
+    # PyTorch needs labels of 64 bits.
+    return logits, targets if targets.is_floating_point() else targets.long()
 
 
-def _gradient(loss: Loss, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def _gradient(loss: Loss, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     logits = logits.detach().requires_grad_()
-    (found,) = torch.autograd.grad(loss(logits, truth).mean(), logits)
-    return found
+    (gradient,) = torch.autograd.grad(loss(logits, targets).mean(), logits)
+    return gradient
 
 
-def _finish() -> None:
+def _synchronize() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
 
-def prepare(held: contextlib.ExitStack, variant: dict[str, str]) -> Prepared:
-    """Returns the turns of one loss, see `protocol.serve`."""
-    loss, given = LOSSES[variant["loss"]], _given(variant["loss"])
+def prepare(resources: contextlib.ExitStack, variant: dict[str, str]) -> Prepared:
+    """Returns a loss and its gradient, ready to be timed; see `protocol.serve`."""
+    loss, inputs = LOSSES[variant["loss"]], _tensors(variant["loss"])
 
     def forward() -> None:
         with torch.no_grad():
-            loss(*given)
-        _finish()
+            loss(*inputs)
+        _synchronize()
 
     def backward() -> None:
-        _gradient(loss, *given)
-        _finish()
+        _gradient(loss, *inputs)
+        _synchronize()
 
     return Prepared({LOSS: forward, GRADIENT: backward})
 
 
 def values(side: str, name: str) -> Reply:
-    """Returns the mean of a loss, and the norm of its gradient."""
-    loss, given = LOSSES[name], _given(name)
-    return summary(loss(*given).cpu(), _gradient(loss, *given).cpu())
+    """Returns the mean of a loss and the norm of the gradient of the mean."""
+    loss, inputs = LOSSES[name], _tensors(name)
+    return summary(loss(*inputs).cpu(), _gradient(loss, *inputs).cpu())
 
 
 if __name__ == "__main__":

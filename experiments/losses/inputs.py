@@ -1,4 +1,4 @@
-"""What the losses are given: the same numbers on every side."""
+"""The arguments of the timed losses, equal for all implementations."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ def arguments(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns logits float32 [ROWS, COLUMNS], and labels int32 [ROWS] or targets float32.
 
     Args:
-        name: of `NAMES`; the last column is abstention for those of the gambler.
+        name: one of `NAMES`; in the gambler losses the last column is abstention.
     """
     rng = np.random.default_rng(0)
     logits = 3 * rng.standard_normal((ROWS, COLUMNS), np.float32)

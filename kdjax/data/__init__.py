@@ -1,5 +1,5 @@
-"""TFDS sets as arrays: prepared once, decoded once, cut into train, dev and test."""
+"""Data sets as arrays: loading, splitting, batching and augmentation."""
 
-from kdjax.data.dataset import Dataset, Split, head, load, prepared
+from kdjax.data.dataset import Dataset, Split, dataset_metadata, is_prepared, load, take_first
 
-__all__ = ["Dataset", "Split", "head", "load", "prepared"]
+__all__ = ["Dataset", "Split", "dataset_metadata", "is_prepared", "load", "take_first"]

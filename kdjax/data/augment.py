@@ -1,4 +1,6 @@
-"""Order, augmentation and normalization of examples: pure functions, for use inside jit."""
+"""Order, augmentation and normalization of images: pure functions, for use inside jit."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -10,106 +12,128 @@ _ORDER, _AUGMENT = 0, 1
 
 
 def _epoch_key(stream: int, seed: int | jax.Array, epoch: int | jax.Array) -> jax.Array:
-    # The generator is named, so that a process with another default sees the same examples.
+    # The generator is explicit, so that the examples do not depend on JAX's default generator.
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
     return jax.random.fold_in(key, epoch)
 
 
 def epoch_order(n: int, *, seed: int | jax.Array, epoch: int | jax.Array) -> jax.Array:
-    """Returns the order in which one epoch visits the examples.
+    """Returns the order of the examples in an epoch.
 
     Args:
-        n: the number of examples.
-        seed: the run's seed; may be traced.
+        n: number of examples.
+        seed: of the run; may be traced.
         epoch: counted from 0; may be traced.
 
     Returns:
-        int32[n], a permutation of 0..n-1.
+        int32 [n], a permutation of 0..n-1.
     """
     return jax.random.permutation(_epoch_key(_ORDER, seed, epoch), jnp.arange(n, dtype=jnp.int32))
 
 
-def views(pad: int, flip: bool) -> int:
-    """Returns how many different views of an image there are: every crop, mirrored or not."""
-    return (2 * pad + 1) ** 2 * (1 + flip)
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """The random transformations of training images, one for each field of `config.data` it names.
+
+    To add one, add a field here and in `config.base()`, and use it in `num_augmentations`,
+    `sample_augmentation` and `apply_augmentation`.
+
+    Attributes:
+        pad: pixels of zeros on each side before the random crop, >= 0.
+        flip: whether images are mirrored left and right at random.
+    """
+
+    pad: int
+    flip: bool
 
 
-def view_of(
-    index: jax.Array, *, seed: int | jax.Array, epoch: int | jax.Array, pad: int, flip: bool
+def num_augmentations(augmentation: Augmentation) -> int:
+    """Returns the number of distinct augmentations of an image: every crop, mirrored or not."""
+    return (2 * augmentation.pad + 1) ** 2 * (1 + augmentation.flip)
+
+
+def sample_augmentation(
+    indices: jax.Array,
+    *,
+    seed: int | jax.Array,
+    epoch: int | jax.Array,
+    augmentation: Augmentation,
 ) -> jax.Array:
-    """Returns which view of each image an epoch shows, every one as likely as the others.
+    """Returns the number of the augmentation of each image in an epoch, uniformly distributed.
 
-    It depends on (seed, epoch, its place in the data set) alone, never on the batch it comes in,
-    so another batch size or number of devices sees the same images.
+    It depends only on (seed, epoch, index in the data set), not on the batch, so it is the same
+    for every batch size and number of devices.
 
     Args:
-        index: int32[b], the place of each image in its data set.
-        seed: the run's seed; may be traced.
+        indices: int32 [b], index of each image in its data set.
+        seed: of the run; may be traced.
         epoch: counted from 0; may be traced.
-        pad: pixels of zeros on each side, >= 0.
-        flip: whether images are mirrored left and right.
+        augmentation: the transformations.
 
     Returns:
-        int32[b], each below `views`.
+        int32 [b], from 0 to `num_augmentations(augmentation) - 1`.
 
     Raises:
-        InputError: if `pad` is negative.
+        InputError: if `augmentation.pad` is negative.
     """
+    pad, flip = augmentation.pad, augmentation.flip
     if pad < 0:
         raise errors.InputError(f"pad is {pad}: must be 0 or more pixels")
     key = _epoch_key(_AUGMENT, seed, epoch)
-    below = jnp.array([2 * pad + 1, 2 * pad + 1, 1 + flip])
-    draw = jax.vmap(lambda i: jax.random.randint(jax.random.fold_in(key, i), (3,), 0, below))
-    top, left, mirrored = draw(index).T
+    limits = jnp.array([2 * pad + 1, 2 * pad + 1, 1 + flip])
+    draw = jax.vmap(lambda i: jax.random.randint(jax.random.fold_in(key, i), (3,), 0, limits))
+    top, left, mirrored = draw(indices).T
     return (top * (2 * pad + 1) + left) * (1 + flip) + mirrored
 
 
-def as_view(images: jax.Array, view: jax.Array, *, pad: int, flip: bool) -> jax.Array:
-    """Crops each image out of its zero-padded self and mirrors it, as its view says.
+def apply_augmentation(
+    images: jax.Array, number: jax.Array, *, augmentation: Augmentation
+) -> jax.Array:
+    """Crops each image from its zero-padded version and mirrors it, as its number says.
 
     Args:
-        images: uint8[b, h, w, c].
-        view: int32[b], below `views`.
-        pad, flip: as in `view_of`.
+        images: uint8 [b, h, w, c].
+        number: int32 [b], of `sample_augmentation`.
+        augmentation: the transformations.
 
     Returns:
-        uint8[b, h, w, c].
+        uint8 [b, h, w, c].
 
     Raises:
         InputError: if a shape does not fit.
     """
-    if images.ndim != 4 or view.shape != images.shape[:1]:
+    if images.ndim != 4 or number.shape != images.shape[:1]:
         raise errors.InputError(
-            f"images {images.shape} and view {view.shape}: must be [b, h, w, c] and [b]"
+            f"images {images.shape} and number {number.shape}: must be [b, h, w, c] and [b]"
         )
-    crop, mirrored = jnp.divmod(view, 1 + flip)
-    top, left = jnp.divmod(crop, 2 * pad + 1)
-    return _crop(images, top, left, mirrored, pad)
+    crop, mirrored = jnp.divmod(number, 1 + augmentation.flip)
+    top, left = jnp.divmod(crop, 2 * augmentation.pad + 1)
+    return _crop(images, top, left, mirrored, augmentation.pad)
 
 
 def _crop(
     images: jax.Array, top: jax.Array, left: jax.Array, mirrored: jax.Array, pad: int
 ) -> jax.Array:
-    # One gather: faster on the CPU than dynamic_slice and a select. Under vmap, because then a
-    # batch that is sharded over devices stays so.
+    # A single gather is faster on the CPU than dynamic_slice and a select. Under vmap, the result
+    # keeps the sharding of the batch.
     _, h, w, _ = images.shape
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    row = jnp.arange(h)[None, :] + top[:, None]
-    column = jnp.arange(w)[None, :]
-    column = jnp.where(mirrored[:, None] == 1, w - 1 - column, column) + left[:, None]
-    return jax.vmap(lambda image, r, c: image[r[:, None], c[None, :]])(padded, row, column)
+    rows = jnp.arange(h)[None, :] + top[:, None]
+    columns = jnp.arange(w)[None, :]
+    columns = jnp.where(mirrored[:, None] == 1, w - 1 - columns, columns) + left[:, None]
+    return jax.vmap(lambda image, r, c: image[r[:, None], c[None, :]])(padded, rows, columns)
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     """Returns the images with zero mean and unit variance per channel: (x / 255 - mean) / std.
 
     Args:
-        images: uint8[..., h, w, c].
-        mean: float32[c], in units of full brightness (255).
-        std: float32[c], in the same units.
+        images: uint8 [..., h, w, c].
+        mean: float32 [c], in units of full brightness (255).
+        std: float32 [c], in the same units.
 
     Returns:
-        float32[..., h, w, c].
+        float32 [..., h, w, c].
 
     Raises:
         InputError: if `mean` or `std` does not have one value per channel.

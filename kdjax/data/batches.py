@@ -1,6 +1,7 @@
-"""Batches of a split, gathered on the devices or streamed from its records: the same ones."""
+"""Batches of a split, taken from arrays on the devices or streamed from disk."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -9,22 +10,45 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdjax import parallel
+from kdjax.data.augment import (
+    Augmentation,
+    apply_augmentation,
+    normalize,
+    sample_augmentation,
+)
+from kdjax.data.dataset import Dataset, Split
 from kdjax.data.records import Records
+from kdjax.runtime import sharding
 
-# So many batches are read ahead, each by a thread of its own, and lie on the devices when their
-# turn comes.
-AHEAD = min(8, os.cpu_count() or 1)
+# Number of batches that are read ahead, each by its own thread, and placed on the devices.
+PREFETCH_BATCHES = min(8, os.cpu_count() or 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSpec:
+    """How the batches of training are formed.
+
+    Attributes:
+        batch_size: images in a global batch.
+        steps_per_epoch: batches in an epoch; images that do not fill a batch are left out.
+        order_seed: of the order of images and of their augmentation.
+        augmentation: random transformations of the images.
+    """
+
+    batch_size: int
+    steps_per_epoch: int
+    order_seed: int
+    augmentation: Augmentation
 
 
 class Examples(NamedTuple):
-    """A split, as the steps see it.
+    """A split as training and evaluation read it.
 
     Attributes:
-        images: uint8 [n, h, w, c]; an array on the devices, perhaps with more rows that no index
-            reaches, or `Records` on disk.
+        images: uint8 [n, h, w, c]: an array on the devices, possibly padded with rows that no
+            index reaches, or `Records` on disk.
         labels: int32 [n].
-        mean, std: float32 [c], of the train split, for normalization.
+        mean, std: float32 [c], statistics of the train split for normalization.
     """
 
     images: Any
@@ -33,93 +57,150 @@ class Examples(NamedTuple):
     std: jax.Array
 
 
-class Ordered(NamedTuple):
-    """A split on the devices, of which a step gathers its batch.
+class DeviceSplit(NamedTuple):
+    """A split on the devices, with the order in which an epoch visits its images.
 
     Attributes:
         examples: the split.
-        order: int32 [n], places in it.
+        order: int32 [n], indices into the split.
     """
 
     examples: Examples
     order: jax.Array
 
 
-class Batch(NamedTuple):
-    """The examples of one step.
+class RawBatch(NamedTuple):
+    """The images of one step, before augmentation.
 
     Attributes:
         images: uint8 [b, h, w, c].
         labels: int32 [b].
-        places: int32 [b], theirs in the split.
+        indices: int32 [b], of the images in the split.
         mean, std: as in `Examples`.
     """
 
     images: jax.Array
     labels: jax.Array
-    places: jax.Array
+    indices: jax.Array
     mean: jax.Array
     std: jax.Array
 
 
-Fed = Ordered | Batch
+class Batch(NamedTuple):
+    """The images of one step as the networks see them.
+
+    Attributes:
+        images: float32 [b, h, w, c], augmented and normalized.
+        labels: int32 [b].
+        indices: int32 [b], of the images in the split.
+        augmentation: int32 [b], the number of each image's augmentation, see
+            `augment.sample_augmentation`.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    indices: jax.Array
+    augmentation: jax.Array
+
+
+BatchSource = DeviceSplit | RawBatch
+
+
+def put_split(split: Split, mean: np.ndarray, std: np.ndarray, placement: str = "auto") -> Examples:
+    """Places a split on the devices; the images stay uint8, and stay on disk if they are there.
+
+    Args:
+        split: of the data set.
+        mean: float32 [c], of the train split.
+        std: float32 [c], of the train split.
+        placement: of the images, see `sharding.put_images`.
+    """
+    images, rest = split.images, sharding.replicate((split.labels, mean, std))
+    if not isinstance(images, Records):
+        images = sharding.put_images(images, placement)
+    return Examples(images, *rest)
+
+
+def load_split(dataset: Dataset, name: str, placement: str = "auto") -> Examples:
+    """Returns a split of a data set by its name, as `put_split` does."""
+    return put_split(getattr(dataset, name), dataset.mean, dataset.std, placement)
 
 
 @contextlib.contextmanager
-def feed(examples: Examples, order: Any, size: int, start: int = 0) -> Iterator[Iterator[Fed]]:
-    """Gives, for each step of an epoch, what `gathered` makes its batch of.
+def iterate_batches(
+    examples: Examples, order: Any, size: int, start: int = 0
+) -> Iterator[Iterator[BatchSource]]:
+    """Yields an iterator over the batch sources of the steps of an epoch; see `take_batch`.
 
     Args:
         examples: the split.
-        order: int32, places in it, one batch after the other.
-        size: of a batch.
-        start: the first batch's position in the epoch; what comes before it is not read.
+        order: int32, indices into the split, one batch after the other.
+        size: images in a batch.
+        start: position of the first batch in the epoch; earlier ones are not read.
 
     Yields:
-        An iterator; when the context is left, nothing more is read.
+        The iterator; reading stops when the context is left.
     """
     if isinstance(examples.images, Records):
         with contextlib.closing(_stream(examples, np.asarray(order), size, start)) as batches:
             yield batches
     else:
-        yield itertools.repeat(Ordered(examples, parallel.everywhere(order)))
+        yield itertools.repeat(DeviceSplit(examples, sharding.replicate(order)))
 
 
-def gathered(fed: Fed, position: int | jax.Array, size: int) -> Batch:
+def take_batch(source: BatchSource, position: int | jax.Array, size: int) -> RawBatch:
     """Returns the batch at a position of the epoch; for use inside jit.
 
     Args:
-        fed: by `feed`.
-        position: counted in batches.
-        size: of a batch.
+        source: of `iterate_batches`.
+        position: in batches from the start of the epoch.
+        size: images in a batch.
     """
-    if isinstance(fed, Batch):
-        return fed
-    images, labels, mean, std = fed.examples
-    places = parallel.split(jax.lax.dynamic_slice_in_dim(fed.order, position * size, size))
-    return Batch(images[places], labels[places], places, mean, std)
+    if isinstance(source, RawBatch):
+        return source
+    images, labels, mean, std = source.examples
+    index = sharding.shard_batch(jax.lax.dynamic_slice_in_dim(source.order, position * size, size))
+    return RawBatch(images[index], labels[index], index, mean, std)
+
+
+def make_batch(spec: BatchSpec, source: BatchSource, step: jax.Array) -> Batch:
+    """Returns the augmented, normalized batch of a step; for use inside jit.
+
+    Args:
+        spec: how batches are formed.
+        source: of `iterate_batches`, for the epoch of this step.
+        step: number of finished steps, which determines epoch and position.
+    """
+    epoch, position = step // spec.steps_per_epoch, step % spec.steps_per_epoch
+    raw = take_batch(source, position, spec.batch_size)
+    number = sample_augmentation(
+        raw.indices, seed=spec.order_seed, epoch=epoch, augmentation=spec.augmentation
+    )
+    augmented = apply_augmentation(raw.images, number, augmentation=spec.augmentation)
+    images = normalize(augmented, raw.mean, raw.std)
+    return Batch(images, raw.labels, raw.indices, number)
 
 
 def _stream(examples: Examples, order: np.ndarray, size: int, start: int) -> Any:
     """Returns grain's iterator over the batches from a position on."""
-    import grain  # takes a second, for which only a run that streams has to wait
+    import grain  # takes a second to import, and only streaming runs need it
 
     labels = np.asarray(examples.labels)
 
-    def read(position: int) -> Batch:
-        places = order[position * size : (position + 1) * size]
-        images, classes = _shared(examples.images[places]), _shared(labels[places])
-        return Batch(images, classes, _shared(places), examples.mean, examples.std)
+    def read(position: int) -> RawBatch:
+        index = order[position * size : (position + 1) * size]
+        images, batch_labels = _shard(examples.images[index]), _shard(labels[index])
+        return RawBatch(images, batch_labels, _shard(index), examples.mean, examples.std)
 
     positions = grain.MapDataset.range(start, len(order) // size)
-    options = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
+    options = grain.ReadOptions(num_threads=PREFETCH_BATCHES, prefetch_buffer_size=PREFETCH_BATCHES)
     return iter(positions.map(read).to_iter_dataset(options))
 
 
-def _shared(rows: np.ndarray | Records) -> jax.Array:
-    """Splits a batch over the devices; each process reads its own rows of it alone."""
+def _shard(rows: np.ndarray | Records) -> jax.Array:
+    """Shards a batch over the devices; each process reads only its own rows."""
 
     def read(index: Any) -> np.ndarray:
         return np.asarray(rows[index[0]])
 
-    return jax.make_array_from_callback(rows.shape, parallel.rows(), read)
+    return jax.make_array_from_callback(rows.shape, sharding.batch_sharding(), read)

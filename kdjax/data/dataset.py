@@ -1,23 +1,29 @@
-"""What the rest of the project sees of a data set, and how it is put together."""
+"""Data sets with train, dev, calibration and test splits."""
 
 import dataclasses
 import math
 import os
 import pathlib
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from kdjax import errors
-from kdjax.data import arrays, cache, locate, splits
+from kdjax.data import arrays, splits
 from kdjax.data.records import Records
+from kdjax.data.tfds import cache, locate
 
 Images = TypeVar("Images", np.ndarray, Records)
 
 
 @dataclasses.dataclass(frozen=True)
 class Split(Generic[Images]):
-    """Images uint8[n, h, w, c] and their labels int32[n]."""
+    """Images and labels of a split.
+
+    Attributes:
+        images: uint8 [n, h, w, c]: an array, or `Records` on disk.
+        labels: int32 [n].
+    """
 
     images: Images
     labels: np.ndarray
@@ -25,10 +31,18 @@ class Split(Generic[Images]):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set, in memory or in part on disk, with the per-channel statistics of its train split.
+    """A data set, with the statistics of its train split.
 
-    `mean` and `std` are float32[c] in units of full brightness (255); a channel that never
-    changes has std 1, so that it normalizes to 0.
+    Attributes:
+        name: of the data set in TFDS, `name` or `name/config`.
+        version: of the data set in TFDS.
+        class_names: m names, by label.
+        train: for training; in memory or on disk, like dev and calibration.
+        dev: for every choice, such as the best checkpoint.
+        calibration: for certificates only.
+        test: for the final evaluation; in memory.
+        mean: float32 [c], of the train split, in units of full brightness (255).
+        std: float32 [c], in the same units; 1 for a constant channel, which normalizes to 0.
     """
 
     name: str
@@ -63,25 +77,27 @@ def load(
     split_seed: int = 0,
     stream: bool = False,
 ) -> Dataset:
-    """Returns a TFDS image-classification set as arrays; prepares it on first use.
+    """Loads an image-classification data set of TFDS; prepares it on first use.
 
     Args:
         name: `digits`, `fashion_mnist`, `svhn_cropped`, `cifar10`, `cifar100`, or any other TFDS
-            set with images of one size, `name` or `name/config`.
-        data_dir: the TFDS directory; by default TFDS's own ($TFDS_DATA_DIR).
-        train_split: what train, dev and calibration are cut from; `"train+extra"` joins splits.
-        test_split: as `train_split`, for test.
-        dev_fraction: share of `train_split` that becomes dev, 0 < fraction < 1.
-        calibration_fraction: share that becomes calibration, 0 < fraction < 1.
-        split_seed: of both cuts, dev's within each class, calibration's from what is left.
+            data set with images of one size, as `name` or `name/config`.
+        data_dir: the TFDS directory; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        train_split: the TFDS split from which train, dev and calibration are cut; `+` joins
+            several, such as `"train+extra"`.
+        test_split: the TFDS split that is used as test; `+` joins several.
+        dev_fraction: fraction of `train_split` used as dev, stratified by class, in (0, 1).
+        calibration_fraction: fraction of `train_split` used for calibration, drawn from the rest
+            regardless of class, in (0, 1).
+        split_seed: seed of both cuts.
         stream: leave the images of train, dev and calibration on disk, as `Records`.
 
     Returns:
-        The data set; `mean` and `std` are those of train after the cuts.
+        The data set; `mean` and `std` are computed on train after the cuts.
 
     Raises:
-        InputError: for an unknown name or split, a set that is not image classification, files
-            that are missing or wrong, or no network to fetch them.
+        InputError: for an unknown name or split, a data set that is not image classification,
+            missing or wrong files, or files that cannot be downloaded.
     """
     root = _root(data_dir)
     train_parts, test_parts = _parts(train_split, test_split)
@@ -93,7 +109,7 @@ def load(
     images = _on_disk(directory, train_split) if stream else train.images
     rest, dev = splits.stratified_cut(train.labels, dev_fraction, split_seed)
     size = round(calibration_fraction * len(train.labels))
-    kept, held_out = (rest[part] for part in splits.random_cut(len(rest), size, split_seed))
+    kept, calibration = (rest[part] for part in splits.random_cut(len(rest), size, split_seed))
     pixels = len(kept) * math.prod(images.shape[1:3])
     mean, std = arrays.statistics(train.moments[kept].sum(axis=0), pixels)
     return Dataset(
@@ -102,25 +118,38 @@ def load(
         class_names=tuple(train.class_names.tolist()),
         train=Split(images[kept], train.labels[kept]),
         dev=Split(images[dev], train.labels[dev]),
-        calibration=Split(images[held_out], train.labels[held_out]),
+        calibration=Split(images[calibration], train.labels[calibration]),
         test=Split(test.images, test.labels),
         mean=mean,
         std=std,
     )
 
 
-def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Returns whether a set lies in the TFDS directory, so that `load` need not make or fetch it.
+def dataset_metadata(dataset: Dataset) -> dict[str, Any]:
+    """Returns the properties of a data set that a run depends on, as values for JSON."""
+    return {
+        "name": dataset.name,
+        "version": dataset.version,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.image_shape),
+        "train_examples": len(dataset.train.labels),
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+    }
+
+
+def is_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Returns whether a data set is in the TFDS directory, so that `load` does not prepare it.
 
     Args:
-        name: as for `load`.
-        data_dir: as for `load`.
+        name: as in `load`.
+        data_dir: as in `load`.
     """
     return locate.newest(name, _root(data_dir)) is not None
 
 
-def head(dataset: Dataset, limit: int) -> Dataset:
-    """Returns the first `limit` examples of each split, or all it has; the statistics stay.
+def take_first(dataset: Dataset, limit: int) -> Dataset:
+    """Returns at most the first `limit` examples of each split; the statistics are unchanged.
 
     Raises:
         InputError: if `limit` is below 1.
@@ -141,17 +170,17 @@ def _first(split: Split, limit: int) -> Split:
 
 
 def _on_disk(directory: pathlib.Path, split: str) -> Records:
-    # Only a set that is streamed waits for the import of TFDS.
-    from kdjax.data import decode
+    # Imported here because importing TFDS takes half a second, and only streaming needs it.
+    from kdjax.data.tfds import decode
 
     return decode.on_disk(directory, split)
 
 
 def _root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
-    # The default is TFDS's own rule, without the half second that its import takes.
+    # The default directory of TFDS, without importing TFDS, which takes half a second.
     root = os.fspath(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
     if "://" in root:
-        raise errors.InputError(f"data_dir {root!r}: must be a directory on this machine")
+        raise errors.InputError(f"data_dir {root!r}: must be a local directory")
     return pathlib.Path(root).expanduser().absolute()
 
 

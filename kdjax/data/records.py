@@ -1,4 +1,4 @@
-"""Images that stay on disk until they are asked for."""
+"""Images on disk that are read on access."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,25 +9,30 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Images that are indexed as an array of uint8[n, h, w, c], and read by `np.asarray`.
+    """Images on disk, indexed like an array uint8 [n, h, w, c]; `np.asarray` reads them.
 
-    `records[rows]` are fewer images, still unread, for a slice or an array of rows.
+    Indexing with a slice or an array of rows returns `Records`, without reading.
+
+    Attributes:
+        read: record numbers int [k] -> images uint8 [k, h, w, c]; thread-safe.
+        numbers: int [n], the record number of each image.
+        image_shape: h, w, c.
     """
 
-    read: Callable[[np.ndarray], np.ndarray]  # places int[k] -> uint8[k, h, w, c]; thread-safe
-    places: np.ndarray
+    read: Callable[[np.ndarray], np.ndarray]
+    numbers: np.ndarray
     image_shape: tuple[int, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of images, height, width and channels."""
-        return len(self.places), *self.image_shape
+        return len(self.numbers), *self.image_shape
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.numbers)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Records":
-        return dataclasses.replace(self, places=self.places[rows])
+        return dataclasses.replace(self, numbers=self.numbers[rows])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.read(self.places), dtype)
+        return np.asarray(self.read(self.numbers), dtype)

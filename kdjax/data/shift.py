@@ -1,4 +1,4 @@
-"""Images as they come when something has changed since training: pure functions, for use in jit."""
+"""Image corruptions that simulate a distribution shift: pure functions, for use inside jit."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,19 +9,20 @@ from jax.scipy.ndimage import map_coordinates
 from kdjax import checks, errors
 
 SEVERITIES = (1, 2, 3, 4, 5)
-RADIUS = 4  # pixels that a blur reaches: four standard deviations of the strongest, as CIFAR-10-C
+# Radius of the blur in pixels: four standard deviations of the strongest, as in CIFAR-10-C.
+RADIUS = 4
 
 Shift = Callable[..., jax.Array]
 
 
 def noise(image: jax.Array, key: jax.Array, sigma: jax.Array) -> jax.Array:
-    """Adds Gaussian noise, independent in every pixel and channel.
+    """Adds Gaussian noise, independent for every pixel and channel.
 
     x + 255 sigma e, e ~ N(0, 1).
 
     Args:
         image: x, float32 [h, w, c], 0 to 255.
-        key: of the draw.
+        key: random key.
         sigma: standard deviation, in units of full brightness (255).
 
     Returns:
@@ -33,9 +34,9 @@ def noise(image: jax.Array, key: jax.Array, sigma: jax.Array) -> jax.Array:
 
 
 def blur(image: jax.Array, key: jax.Array, sigma: jax.Array) -> jax.Array:
-    """Averages each pixel with its neighbours, by a Gaussian weight; the edges are continued.
+    """Applies a Gaussian blur; the image is extended by its edge pixels.
 
-    sum_d w_d x[i + d] down, then across; w_d ~ exp(-d^2 / (2 sigma^2)) over |d| <= RADIUS.
+    sum_d w_d x[i + d] along rows, then columns; w_d ~ exp(-d^2 / (2 sigma^2)), |d| <= RADIUS.
 
     Args:
         image: x, float32 [h, w, c].
@@ -49,9 +50,9 @@ def blur(image: jax.Array, key: jax.Array, sigma: jax.Array) -> jax.Array:
     """
     weights = jax.nn.softmax(-((jnp.arange(-RADIUS, RADIUS + 1) / sigma) ** 2) / 2)
     for axis in (0, 1):
-        margin = [(RADIUS * (axis == other),) * 2 for other in range(3)]
+        margin = [(RADIUS * (axis == dimension),) * 2 for dimension in range(3)]
         padded, size = jnp.pad(image, margin, mode="edge"), image.shape[axis]
-        # A sum of shifted images compiles to one pass; a convolution of so few channels does not.
+        # XLA fuses a sum of shifted images into one loop, but not a convolution of few channels.
         image = sum(
             weight * jax.lax.dynamic_slice_in_dim(padded, start, size, axis)
             for start, weight in enumerate(weights)
@@ -60,14 +61,14 @@ def blur(image: jax.Array, key: jax.Array, sigma: jax.Array) -> jax.Array:
 
 
 def contrast(image: jax.Array, key: jax.Array, factor: jax.Array) -> jax.Array:
-    """Draws each channel towards its mean over the image.
+    """Scales the contrast of each channel around its mean over the image.
 
     mean + factor (x - mean).
 
     Args:
         image: x, float32 [h, w, c].
         key: not used.
-        factor: what is left of the contrast, 0 to 1.
+        factor: 0 to 1; 1 leaves the image unchanged.
 
     Returns:
         float32 [h, w, c].
@@ -79,13 +80,13 @@ def contrast(image: jax.Array, key: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def rotation(image: jax.Array, key: jax.Array, degrees: jax.Array) -> jax.Array:
-    """Turns the image about its centre, to one side or the other, bilinearly.
+    """Rotates the image about its centre in a random direction, with bilinear interpolation.
 
-    The edges are continued: black corners would be a shift of their own.
+    The image is extended by its edge pixels, because black corners would be a second corruption.
 
     Args:
         image: float32 [h, w, c].
-        key: of the side.
+        key: random key, for the direction.
         degrees: the angle.
 
     Returns:
@@ -98,44 +99,46 @@ def rotation(image: jax.Array, key: jax.Array, degrees: jax.Array) -> jax.Array:
     )
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     source = [centre[0] + cosine * down + sine * right, centre[1] + cosine * right - sine * down]
-    turned = jax.vmap(lambda plane: map_coordinates(plane, source, 1, "nearest"), -1, -1)
-    return turned(image)
+    rotate = jax.vmap(lambda channel: map_coordinates(channel, source, 1, "nearest"), -1, -1)
+    return rotate(image)
 
 
 def _at_severities(
-    change: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], strengths: tuple[float, ...]
+    corrupt: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], strengths: tuple[float, ...]
 ) -> Shift:
+    """Returns the shift that applies a corruption with one strength for each severity."""
+
     def shift(
         images: jax.Array,
-        index: jax.Array,
+        indices: jax.Array,
         *,
         severity: int | jax.Array,
         seed: int | jax.Array,
     ) -> jax.Array:
-        if images.ndim != 4 or index.shape != images.shape[:1]:
+        if images.ndim != 4 or indices.shape != images.shape[:1]:
             raise errors.InputError(
-                f"images {images.shape} and index {index.shape}: must be [b, h, w, c] and [b]"
+                f"images {images.shape} and indices {indices.shape}: must be [b, h, w, c] and [b]"
             )
         if checks.concrete(severity) and severity not in SEVERITIES:
             raise errors.InputError(f"severity {severity}: must be one of {SEVERITIES}")
-        # The generator is named, so that a process with another default sees the same images.
+        # The generator is explicit, so that the images do not depend on JAX's default generator.
         key = jax.random.key(seed, impl="threefry2x32")
-        keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(index)
+        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
         strength = jnp.asarray(strengths)[severity - 1]
-        changed = jax.vmap(lambda image, own: change(image, own, strength))
-        pixels = changed(images.astype(jnp.float32), keys)
+        corrupt_batch = jax.vmap(lambda image, image_key: corrupt(image, image_key, strength))
+        pixels = corrupt_batch(images.astype(jnp.float32), keys)
         return jnp.clip(jnp.round(pixels), 0, 255).astype(jnp.uint8)
 
     return shift
 
 
-# `(images uint8 [b, h, w, c], index int32 [b], *, severity, seed) -> uint8 [b, h, w, c]`, `index`
-# the places of the images in their data set. What happens to an image depends on (seed, its place,
-# severity) alone, never on its batch, and the draw is the same at every severity: only the
-# strength differs. Severity and seed may be traced, so that one program serves them all.
+# Name -> `(images uint8 [b, h, w, c], indices int32 [b], *, severity, seed) -> uint8 [b, h, w, c]`
+# with the indices of the images in their data set. The result for an image depends only on (seed,
+# index, severity), not on the batch, and the random numbers are the same at every severity.
+# Severity and seed may be traced, so that one program is compiled for all of them.
 #
-# The first three have the strengths of CIFAR-10-C: its kinds are those of arXiv 1903.12261, its
-# numbers those of the authors' code. The angles are our choice, up to what leaves a 6 a 6.
+# The first three have the strengths of CIFAR-10-C: the corruptions of arXiv 1903.12261, with the
+# numbers of the authors' code. The angles are our choice: at 50 degrees a 6 is still a 6.
 SHIFTS: Mapping[str, Shift] = {
     "noise": _at_severities(noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
     "blur": _at_severities(blur, (0.4, 0.6, 0.7, 0.8, 1.0)),

@@ -1,4 +1,4 @@
-"""Cutting a development and a calibration split out of train."""
+"""Cuts of a development and a calibration split from a train split."""
 
 import numpy as np
 
@@ -6,18 +6,18 @@ from kdjax import errors
 
 
 def stratified_cut(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts a seeded, class-stratified development split out of a train split.
+    """Cuts a development split, stratified by class, from a train split.
 
-    round(fraction n) examples go to dev; class k, with n_k examples, gives
-    floor(fraction n_k) or one more (those with the largest remainders).
+    Dev gets round(fraction n) examples: of class k, with n_k examples, floor(fraction n_k) or one
+    more, for the classes with the largest remainders.
 
     Args:
-        labels: int[n].
-        fraction: share of the examples that goes to dev, 0 < fraction < 1.
-        seed: of the choice within each class.
+        labels: int [n].
+        fraction: fraction of the examples used as dev, in (0, 1).
+        seed: of the random choice within each class.
 
     Returns:
-        (train, dev): sorted int64 indices into `labels`, disjoint, together all of it.
+        (train, dev): sorted int64 indices into `labels`; disjoint, with union 0..n-1.
 
     Raises:
         InputError: if `fraction` is out of range, or leaves train or dev empty.
@@ -30,7 +30,8 @@ def stratified_cut(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.n
             f"a dev fraction of {fraction} of {len(labels)} examples leaves train or dev empty"
         )
     classes, sizes = np.unique(labels, return_counts=True)
-    # NumPy keeps a bit generator's raw stream between releases, but not what is made of it.
+    # NumPy guarantees the raw stream of a bit generator between releases, but not that of the
+    # distributions.
     rank = np.random.PCG64(seed).random_raw(len(labels))
     chosen = [
         members[np.argsort(rank[members])[:count]]
@@ -45,34 +46,34 @@ def stratified_cut(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.n
 
 
 def random_cut(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts a seeded calibration split out of a train split, whatever the labels.
+    """Cuts a calibration split from a train split, regardless of the labels.
 
-    Not by class: a certificate counts errors as binomial, which takes examples that are drawn as
-    new ones will be.
+    The cut is not stratified: a certificate models errors as binomial, which requires examples
+    drawn from the same distribution as new ones.
 
     Args:
-        count: the number of examples, n.
-        size: the number to cut away, 0 < size < n.
-        seed: of the choice.
+        count: number of examples, n.
+        size: number of calibration examples, 0 < size < n.
+        seed: of the random choice.
 
     Returns:
-        (train, calibration): sorted int64 indices, disjoint, together 0..n-1.
+        (train, calibration): sorted int64 indices; disjoint, with union 0..n-1.
 
     Raises:
-        InputError: if either would be empty.
+        InputError: if a split would be empty.
     """
     if not 0 < size < count:
         raise errors.InputError(
-            f"a calibration split of {size} of {count} examples leaves it or train empty"
+            f"a calibration split of {size} of {count} examples leaves calibration or train empty"
         )
-    # Another stream than that of `stratified_cut` under the same seed.
+    # A stream that is independent of that of `stratified_cut` with the same seed.
     rank = np.random.PCG64([seed, 1]).random_raw(count)
     order = np.argsort(rank, kind="stable")
     return np.sort(order[size:]), np.sort(order[:size])
 
 
 def _largest_remainder(quotas: np.ndarray, total: int) -> np.ndarray:
-    """Rounds `quotas` down, then up where the remainder is largest, until they sum to `total`."""
+    """Rounds quotas to integers that sum to `total`: up for the largest remainders, else down."""
     counts = np.floor(quotas).astype(np.int64)
     order = np.argsort(counts - quotas, kind="stable")
     counts[order[: total - counts.sum()]] += 1

@@ -1,4 +1,4 @@
-"""Writes a run's student as files that run without kdjax, with a card that says what they do.
+"""Exports the student of a run as files that run without kdjax, with a model card.
 
 python -m kdjax.export --workdir=runs/digits --out=model/ [--risk=0.01] [--delta=0.05]
 """
@@ -9,38 +9,37 @@ from absl import flags
 
 from kdjax import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run")
-OUT = flags.DEFINE_string("out", None, "the folder to make")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "the TFDS directory, if not the run's own")
-RISK = flags.DEFINE_float("risk", None, "error that the certificate promises, if not the run's own")
-DELTA = flags.DEFINE_float("delta", None, "how likely it may fail, if not the run's own")
+WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run")
+OUT = flags.DEFINE_string("out", None, "the folder to create")
+RUN_FLAGS = cli.define_run_flags()
 
 
 def main() -> None:
-    """Runs the command and says what was written."""
-    from kdjax import card, compiler
+    """Runs the command and prints the files, their accuracy and the notes of the card."""
     from kdjax.errors import InputError
-    from kdjax.export import export
+    from kdjax.export import card
+    from kdjax.export.exporter import export
+    from kdjax.runtime import compiler
 
     if WORKDIR.value is None or OUT.value is None:
         raise InputError("two flags are needed: for example --workdir=runs/digits --out=model/")
-    compiler.keep_programs()
+    compiler.enable_compilation_cache()
     out = pathlib.Path(OUT.value)
-    written = export(
+    model_card = export(
         pathlib.Path(WORKDIR.value),
         out,
-        data_dir=DATA_DIR.value,
-        risk=RISK.value,
-        delta=DELTA.value,
+        data_dir=RUN_FLAGS.data_dir.value,
+        risk=RUN_FLAGS.risk.value,
+        delta=RUN_FLAGS.delta.value,
     )
-    for name, file in written["files"].items():
+    for name, file in model_card["files"].items():
         size = (out / name).stat().st_size / 1e6
         difference = file["largest_difference"]
         print(
-            f"{out / name}: {size:.1f} MB, logits within {difference:.1g} of the network's on "
-            f"{written['checked']['on']}"
+            f"{out / name}: {size:.1f} MB, logits differ by at most {difference:.1g} from the "
+            f"network's on {model_card['checked']['on']}"
         )
-    print(out / card.NAME, *written["notes"], sep="\n  ")
+    print(out / card.FILE_NAME, *model_card["notes"], sep="\n  ")
 
 
 if __name__ == "__main__":

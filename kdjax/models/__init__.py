@@ -1,70 +1,7 @@
-"""The networks by name."""
+"""Linen networks by name, and their inference form."""
 
-import functools
-import numbers
-from collections.abc import Callable
-from typing import Any
+from kdjax.models.common import NORM_MOMENTUM
+from kdjax.models.folding import fold_batch_norm
+from kdjax.models.registry import DTYPES, MODELS, create
 
-import flax.linen as nn
-import jax.numpy as jnp
-from jax.typing import DTypeLike
-
-from kdjax.errors import InputError, unknown
-from kdjax.models import alexnet, resnet
-from kdjax.models.common import NORM_MOMENTUM as NORM_MOMENTUM
-from kdjax.models.folding import fold as fold
-
-_alexnet = functools.partial(alexnet.AlexNet, layers=alexnet.LAYERS, normalize=False)
-_alexnet_small = functools.partial(alexnet.AlexNet, layers=alexnet.SMALL_LAYERS, normalize=True)
-_basic = functools.partial(resnet.ResNet, block=resnet.basic)
-_bottleneck = functools.partial(resnet.ResNet, block=resnet.bottleneck)
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "alexnet": functools.partial(_alexnet, width=64),
-    "alexnet_small": functools.partial(_alexnet_small, width=32),
-    "resnet8": functools.partial(_basic, depths=(1, 1, 1), width=16),
-    "resnet14": functools.partial(_basic, depths=(2, 2, 2), width=16),
-    "resnet18": functools.partial(_basic, depths=(2, 2, 2, 2), width=64),
-    "resnet50": functools.partial(_bottleneck, depths=(3, 4, 6, 3), width=64),
-}
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
-    """Returns the network called `name`, without parameters.
-
-    `model.apply(variables, images, train, mutable=...)` maps images [b, h, w, c], float, h and w
-    at least 8, to logits [b, num_outputs], float32.
-
-    Args:
-        name: a key of `MODELS`.
-        num_outputs: the number of logits, m or, with abstention, m+1.
-        **options: `width`, the channels of the first convolution (default: the published or, for
-            the small kin, 32 or 16), and `dtype`, the computation's: "float32" (the default) or
-            "bfloat16".
-
-    Raises:
-        InputError: on an unknown name, option or dtype, or on a count that is not at least 1.
-    """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    for option in options:
-        if option not in _PARSERS:
-            raise unknown("model option", option, _PARSERS)
-    parsed = {option: _PARSERS[option](option, value) for option, value in options.items()}
-    return MODELS[name](num_outputs=_count("num_outputs", num_outputs), **parsed)
-
-
-def _count(name: str, value: object) -> int:
-    if not isinstance(value, numbers.Integral) or value < 1:
-        raise InputError(f"{name} = {value!r}: must be a whole number of at least 1")
-    return int(value)
-
-
-def _dtype(name: str, value: object) -> DTypeLike:
-    if value not in DTYPES:
-        raise unknown(name, value, DTYPES)
-    return DTYPES[value]
-
-
-_PARSERS = {"width": _count, "dtype": _dtype}
+__all__ = ["DTYPES", "MODELS", "NORM_MOMENTUM", "create", "fold_batch_norm"]

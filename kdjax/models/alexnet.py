@@ -1,8 +1,8 @@
-"""AlexNet for small pictures: five convolutions, three poolings and one linear layer.
+"""AlexNet for small images: five convolutions, three pooling layers and one linear layer.
 
-Krizhevsky et al. 2012 in the one-tower form of arXiv 1404.5997. At 32x32 it is Wei Yang's variant
-(github.com/bearpaw/pytorch-classification, CIFAR-10 error 22.78 %), which has one linear layer in
-place of three, no dropout and no local response normalization.
+Krizhevsky et al. 2012 in the one-tower form of arXiv 1404.5997. At 32x32 it equals Wei Yang's
+variant (github.com/bearpaw/pytorch-classification, CIFAR-10 error 22.78 %), which has one linear
+layer instead of three, no dropout and no local response normalization.
 """
 
 import flax.linen as nn
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kdjax.models import common
-from kdjax.models.convolution import Conv
+from kdjax.models.cpu.convolution import Conv
 
-# One convolution: output channels in units of the width, kernel side, stride, pooled after.
+# One convolution: output channels as a multiple of the width, kernel size, stride, and whether
+# max-pooling follows.
 Layer = tuple[int, int, int, bool]
 
 LAYERS: tuple[Layer, ...] = (
@@ -23,7 +24,7 @@ LAYERS: tuple[Layer, ...] = (
     (4, 3, 1, False),
     (4, 3, 1, True),
 )
-# Stride 1 keeps the detail of small pictures; fewer channels pay for it.
+# Stride 1 keeps the details of small images; fewer channels compensate for its cost.
 SMALL_LAYERS: tuple[Layer, ...] = (
     (1, 3, 1, True),
     (2, 3, 1, True),
@@ -32,19 +33,20 @@ SMALL_LAYERS: tuple[Layer, ...] = (
     (2, 3, 1, True),
 )
 
-# Fan-in keeps the size of the activations, which nothing else does without normalization.
+# Fan-in preserves the scale of the activations, which matters without normalization.
 HE_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class AlexNet(nn.Module):
-    """A plain chain of convolutions, ReLU and 2x2 max-pooling.
+    """A sequence of convolutions with ReLU and 2x2 max-pooling.
 
     Attributes:
-        num_outputs: the number of logits, m or, with abstention, m+1.
-        layers: its convolutions.
+        num_outputs: number of logits: m, or m+1 with abstention.
+        layers: the convolutions.
         width: channels of the first convolution.
-        normalize: batch normalization after each convolution, in place of its bias. The published
-            network has none; without it the small one stalled on digits at a learning rate of 0.1.
+        normalize: use batch normalization after each convolution instead of a bias. The published
+            network has none; without it the small one did not learn digits at a learning rate of
+            0.1.
         dtype: of the computation, float32 or bfloat16; parameters, batch statistics and logits
             are float32.
     """
@@ -61,15 +63,15 @@ class AlexNet(nn.Module):
 
         Args:
             images: [b, h, w, c], float, h and w at least 8 pixels.
-            train: as in `ResNet`; without effect where there is no batch normalization.
+            train: as in `ResNet`; no effect without batch normalization.
 
         Raises:
-            InputError: on images of another rank or smaller than 8x8.
-            TypeError: on images that are not float.
+            InputError: if the images have another rank or are smaller than 8x8.
+            TypeError: if the images are not float.
         """
         common.check_images(images)
         x = images
-        for multiple, kernel, stride, pooled in self.layers:
+        for multiple, kernel, stride, pool in self.layers:
             x = Conv(
                 multiple * self.width,
                 (kernel, kernel),
@@ -82,6 +84,6 @@ class AlexNet(nn.Module):
             if self.normalize:
                 x = common.BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
             x = common.relu(x)
-            if pooled:
+            if pool:
                 x = common.max_pool(x)
         return common.Head(self.num_outputs, name="head")(x)

@@ -1,4 +1,4 @@
-"""What every network shares: the check of its images, its normalization and its last layer."""
+"""Parts shared by all networks: input checks, normalization, activations and the last layer."""
 
 import functools
 
@@ -10,21 +10,21 @@ from kdjax.errors import InputError
 
 MIN_SIZE = 8
 
-# The share of the running statistics that a step keeps: PyTorch's default momentum of 0.1.
+# Weight of the old running statistics in each update; PyTorch's default momentum, 0.1, is 1 - this.
 NORM_MOMENTUM = 0.9
 NORM_EPSILON = 1e-5
 BatchNorm = functools.partial(nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON)
 
 
 def check_images(images: jax.Array) -> None:
-    """Refuses images that the networks are not built for.
+    """Raises if the networks cannot process the images.
 
     Args:
         images: [b, h, w, c], float, h and w at least 8 pixels.
 
     Raises:
-        InputError: on another rank, or on images smaller than 8x8.
-        TypeError: on images that are not float.
+        InputError: if the images have another rank or are smaller than 8x8.
+        TypeError: if the images are not float.
     """
     if images.ndim != 4 or min(images.shape[1:3]) < MIN_SIZE:
         raise InputError(
@@ -37,25 +37,25 @@ def check_images(images: jax.Array) -> None:
         )
 
 
-def exact(array: jax.Array) -> jax.Array:
-    """Returns the array in float32 at least."""
+def at_least_float32(array: jax.Array) -> jax.Array:
+    """Returns the array in its own dtype or float32, whichever is wider."""
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def relu(features: jax.Array) -> jax.Array:
-    """Returns max(features, 0), of their dtype.
+    """Returns max(features, 0), with the dtype of the features.
 
-    It is found in float32, which changes no value: in bfloat16 XLA:CPU does not join it to the
-    convolution before it.
+    Computed in float32 so that XLA:CPU fuses it with the preceding convolution, which it does not
+    in bfloat16. The result is the same.
     """
-    return nn.relu(exact(features)).astype(features.dtype)
+    return nn.relu(at_least_float32(features)).astype(features.dtype)
 
 
 def max_pool(features: jax.Array) -> jax.Array:
-    """Returns the largest of every 2x2 features; odd sizes are rounded up.
+    """Returns the maximum over 2x2 windows with stride 2; odd sizes are rounded up.
 
-    A maximum of slices, since XLA:CPU takes far longer for the gradient of its own pooling. The
-    slope of equal features is shared among them.
+    Computed as a maximum of slices, because the gradient of XLA's pooling is much slower on the
+    CPU. The gradient is divided equally among features that attain the maximum.
 
     Args:
         features: [b, h, w, c].
@@ -71,10 +71,10 @@ def max_pool(features: jax.Array) -> jax.Array:
 
 
 class Head(nn.Module):
-    """Global average pooling and one linear layer, in float32 at least, whatever came before.
+    """Global average pooling and one linear layer, computed in at least float32.
 
     Attributes:
-        num_outputs: the number of logits, m or, with abstention, m+1.
+        num_outputs: number of logits: m, or m+1 with abstention.
     """
 
     num_outputs: int
@@ -82,6 +82,6 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Returns logits [b, num_outputs], float32, for features [b, h, w, c]."""
-        # XLA:CPU from jax 0.11 on fuses the last block into this sum and makes NaN of bfloat16.
+        # From jax 0.11 on, XLA:CPU fuses the last block into this mean, and bfloat16 gives NaN.
         features = jax.lax.optimization_barrier(features)
-        return nn.Dense(self.num_outputs)(exact(features).mean(axis=(1, 2)))
+        return nn.Dense(self.num_outputs)(at_least_float32(features).mean(axis=(1, 2)))

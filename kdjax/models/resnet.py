@@ -1,4 +1,4 @@
-"""Residual networks for small pictures (He et al. 2015, arXiv 1512.03385)."""
+"""Residual networks for small images (He et al. 2015, arXiv 1512.03385)."""
 
 import functools
 from collections.abc import Callable
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kdjax.models import common
-from kdjax.models.convolution import Conv
+from kdjax.models.cpu.convolution import Conv
 
-# One convolution of a block: output channels, kernel side, stride.
+# One convolution of a block: output channels, kernel size, stride.
 Layer = tuple[int, int, int]
 
-# Fan-out keeps the size of the gradients; batch normalization takes care of the activations.
+# Fan-out preserves the scale of the gradients; batch normalization scales the activations.
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -26,14 +26,14 @@ def basic(width: int, stride: int) -> tuple[Layer, ...]:
 def bottleneck(width: int, stride: int) -> tuple[Layer, ...]:
     """Returns the 1x1, 3x3, 1x1 convolutions of a bottleneck block, width -> 4 width.
 
-    The 3x3 carries the stride, as in public CIFAR code (github.com/kuangliu/pytorch-cifar); on
-    the first 1x1, where the paper has it, it would drop three of four pixels unseen.
+    The 3x3 convolution has the stride, as in public CIFAR code (github.com/kuangliu/pytorch-cifar).
+    The paper has it in the first 1x1 convolution, which then ignores three of four pixels.
     """
     return (width, 1, 1), (width, 3, stride), (4 * width, 1, 1)
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, then batch normalization; or a convolution with bias alone."""
+    """A convolution without bias and batch normalization, or a convolution with bias only."""
 
     layer: Layer
     dtype: DTypeLike
@@ -47,7 +47,7 @@ class ConvNorm(nn.Module):
             features,
             (kernel, kernel),
             strides=stride,
-            # "SAME" would pad one side only where stride 2 meets an even size: one pixel off.
+            # With stride 2 and an even size, "SAME" would pad on one side only.
             padding=kernel // 2,
             use_bias=not self.normalize,
             kernel_init=HE_FAN_OUT,
@@ -61,9 +61,9 @@ class ConvNorm(nn.Module):
 class Block(nn.Module):
     """A residual block: relu(F(x) + shortcut(x)), F the convolutions of `layers`.
 
-    The shortcut is the identity or, where the shape changes, a 1x1 convolution and batch
-    normalization (option B of the paper). Every scale starts at one: with the last one of a
-    block at zero (arXiv 1706.02677) resnet8 learned more slowly in short trials.
+    The shortcut is the identity or, if the shape changes, a 1x1 convolution with batch
+    normalization (option B of the paper). All batch-norm scales are initialized to one: with the
+    last scale of a block at zero (arXiv 1706.02677) resnet8 learned more slowly in short trials.
     """
 
     layers: tuple[Layer, ...]
@@ -85,18 +85,18 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network with the stem for small pictures: 3x3, stride 1, no pooling.
+    """A residual network with a stem for small images: 3x3, stride 1, no pooling.
 
     Attributes:
-        num_outputs: the number of logits, m or, with abstention, m+1.
-        block: `(width, stride)` to the convolutions of one block.
+        num_outputs: number of logits: m, or m+1 with abstention.
+        block: `(width, stride) -> convolutions of one block`.
         depths: blocks of each stage; stage i has width `width * 2**i` and, after the first,
             begins with stride 2.
         width: channels of the stem and of the first stage.
         dtype: of the computation, float32 or bfloat16; parameters, batch statistics and logits
             are float32.
-        normalize: batch normalization after each convolution, in place of its bias; without it
-            the network is in its inference form, see `folding`.
+        normalize: use batch normalization after each convolution instead of a bias; False for
+            the inference form, see `folding`.
     """
 
     num_outputs: int
@@ -112,19 +112,19 @@ class ResNet(nn.Module):
 
         Args:
             images: [b, h, w, c], float, h and w at least 8 pixels.
-            train: normalize by this batch's statistics and, where `batch_stats` is mutable,
-                move the running ones towards them; otherwise by the running ones.
+            train: normalize with the statistics of this batch and, if `batch_stats` is mutable,
+                update the running statistics; otherwise normalize with the running statistics.
 
         Raises:
-            InputError: on images of another rank or smaller than 8x8.
-            TypeError: on images that are not float.
+            InputError: if the images have another rank or are smaller than 8x8.
+            TypeError: if the images are not float.
         """
         common.check_images(images)
-        forms = self.dtype, self.normalize
-        x = common.relu(ConvNorm((self.width, 3, 1), *forms, name="stem")(images, train))
+        options = self.dtype, self.normalize
+        x = common.relu(ConvNorm((self.width, 3, 1), *options, name="stem")(images, train))
         for stage, depth in enumerate(self.depths):
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
                 layers = self.block(self.width * 2**stage, stride)
-                x = Block(layers, *forms, name=f"stage{stage}_block{index}")(x, train)
+                x = Block(layers, *options, name=f"stage{stage}_block{index}")(x, train)
         return common.Head(self.num_outputs, name="head")(x)

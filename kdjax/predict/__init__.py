@@ -1,4 +1,4 @@
-"""Labels, or abstention, from a model that was taken away: `load(path)(images)`."""
+"""Prediction with an exported model: `load(path)(images)`."""
 
 import math
 import os
@@ -10,22 +10,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdjax import card, formats
 from kdjax.errors import InputError
+from kdjax.export import card, formats
 
 BATCH_SIZE = 256
 Shape = tuple[int, int, int]
 
 
 class Prediction(NamedTuple):
-    """What a model says of n images.
+    """Predictions for n images.
 
     Attributes:
-        labels: str [n], the names of the most probable classes, also where it abstains.
-        classes: int32 [n], the same as numbers.
-        confidence: float32 [n], higher = more confident.
-        accepted: bool [n]; where false, the model abstains.
-        logits: float32 [n, m+1], the last column abstention.
+        labels: str [n], names of the most probable classes, also for abstained images.
+        classes: int32 [n], numbers of the most probable classes.
+        confidence: float32 [n]; higher is more confident.
+        accepted: bool [n]; false: the model abstains.
+        logits: float32 [n, m+1]; the last column is abstention.
     """
 
     labels: np.ndarray
@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
 
 
 def check(images: np.ndarray, shape: Shape) -> None:
-    """Refuses images that a model does not take.
+    """Checks that images have the dtype and shape of the input of a model.
 
     Args:
         images: uint8 [n, h, w, c], n >= 1.
@@ -53,12 +53,12 @@ def check(images: np.ndarray, shape: Shape) -> None:
 
 
 class Model(NamedTuple):
-    """A model that was taken away, ready to be called.
+    """An exported model; call it on images.
 
     Attributes:
-        card: what it is, see `kdjax.card.FIELDS`.
-        run: of `kdjax.formats`.
-        batch_size: images that are run at once.
+        card: the model card, see `kdjax.export.card.FIELDS`.
+        run: runs the model on a batch, see `kdjax.export.formats`.
+        batch_size: largest number of images in a batch.
     """
 
     card: Mapping[str, Any]
@@ -72,10 +72,10 @@ class Model(NamedTuple):
         return height, width, channels
 
     def __call__(self, images: np.ndarray) -> Prediction:
-        """Returns what the model says of images.
+        """Returns the predictions for images.
 
         Args:
-            images: uint8 [n, h, w, c], n >= 1, as a picture file holds them: 0 to 255.
+            images: uint8 [n, h, w, c], n >= 1, values 0 to 255.
 
         Raises:
             InputError: for another dtype or shape.
@@ -93,41 +93,41 @@ class Model(NamedTuple):
         )
 
     def _padded(self, images: np.ndarray) -> formats.Outputs:
-        """Runs a batch in the size of the next power of two: few sizes are ever compiled."""
+        """Runs a batch padded to a power of two, so that few batch sizes are compiled."""
         size = 2 ** math.ceil(math.log2(len(images)))
         padded = np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])
         return formats.Outputs(*(output[: len(images)] for output in self.run(padded)))
 
 
 def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model:
-    """Returns a model that `kdjax.export` wrote, to be called on images.
+    """Loads a model that `kdjax.export` wrote.
 
     Args:
-        path: its folder.
-        batch_size: images that are run at once, at least 1.
+        path: folder of the model.
+        batch_size: largest number of images in a batch, >= 1.
 
     Raises:
-        InputError: for a folder that holds no model, a damaged one, one that this version of
-            JAX cannot load, or a batch size below 1.
+        InputError: for a missing or damaged model, one that this version of JAX cannot load, or a
+            batch size below 1.
     """
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size}: must be at least 1")
     folder = pathlib.Path(path)
-    about = card.read(folder)
-    content = card.read_file(folder, about, formats.STABLEHLO)
+    model_card = card.read(folder)
+    content = card.read_file(folder, model_card, formats.STABLEHLO)
     try:
         run = formats.run_stablehlo(content)
-    except Exception as error:  # whatever the version that reads it stumbles over
+    except Exception as error:  # the type depends on the version of JAX
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{str(folder / formats.STABLEHLO)!r} was written by jax {about['jax']} and cannot be "
-            f"loaded by jax {jax.__version__} here ({reason}): install that version, or export "
-            "the model again with this one"
+            f"{str(folder / formats.STABLEHLO)!r} was written by jax {model_card['jax']} and cannot"
+            f" be loaded by the installed jax {jax.__version__} ({reason}): install that version, "
+            "or export the model again with the installed one"
         ) from error
-    if about["threshold"] is None:
+    if model_card["threshold"] is None:
         warnings.warn(
-            f"the model in {str(folder)!r} abstains on everything: no threshold could be "
-            "certified for it, see its card",
+            f"the model in {str(folder)!r} abstains on every image: no threshold could be "
+            f"certified, see {card.FILE_NAME}",
             stacklevel=2,
         )
-    return Model(about, run, batch_size)
+    return Model(model_card, run, batch_size)

@@ -1,4 +1,4 @@
-"""Says of pictures what a model makes of them: the label with its confidence, or `abstain`.
+"""Predicts the labels of images, or `abstain`, with their confidence.
 
 python -m kdjax.predict --model=model/ photo.jpg folder/ images.npz [--json] [--batch_size=256]
 """
@@ -16,55 +16,58 @@ from kdjax import cli
 
 if TYPE_CHECKING:
     from kdjax.predict import Prediction
-    from kdjax.predict.pictures import Picture
+    from kdjax.predict.images import LoadedImage
 
-MODEL = flags.DEFINE_string("model", None, "the folder that kdjax.export made")
-JSON = flags.DEFINE_bool("json", False, "one JSON object a line, for programs")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "pictures that are read and run at once")
+MODEL = flags.DEFINE_string("model", None, "the folder written by kdjax.export")
+JSON = flags.DEFINE_bool("json", False, "print one JSON object per line")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images per batch")
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the command; what cannot be read is told on stderr, and ends it with status 1."""
+    """Runs the command; errors of single images go to stderr and give exit status 1."""
     from kdjax.errors import InputError
-    from kdjax.predict import load, pictures
+    from kdjax.predict import images as image_files
+    from kdjax.predict import load
 
     if MODEL.value is None:
         raise InputError("no model given: for example --model=model/")
     model = load(MODEL.value, batch_size=BATCH_SIZE.value)
-    unread: list[str] = []
+    failures: list[str] = []
 
-    def report(line: str) -> None:
-        unread.append(line)
-        print(f"kdjax: error: {line}", file=sys.stderr)
+    def on_error(message: str) -> None:
+        failures.append(message)
+        print(f"kdjax: error: {message}", file=sys.stderr)
 
-    found = pictures.read(arguments, model.image_shape, report)
+    images = image_files.read_images(arguments, model.image_shape, on_error)
     width = max(map(len, [*model.card["classes"], "abstain"]))
-    while batch := list(itertools.islice(found, model.batch_size)):
-        for row in _rows(batch, model(np.stack([picture.image for picture in batch]))):
+    while batch := list(itertools.islice(images, model.batch_size)):
+        for row in _rows(batch, model(np.stack([image.pixels for image in batch]))):
             print(json.dumps(row) if JSON.value else _line(row, width), flush=True)
-    if unread:
+    if failures:
         sys.exit(cli.FAILED)
 
 
-def _rows(batch: "list[Picture]", said: "Prediction") -> Iterator[dict]:
-    for picture, label, confidence, accepted in zip(
-        batch, said.labels, said.confidence, said.accepted, strict=True
+def _rows(batch: "list[LoadedImage]", prediction: "Prediction") -> Iterator[dict]:
+    """Yields the result of each image, as the object of `--json`."""
+    for image, label, confidence, accepted in zip(
+        batch, prediction.labels, prediction.confidence, prediction.accepted, strict=True
     ):
         yield {
-            "path": picture.path,
-            **({} if picture.place is None else {"index": picture.place}),
+            "path": image.path,
+            **({} if image.position is None else {"index": image.position}),
             "label": str(label) if accepted else None,
             "abstain": not accepted,
             "confidence": float(confidence),
-            "note": picture.note,
+            "note": image.note,
         }
 
 
 def _line(row: dict, width: int) -> str:
-    place = f"[{row['index']}]" if "index" in row else ""
+    """Returns the result of an image as a line of text; `width` is that of the label."""
+    index = f"[{row['index']}]" if "index" in row else ""
     note = f"  ({row['note']})" if row["note"] else ""
     return (
-        f"{row['label'] or 'abstain':{width}}  {row['confidence']:.4f}  {row['path']}{place}{note}"
+        f"{row['label'] or 'abstain':{width}}  {row['confidence']:.4f}  {row['path']}{index}{note}"
     )
 
 

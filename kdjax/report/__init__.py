@@ -1,1 +1,1 @@
-"""What a run says: logs while it trains, predictions, results and tables after."""
+"""Results of a run as tables on the terminal and as an HTML page."""

@@ -1,6 +1,8 @@
-"""Selective classification: how confident a network is, and what abstaining by that buys."""
+"""Selective classification: confidence scores, metrics, certified thresholds and the bootstrap."""
 
 from kdjax.selective.calibration import (
+    BINS,
+    bin_index,
     brier,
     expected_calibration_error,
     negative_log_likelihood,
@@ -19,45 +21,67 @@ from kdjax.selective.metrics import (
     risk_coverage_curve,
     threshold_at_coverage,
 )
+from kdjax.selective.resampling import Interval, bootstrap, compare
 from kdjax.selective.scores import (
     SCORES,
     margin,
     max_logit_pnorm,
     max_probability,
     negative_entropy,
+    non_abstention,
     predict,
     reservation,
     softmax_response,
 )
-from kdjax.selective.uncertainty import Interval, bootstrap, compare
+from kdjax.selective.summary import (
+    PNORMS,
+    append_abstention,
+    best_pnorm,
+    confusion_matrix,
+    is_correct,
+    numpy_scores,
+    scores_with_pnorm,
+    split_metrics,
+)
 
 __all__ = [
+    "BINS",
+    "PNORMS",
     "SCORES",
     "Certificate",
     "Curve",
     "Interval",
     "accept_at",
+    "append_abstention",
     "augrc",
     "aurc",
     "auroc",
+    "best_pnorm",
+    "bin_index",
     "bootstrap",
     "brier",
     "compare",
+    "confusion_matrix",
     "coverage_at_risk",
     "e_aurc",
     "error_at_coverage",
     "expected_calibration_error",
     "fpr_at_tpr",
+    "is_correct",
     "learn_then_test",
     "margin",
     "max_logit_pnorm",
     "max_probability",
     "negative_entropy",
     "negative_log_likelihood",
+    "non_abstention",
+    "numpy_scores",
     "predict",
     "reservation",
     "risk_coverage_curve",
+    "scores_with_pnorm",
     "sgr",
     "softmax_response",
+    "split_metrics",
     "threshold_at_coverage",
 ]

@@ -1,23 +1,36 @@
-"""Whether probabilities mean what they say: calibration error and proper scores, float64 numpy."""
+"""Calibration error and proper scoring rules of predicted probabilities; float64 numpy."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 
 from kdjax import checks
-from kdjax.selective import samples
+from kdjax.selective import validation
+
+# Bins of the expected calibration error and of reliability diagrams.
+BINS = 15
+
+
+def bin_index(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.int64]:
+    """Returns the bin of equal width of each confidence in [0, 1].
+
+    Bin b of B, counted from 1, holds ((b-1)/B, b/B]; the first one also holds 0.
+
+    Returns:
+        Indices in [0, B), of the shape of `confidence`.
+    """
+    return np.searchsorted(np.arange(1, bins + 1) / bins, confidence)
 
 
 def expected_calibration_error(
-    confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int = BINS
 ) -> float:
-    """Mean gap between confidence and accuracy over bins of equal width.
+    """Expected calibration error (ECE) over bins of equal width.
 
-    ECE = sum_b (n_b / n) |accuracy_b - mean confidence_b|. Bin b of B holds ((b-1)/B, b/B]; the
-    first one also holds 0.
+    ECE = sum_b (n_b / n) |accuracy_b - mean confidence_b|, with the bins of `bin_index`.
 
     Args:
-        confidence: `[n]`, probabilities in [0, 1] of being right.
+        confidence: `[n]`, predicted probabilities in [0, 1] of being correct.
         correct: `[n]`, boolean or 0 and 1.
         bins: B >= 1.
 
@@ -25,22 +38,21 @@ def expected_calibration_error(
         ECE in [0, 1].
 
     Raises:
-        ValueError: for n = 0, two lengths, a confidence outside [0, 1], a `correct` that is not
-            boolean, or bins that are not an integer >= 1.
+        ValueError: for n = 0, unequal lengths, a confidence outside [0, 1], a `correct` that is
+            not boolean, or bins that are not an integer >= 1.
         TypeError: for a dtype that is not real.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599.
     """
-    confidence, correct = samples.paired(confidence, correct)
-    samples.require((confidence >= 0) & (confidence <= 1), confidence, "confidence: need [0, 1]")
-    samples.integer("bins", bins, least=1)
-    bin_of = np.searchsorted(np.arange(1, bins + 1) / bins, confidence)
-    gaps = np.bincount(bin_of, weights=correct - confidence)
+    confidence, correct = validation.sample(confidence, correct)
+    validation.require((confidence >= 0) & (confidence <= 1), confidence, "confidence: need [0, 1]")
+    validation.integer("bins", bins, least=1)
+    gaps = np.bincount(bin_index(confidence, bins), weights=correct - confidence)
     return float(np.sum(np.abs(gaps))) / confidence.size
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean negative log-likelihood of the labels, from logits and in log space.
+    """Mean negative log-likelihood of the labels, computed in log space from the logits.
 
     NLL = (1/n) sum (logsumexp(z) - z_y).
 
@@ -57,33 +69,34 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Source: Guo et al., ICML 2017, arXiv 1706.04599.
     """
-    scores = samples.filled("logits", logits, ndim=2)
-    samples.require(np.isfinite(scores), scores, "logits must be finite")
-    return float(-np.mean(log_softmax(scores, axis=-1)[_one_hot(scores, labels)]))
+    array = validation.nonempty("logits", logits, ndim=2)
+    validation.require(np.isfinite(array), array, "logits must be finite")
+    return float(-np.mean(log_softmax(array, axis=-1)[_one_hot(array, labels)]))
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean squared distance of the probabilities from the one-hot labels, summed over classes.
+    """Brier score: mean squared distance of the probabilities from the one-hot labels.
 
-    (1/n) sum_n sum_i (p_i - [i = y])^2: Brier's own form, 0 at best and 2 at worst.
+    (1/n) sum_n sum_i (p_i - [i = y])^2, summed over classes as in Brier's paper: 0 is the best
+    value and 2 the worst.
 
     Args:
-        probabilities: p, `[n, m]`, rows that sum to 1 within 1e-3 (float32 rounding).
+        probabilities: p, `[n, m]`; each row sums to 1 within 1e-3 (float32 rounding).
         labels: y, `[n]`, integers in [0, m).
 
     Returns:
         The score in [0, 2].
 
     Raises:
-        ValueError: for a wrong shape, a row that is no distribution, or a label out of range.
+        ValueError: for a wrong shape, a row that is not a distribution, or a label out of range.
         TypeError: for probabilities that are not real or labels that are not integers.
 
     Source: Brier, "Verification of Forecasts Expressed in Terms of Probability", 1950.
     """
-    p = samples.filled("probabilities", probabilities, ndim=2)
-    samples.require((p >= 0) & (p <= 1), p, "probabilities must lie in [0, 1]")
+    p = validation.nonempty("probabilities", probabilities, ndim=2)
+    validation.require((p >= 0) & (p <= 1), p, "probabilities must lie in [0, 1]")
     totals = np.sum(p, axis=-1)
-    samples.require(np.abs(totals - 1) <= 1e-3, totals, "probabilities of a row must sum to 1")
+    validation.require(np.abs(totals - 1) <= 1e-3, totals, "probabilities of a row must sum to 1")
     return float(np.mean(np.sum((p - _one_hot(p, labels)) ** 2, axis=-1)))
 
 

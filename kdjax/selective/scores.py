@@ -1,8 +1,8 @@
-"""Confidence scores of one network: logits `[..., m+1]` in, `[...]` out, higher = more confident.
+"""Confidence scores of a network: logits `[..., m+1]` in, `[...]` out, higher = more confident.
 
-The last column is abstention; it may be -inf, as for a classifier that cannot abstain. Class
-logits are finite. Every score computes in float32 (float64 when given float64) and can be jitted,
-vmapped and differentiated. q = softmax(z), q_a its last entry, r = softmax(z[:m]).
+The last column is abstention; it may be -inf, for a classifier without an abstention output. Class
+logits are finite. Every score computes in float32 (float64 for float64 input) and can be jitted,
+vmapped and differentiated. q = softmax(z), q_a is its last entry, r = softmax(z[:m]).
 """
 
 from collections.abc import Callable
@@ -16,15 +16,13 @@ from kdjax import checks
 
 
 def predict(logits: ArrayLike) -> jax.Array:
-    """Returns the most probable class, which is never abstention.
-
-    argmax_i z_i over i < m.
+    """Predicted class: argmax_i z_i over the m classes, without abstention.
 
     Args:
         logits: z, `[..., m+1]`, any float dtype; the last column is abstention.
 
     Returns:
-        Integers in [0, m), `[...]`; of tied classes the first.
+        Integers in [0, m), `[...]`; the first of tied classes.
 
     Raises:
         ValueError: for fewer than 3 columns.
@@ -34,10 +32,10 @@ def predict(logits: ArrayLike) -> jax.Array:
 
 
 def reservation(logits: ArrayLike) -> jax.Array:
-    """Probability of not abstaining.
+    """Probability of not abstaining, 1 - q_a. Also named `non_abstention`.
 
-    1 - q_a = sigmoid(logsumexp(z[:m]) - z_a): no cancellation near 0. Near 1 it saturates: below
-    q_a = 6e-8 float32 gives exactly 1, and such examples are ties.
+    1 - q_a = sigmoid(logsumexp(z[:m]) - z_a), which has no cancellation near 0. It saturates near
+    1: for q_a < 6e-8 the float32 result is exactly 1, and such examples are ties.
 
     Args:
         logits: z, `[..., m+1]`, any float dtype; the last column is abstention.
@@ -56,9 +54,7 @@ def reservation(logits: ArrayLike) -> jax.Array:
 
 
 def softmax_response(logits: ArrayLike) -> jax.Array:
-    """Probability of the predicted class, given that the network does not abstain.
-
-    max_i r_i.
+    """Largest class probability without abstention: max_i r_i.
 
     Args:
         logits: z, `[..., m+1]`, any float dtype; the last column is abstention.
@@ -77,7 +73,7 @@ def softmax_response(logits: ArrayLike) -> jax.Array:
 
 
 def max_probability(logits: ArrayLike) -> jax.Array:
-    """Probability of the predicted class, abstention competing with it.
+    """Largest class probability in the softmax over classes and abstention.
 
     max_i q_i over the m classes = (1 - q_a) max_i r_i.
 
@@ -91,16 +87,14 @@ def max_probability(logits: ArrayLike) -> jax.Array:
         ValueError: for fewer than 3 columns.
         TypeError: for logits that are not floats.
 
-    Source: the maximum softmax probability of Hendrycks, Gimpel, ICLR 2017, arXiv 1610.02136,
-    here over m+1 outputs.
+    Source: Hendrycks, Gimpel, ICLR 2017, arXiv 1610.02136 (maximum softmax probability), here over
+    m+1 outputs.
     """
     return jnp.max(jax.nn.softmax(_centred(logits), axis=-1)[..., :-1], axis=-1)
 
 
 def negative_entropy(logits: ArrayLike) -> jax.Array:
-    """Negative entropy of the class-only distribution.
-
-    sum_i r_i log r_i, with 0 log 0 = 0.
+    """Negative entropy of the class probabilities: sum_i r_i log r_i, with 0 log 0 = 0.
 
     Args:
         logits: z, `[..., m+1]`, any float dtype; the last column is abstention.
@@ -115,15 +109,13 @@ def negative_entropy(logits: ArrayLike) -> jax.Array:
     Source: compared by Feng et al., "Towards Better Selective Classification", ICLR 2023,
     arXiv 2206.09034.
     """
-    # r may underflow to 0, but finite logits keep log r finite: the product is 0, not NaN.
+    # r may underflow to 0, but log r is finite for finite logits: the product is 0, not NaN.
     log_r = jax.nn.log_softmax(_centred(logits)[..., :-1], axis=-1)
     return jnp.sum(jnp.exp(log_r) * log_r, axis=-1)
 
 
 def margin(logits: ArrayLike) -> jax.Array:
-    """Lead of the predicted class over the runner-up.
-
-    r_(1) - r_(2), the two largest class-only probabilities.
+    """Margin: difference of the two largest class probabilities, r_(1) - r_(2).
 
     Args:
         logits: z, `[..., m+1]`, any float dtype; the last column is abstention.
@@ -143,20 +135,20 @@ def margin(logits: ArrayLike) -> jax.Array:
 
 
 def max_logit_pnorm(logits: ArrayLike, *, p: ArrayLike = 2.0) -> jax.Array:
-    """Largest class logit after centring and normalizing by the p-norm.
+    """MaxLogit-pNorm: largest class logit after centring and division by the p-norm.
 
-    max_i (z_i - mean z) / ||z - mean z||_p over the m class logits. Where they are all equal the
-    quotient is 0 / 0: the score is 0 there, its least value.
+    max_i (z_i - mean z) / ||z - mean z||_p over the m class logits. If they are all equal, the
+    quotient is 0 / 0 and the score is 0, its smallest value.
 
     Args:
         logits: z, `[..., m+1]`, any float dtype; the last column is abstention and is not used.
-        p: p > 0, one number, chosen on the development split; infinity is the largest modulus.
+        p: p > 0, a scalar, chosen on the development split; infinity gives the maximum norm.
 
     Returns:
-        The score in [0, 1], `[...]`; shifting and scaling the logits do not change it.
+        The score in [0, 1], `[...]`; invariant to shifting and scaling of the logits.
 
     Raises:
-        ValueError: for fewer than 3 columns, or p <= 0 (seen only outside jit).
+        ValueError: for fewer than 3 columns, or p <= 0 (checked outside jit only).
         TypeError: for logits that are not floats.
 
     Source: Cattelan, Silva, "How to Fix a Broken Confidence Estimator", arXiv 2305.15508.
@@ -165,11 +157,14 @@ def max_logit_pnorm(logits: ArrayLike, *, p: ArrayLike = 2.0) -> jax.Array:
     classes = _centred(logits)[..., :-1]
     centred = classes - jnp.mean(classes, axis=-1, keepdims=True)
     largest = jnp.max(jnp.abs(centred), axis=-1, keepdims=True)
-    # In units of the largest modulus no power overflows, and the sum is at least 1 but for 0 / 0.
+    # Division by the largest modulus prevents overflow of the powers; the sum is then at least 1,
+    # unless all logits are equal.
     unit = centred / jnp.where(largest > 0, largest, 1)
     total = jnp.sum(jnp.abs(unit) ** p, axis=-1)
     return jnp.max(unit, axis=-1) / jnp.where(total > 0, total, 1) ** (1 / p)
 
+
+non_abstention = reservation
 
 SCORES: dict[str, Callable[[ArrayLike], jax.Array]] = {
     "reservation": reservation,
@@ -182,7 +177,7 @@ SCORES: dict[str, Callable[[ArrayLike], jax.Array]] = {
 
 
 def _centred(logits: ArrayLike) -> jax.Array:
-    """Moves the largest class logit to 0: no score changes, and differences keep their digits."""
+    """Shifts the largest class logit to 0, which changes no score and avoids cancellation."""
     logits = checks.logits(logits, least=3)
     return logits - jax.lax.stop_gradient(jnp.max(logits[..., :-1], axis=-1, keepdims=True))
 

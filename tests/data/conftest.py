@@ -1,4 +1,4 @@
-"""Small TFDS sets, and a TFDS that expects the stand-ins for the originals."""
+"""Fixtures: small TFDS data sets, and small replacements of the original files."""
 
 import hashlib
 import pathlib
@@ -7,15 +7,15 @@ from typing import Any
 
 import PIL.Image
 import pytest
-import stand_ins
 import tensorflow_datasets as tfds
+from support import stand_ins
 
-from kdjax.data import sources
+from kdjax.data.tfds import sources
 
 
 @pytest.fixture
 def small_set(tmp_path: pathlib.Path) -> Callable[..., stand_ins.Pairs]:
-    """Prepares a set of random images in `tmp_path`; returns what is in each split."""
+    """Returns a function that prepares random images in `tmp_path` and returns the splits."""
 
     def prepare(
         sizes: dict[str, int],
@@ -36,9 +36,11 @@ def small_set(tmp_path: pathlib.Path) -> Callable[..., stand_ins.Pairs]:
             def _info(self) -> Any:
                 image = tfds.features.Image(shape=shape)
                 label = tfds.features.ClassLabel(names=["ant", "bee", "cat"])
-                given = features or {"image": image, "label": label}
                 return tfds.core.DatasetInfo(
-                    builder=self, features=tfds.features.FeaturesDict(given)
+                    builder=self,
+                    features=tfds.features.FeaturesDict(
+                        features or {"image": image, "label": label}
+                    ),
                 )
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def small_set(tmp_path: pathlib.Path) -> Callable[..., stand_ins.Pairs]:
 
 @pytest.fixture
 def originals(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Callable[..., Any]:
-    """Has TFDS expect small stand-ins for a set's files, at `base_url`; returns them."""
+    """Returns a function that replaces a data set's original files by small ones at `base_url`."""
     monkeypatch.setattr(sources, "DEBIAN", tmp_path / "no-debian-package-here")
 
     def stand_in(

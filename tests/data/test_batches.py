@@ -1,4 +1,4 @@
-"""The batches of an epoch: gathered from memory or streamed from disk, in the same order."""
+"""Batches of an epoch, taken from memory or streamed from disk."""
 
 import sys
 import threading
@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import step
 from kdjax.data import Split, batches
 from kdjax.data.records import Records
 
@@ -21,19 +20,19 @@ ORDER = RNG.permutation(COUNT).astype(np.int32)
 
 
 class Disk:
-    """Images that are read as records, and a list of what was read."""
+    """Images that are read as records, and the record numbers of every read."""
 
     def __init__(self) -> None:
         self.reads: list[np.ndarray] = []
         self.records = Records(self.read, np.arange(COUNT), SHAPE)
 
-    def read(self, places: np.ndarray) -> np.ndarray:
-        self.reads.append(places)
-        return IMAGES[places]
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        self.reads.append(numbers)
+        return IMAGES[numbers]
 
 
 def examples(images: np.ndarray | Records) -> batches.Examples:
-    return step.to_device(Split(images, LABELS), np.full(2, 0.5), np.full(2, 0.2))
+    return batches.put_split(Split(images, LABELS), np.full(2, 0.5), np.full(2, 0.2))
 
 
 @pytest.fixture
@@ -47,8 +46,8 @@ def streamed(disk: Disk) -> batches.Examples:
 
 
 @jax.jit
-def gathered(fed: batches.Fed, position: int) -> batches.Batch:
-    return batches.gathered(fed, position, SIZE)
+def take_batch(source: batches.BatchSource, position: int) -> batches.RawBatch:
+    return batches.take_batch(source, position, SIZE)
 
 
 @pytest.fixture(autouse=True)
@@ -62,49 +61,47 @@ def no_thread_is_left() -> Iterator[None]:
 
 @pytest.mark.parametrize("start", [0, 1, 5])
 @pytest.mark.parametrize("shuffled", [ORDER, np.zeros(16 * SIZE, np.int32)])
-def test_a_stream_yields_what_is_gathered_in_memory(
+def test_streamed_batches_equal_those_taken_from_memory(
     start: int, shuffled: np.ndarray, streamed: batches.Examples
 ) -> None:
     with (
-        batches.feed(examples(IMAGES), shuffled, SIZE, start) as resident,
-        batches.feed(streamed, shuffled, SIZE, start) as stream,
+        batches.iterate_batches(examples(IMAGES), shuffled, SIZE, start) as resident,
+        batches.iterate_batches(streamed, shuffled, SIZE, start) as stream,
     ):
         for position in range(start, len(shuffled) // SIZE):
-            one, other = (gathered(next(fed), position) for fed in (resident, stream))
-            jax.tree.map(np.testing.assert_array_equal, one, other)
-            places = shuffled[position * SIZE :][:SIZE]
-            np.testing.assert_array_equal(other.places, places)
-            np.testing.assert_array_equal(other.images, IMAGES[places])
-            np.testing.assert_array_equal(other.labels, LABELS[places])
-            assert other.images.sharding == one.images.sharding
-        assert list(stream) == []  # the last, partial batch belongs to no epoch
+            expected, batch = (take_batch(next(source), position) for source in (resident, stream))
+            jax.tree.map(np.testing.assert_array_equal, batch, expected)
+            numbers = shuffled[position * SIZE :][:SIZE]
+            np.testing.assert_array_equal(batch.indices, numbers)
+            np.testing.assert_array_equal(batch.images, IMAGES[numbers])
+            np.testing.assert_array_equal(batch.labels, LABELS[numbers])
+            assert batch.images.sharding == expected.images.sharding
+        assert list(stream) == []  # the incomplete last batch is left out
 
 
-def test_the_same_batches_are_read_by_any_number_of_threads(
+def test_batches_do_not_depend_on_the_number_of_threads(
     streamed: batches.Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for ahead in (1, 2, 16):
-        monkeypatch.setattr(batches, "AHEAD", ahead)
-        with batches.feed(streamed, ORDER, SIZE) as stream:
+        monkeypatch.setattr(batches, "PREFETCH_BATCHES", ahead)
+        with batches.iterate_batches(streamed, ORDER, SIZE) as stream:
             found = np.concatenate([batch.images for batch in stream])
         np.testing.assert_array_equal(found, IMAGES[ORDER[: len(found)]])
 
 
-def test_each_device_has_its_rows_read_and_nothing_else_is(
-    disk: Disk, streamed: batches.Examples
-) -> None:
-    with batches.feed(streamed, ORDER, SIZE, start=5) as stream:
+def test_only_the_rows_of_each_device_are_read(disk: Disk, streamed: batches.Examples) -> None:
+    with batches.iterate_batches(streamed, ORDER, SIZE, start=5) as stream:
         (batch,) = stream
     expected = [ORDER[5 * SIZE :][i : i + 2].tolist() for i in range(0, SIZE, 2)]  # of 4 devices
-    assert sorted(places.tolist() for places in disk.reads) == sorted(expected)
+    assert sorted(numbers.tolist() for numbers in disk.reads) == sorted(expected)
     assert {shard.data.shape for shard in batch.images.addressable_shards} == {(2, *SHAPE)}
 
 
-def test_some_batches_are_read_ahead_but_never_all(
+def test_a_limited_number_of_batches_is_read_ahead(
     disk: Disk, streamed: batches.Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "AHEAD", 2)
-    with batches.feed(streamed, ORDER, SIZE) as stream:
+    monkeypatch.setattr(batches, "PREFETCH_BATCHES", 2)
+    with batches.iterate_batches(streamed, ORDER, SIZE) as stream:
         next(stream)
         deadline = time.monotonic() + 10
         while sum(map(len, disk.reads)) < 3 * SIZE:
@@ -114,38 +111,40 @@ def test_some_batches_are_read_ahead_but_never_all(
         assert sum(map(len, disk.reads)) == 3 * SIZE < len(ORDER) - SIZE
 
 
-def test_what_goes_wrong_in_reading_is_raised_where_the_batch_is_asked_for() -> None:
-    def damaged(places: np.ndarray) -> np.ndarray:
-        if ORDER[3 * SIZE] in places:
+def test_error_while_reading_is_raised_by_the_iterator() -> None:
+    def damaged(numbers: np.ndarray) -> np.ndarray:
+        if ORDER[3 * SIZE] in numbers:
             raise ValueError("record 24 is damaged")
-        return IMAGES[places]
+        return IMAGES[numbers]
 
     seen = []
     with (
         pytest.raises(ValueError) as raised,
-        batches.feed(examples(Records(damaged, np.arange(COUNT), SHAPE)), ORDER, SIZE) as stream,
+        batches.iterate_batches(
+            examples(Records(damaged, np.arange(COUNT), SHAPE)), ORDER, SIZE
+        ) as stream,
     ):
         for batch in stream:
             seen.append(batch)
     assert str(raised.value) == "record 24 is damaged" and len(seen) == 3
 
 
-def test_a_loop_that_is_left_leaves_no_thread(streamed: batches.Examples) -> None:
-    def fed() -> Iterator[batches.Fed]:
-        with batches.feed(streamed, ORDER, SIZE) as stream:
+def test_leaving_the_loop_stops_the_threads(streamed: batches.Examples) -> None:
+    def source() -> Iterator[batches.BatchSource]:
+        with batches.iterate_batches(streamed, ORDER, SIZE) as stream:
             yield from stream
 
     with pytest.raises(KeyboardInterrupt):
-        for _ in fed():
+        for _ in source():
             raise KeyboardInterrupt
 
 
-def test_a_run_in_memory_does_not_import_grain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grain_is_imported_only_for_streaming(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grain", None)
-    with batches.feed(examples(IMAGES), ORDER, SIZE) as resident:
-        np.testing.assert_array_equal(gathered(next(resident), 2).labels, LABELS[ORDER[16:24]])
+    with batches.iterate_batches(examples(IMAGES), ORDER, SIZE) as resident:
+        np.testing.assert_array_equal(take_batch(next(resident), 2).labels, LABELS[ORDER[16:24]])
     with (
         pytest.raises(ImportError),
-        batches.feed(examples(Disk().records), ORDER, SIZE),
+        batches.iterate_batches(examples(Disk().records), ORDER, SIZE),
     ):
         raise AssertionError

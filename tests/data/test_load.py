@@ -1,4 +1,4 @@
-"""The road from a name to arrays: the digits all the way, small sets for everything else."""
+"""Loading of data sets: digits, and small data sets made by the tests."""
 
 import json
 import pathlib
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.datasets
-import stand_ins
 import tensorflow_datasets as tfds
+from support import stand_ins
 
 from kdjax import data, errors
-from kdjax.data import arrays, builders, decode, prepare
+from kdjax.data import arrays
+from kdjax.data.tfds import builders, decode, prepare
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def splits_of(dataset: data.Dataset) -> list[data.Split]:
     return [dataset.train, dataset.dev, dataset.calibration, dataset.test]
 
 
-def test_the_digits_are_those_of_scikit_learn(digits: data.Dataset) -> None:
+def test_digits_are_those_of_scikit_learn(digits: data.Dataset) -> None:
     bundled = sklearn.datasets.load_digits()
     expected = np.array([[[round(v * 255 / 16)] for v in row] for row in bundled.data], np.uint8)
     parts = splits_of(digits)
@@ -37,74 +38,72 @@ def test_the_digits_are_those_of_scikit_learn(digits: data.Dataset) -> None:
     assert [p.labels.dtype for p in parts] == [np.int32] * 4
 
 
-def test_every_digit_has_its_share_of_every_split(digits: data.Dataset) -> None:
+def test_splits_are_stratified_by_class(digits: data.Dataset) -> None:
     train, dev, calibration, test = (np.bincount(p.labels) for p in splits_of(digits))
     assert [c.sum() for c in (train, dev, calibration, test)] == [1150, 144, 144, 359]
-    whole = train + dev + calibration + test
-    for share, count in ((0.08, dev), (0.2, test), (0.72, train + calibration)):
-        np.testing.assert_allclose(count, share * whole, atol=1.6)
+    total = train + dev + calibration + test
+    for fraction, count in ((0.08, dev), (0.2, test), (0.72, train + calibration)):
+        np.testing.assert_allclose(count, fraction * total, atol=1.6)
 
 
-def test_mean_and_std_are_those_of_train_after_the_cut(digits: data.Dataset) -> None:
+def test_mean_and_std_are_computed_on_train_after_the_cuts(digits: data.Dataset) -> None:
     pixels = digits.train.images.astype(np.float64) / 255
     np.testing.assert_allclose(digits.mean, pixels.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(digits.std, pixels.std((0, 1, 2)), rtol=1e-6)
 
 
-def test_statistics_are_exact_where_floats_would_not_be() -> None:
-    # A million pixels of 255 and one of 254: the variance is 1e-6, far below float32 of x^2.
+def test_statistics_are_exact_beyond_float32_precision() -> None:
+    # A million pixels of 255 and one of 254: the variance 1e-6 is below the precision of float32.
     sums = np.array([[255 * 10**6 + 254], [255**2 * 10**6 + 254**2]])
     mean, std = arrays.statistics(sums, 10**6 + 1)
     np.testing.assert_allclose(std[0] * 255, np.sqrt(10**6) / (10**6 + 1), rtol=1e-6)
     np.testing.assert_allclose(mean[0], 1 - 1 / (10**6 + 1) / 255, rtol=1e-7)
 
 
-def test_a_channel_that_never_changes_normalizes_to_zero() -> None:
+def test_std_of_a_constant_channel_is_one() -> None:
     images = np.full((4, 5, 5, 2), 200, np.uint8)
     mean, std = arrays.statistics(arrays.moments(images).sum(axis=0), images[..., 0].size)
     np.testing.assert_allclose(mean, 200 / 255, rtol=1e-6)
     np.testing.assert_array_equal(std, 1)
 
 
-def test_tfds_reads_the_prepared_digits_itself(
-    digits: data.Dataset, data_dir: pathlib.Path
-) -> None:
+def test_tfds_reads_the_prepared_digits(digits: data.Dataset, data_dir: pathlib.Path) -> None:
     source = tfds.data_source("digits", split="test", data_dir=data_dir)
     assert len(source) == len(digits.test.labels)
     np.testing.assert_array_equal(source[3]["image"], digits.test.images[3])
 
 
-def test_another_seed_cuts_another_dev_split_of_the_same_train(
+def test_other_seed_and_fraction_cut_the_same_train_split(
     digits: data.Dataset, data_dir: pathlib.Path
 ) -> None:
     other = data.load("digits", data_dir=data_dir, dev_fraction=0.25, split_seed=1)
     assert len(other.dev.labels) == round(0.25 * 1438)
     np.testing.assert_array_equal(other.test.images, digits.test.images)
-    whole = [stand_ins.examples(d.train, d.dev, d.calibration) for d in (digits, other)]
-    assert whole[0] == whole[1]
+    expected = stand_ins.examples(digits.train, digits.dev, digits.calibration)
+    assert stand_ins.examples(other.train, other.dev, other.calibration) == expected
 
 
-def test_the_default_directory_is_that_of_tfds(
+def test_default_directory_is_that_of_tfds(
     digits: data.Dataset, data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     np.testing.assert_array_equal(data.load("digits").dev.images, digits.dev.images)
 
 
-def test_head_keeps_the_first_examples_and_the_statistics(digits: data.Dataset) -> None:
-    few = data.head(digits, 150)
-    for kept, whole, size in zip(
+def test_take_first_keeps_the_first_examples_and_the_statistics(digits: data.Dataset) -> None:
+    few = data.take_first(digits, 150)
+    for split, full_split, size in zip(
         splits_of(few), splits_of(digits), (150, 144, 144, 150), strict=True
     ):
-        np.testing.assert_array_equal(kept.images, whole.images[:size])
-        np.testing.assert_array_equal(kept.labels, whole.labels[:size])
+        np.testing.assert_array_equal(split.images, full_split.images[:size])
+        np.testing.assert_array_equal(split.labels, full_split.labels[:size])
     assert few.mean is digits.mean
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_head_keeps_at_least_one(digits: data.Dataset, limit: int) -> None:
+def test_take_first_of_less_than_one_example_raises(digits: data.Dataset, limit: int) -> None:
     with pytest.raises(errors.InputError, match=f"limit={limit}: must be at least 1"):
-        data.head(digits, limit)
+        data.take_first(digits, limit)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_head_keeps_at_least_one(digits: data.Dataset, limit: int) -> None:
         ("smallset", "small_set"),
     ],
 )
-def test_an_unknown_name_is_told_the_nearest_one(
+def test_unknown_name_raises_with_the_nearest_name(
     name: str, nearest: str, small_set: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     small_set({"train": 3})
@@ -136,14 +135,17 @@ def test_an_unknown_name_is_told_the_nearest_one(
         ({"dev_fraction": 1.0}, "fraction"),
         ({"calibration_fraction": 0.9}, "calibration split of 1294 of 1294"),
         ({"calibration_fraction": 0.0001}, "calibration split of 0 of 1294"),
-        ({"data_dir": "gs://bucket/tfds"}, "on this machine"),
+        ({"data_dir": "gs://bucket/tfds"}, "must be a local directory"),
         ({"name": "../digits"}, "unknown data set"),
         ({"name": "mnist/no_such_config"}, "no_such_config"),
-        ({"name": "imdb_reviews"}, "no image-classification set.*text: Text, label: ClassLabel"),
+        (
+            {"name": "imdb_reviews"},
+            "not an image-classification data set.*text: Text, label: ClassLabel",
+        ),
         ({"name": "cars196"}, r"shape \(None, None, 3\)"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_invalid_arguments_raise_with_one_line(
     arguments: dict[str, Any], message: str, digits: data.Dataset, data_dir: pathlib.Path
 ) -> None:
     with pytest.raises(errors.InputError, match=message) as raised:
@@ -151,7 +153,7 @@ def test_a_mistake_is_told_in_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_a_set_of_ones_own_brings_its_classes_and_size(
+def test_prepared_data_set_has_its_classes_and_image_size(
     small_set: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     pairs = small_set({"train": 30, "validation": 9})
@@ -168,7 +170,9 @@ def test_a_set_of_ones_own_brings_its_classes_and_size(
     assert stand_ins.examples(loaded.test) == stand_ins.examples(pairs["validation"])
 
 
-def test_splits_join_into_train(small_set: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+def test_plus_joins_splits_into_train(
+    small_set: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
     pairs = small_set({"train": 12, "extra": 18, "test": 6})
     loaded = data.load("small_set", data_dir=tmp_path, train_split="train+extra")
     assert [len(p.labels) for p in splits_of(loaded)] == [24, 3, 3, 6]
@@ -176,7 +180,7 @@ def test_splits_join_into_train(small_set: Callable[..., Any], tmp_path: pathlib
     assert stand_ins.examples(*splits_of(loaded)[:3]) == expected
 
 
-def test_the_newest_prepared_version_is_read(
+def test_newest_prepared_version_is_read(
     small_set: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     for version, size in (("1.9.0", 4), ("1.10.0", 5), ("1.2.0", 6)):
@@ -184,7 +188,7 @@ def test_the_newest_prepared_version_is_read(
     assert len(data.load("small_set", data_dir=tmp_path).test.labels) == 5
 
 
-def test_extra_columns_are_left_out(small_set: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+def test_other_features_are_ignored(small_set: Callable[..., Any], tmp_path: pathlib.Path) -> None:
     features = {
         "id": tfds.features.Text(),
         "image": tfds.features.Image(shape=(12, 10, 3)),
@@ -199,7 +203,7 @@ def test_extra_columns_are_left_out(small_set: Callable[..., Any], tmp_path: pat
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ({"image": tfds.features.Image(shape=(12, 10, 3))}, "it has image: Image"),
+        ({"image": tfds.features.Image(shape=(12, 10, 3))}, "and has image: Image"),
         (
             {
                 "image": tfds.features.Image(shape=(12, 10, 3)),
@@ -217,7 +221,7 @@ def test_extra_columns_are_left_out(small_set: Callable[..., Any], tmp_path: pat
         ),
     ],
 )
-def test_what_is_no_classification_of_equal_images_is_refused(
+def test_data_set_without_one_image_and_label_feature_of_fixed_size_raises(
     features: dict[str, Any], message: str, small_set: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     small_set({"train": 10, "test": 5}, features=features)
@@ -225,7 +229,7 @@ def test_what_is_no_classification_of_equal_images_is_refused(
         data.load("small_set", data_dir=tmp_path)
 
 
-def test_a_split_without_labels_is_refused(
+def test_unlabelled_split_raises(
     small_set: Callable[..., Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -236,13 +240,11 @@ def test_a_split_without_labels_is_refused(
         data.load("small_set", data_dir=tmp_path)
 
 
-def test_a_set_in_another_file_format_is_refused(
-    small_set: Callable[..., Any], tmp_path: pathlib.Path
-) -> None:
+def test_other_file_format_raises(small_set: Callable[..., Any], tmp_path: pathlib.Path) -> None:
     small_set({"train": 10, "test": 5})
     info = tmp_path / "small_set/1.0.0/dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
-    with pytest.raises(errors.InputError, match="holds tfrecord, array_record is needed"):
+    with pytest.raises(errors.InputError, match="is in format tfrecord, must be array_record"):
         data.load("small_set", data_dir=tmp_path)
 
 
@@ -256,7 +258,7 @@ def test_a_set_in_another_file_format_is_refused(
         ("dataset_info.json", b"{}"),
     ],
 )
-def test_a_damaged_set_is_named(
+def test_damaged_data_set_raises_with_its_directory(
     pattern: str, content: bytes | None, small_set: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     small_set({"train": 10, "test": 5})
@@ -266,14 +268,14 @@ def test_a_damaged_set_is_named(
         data.load("small_set", data_dir=tmp_path)
 
 
-def test_a_directory_without_its_description_is_named(tmp_path: pathlib.Path) -> None:
+def test_directory_without_dataset_info_raises(tmp_path: pathlib.Path) -> None:
     (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(errors.InputError, match="holds no whole set: remove it"):
+    with pytest.raises(errors.InputError, match="is incomplete: remove it"):
         data.load("digits", data_dir=tmp_path)
 
 
 class NeedsTensorflow(tfds.core.GeneratorBasedBuilder):
-    """TFDS encodes arrays, other than Pillow images, by TensorFlow."""
+    """A builder with arrays instead of Pillow images, which TFDS encodes with TensorFlow."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -291,7 +293,7 @@ class NeedsTensorflow(tfds.core.GeneratorBasedBuilder):
         yield 0, {"image": np.zeros((4, 4, 3), np.uint8), "label": 0}
 
 
-def test_a_stock_builder_that_needs_tensorflow_says_so(
+def test_builder_that_needs_tensorflow_raises_with_the_package(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
@@ -300,10 +302,10 @@ def test_a_stock_builder_that_needs_tensorflow_says_so(
 
 
 def failing_after(count: int, failure: BaseException) -> Callable[..., Iterator[Any]]:
-    whole = builders.pillow_examples
+    pillow_examples = builders.pillow_examples
 
     def generate(columns: Any) -> Iterator[Any]:
-        for i, example in enumerate(whole(columns)):
+        for i, example in enumerate(pillow_examples(columns)):
             if i == count:
                 raise failure
             yield example
@@ -312,7 +314,7 @@ def failing_after(count: int, failure: BaseException) -> Callable[..., Iterator[
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError("no space left on device")])
-def test_an_interrupted_preparation_leaves_no_half_made_set(
+def test_interrupted_preparation_leaves_no_files(
     failure: BaseException, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -323,7 +325,7 @@ def test_an_interrupted_preparation_leaves_no_half_made_set(
     assert len(data.load("digits", data_dir=tmp_path).test.labels) == 359
 
 
-def test_preparing_writes_nothing_where_results_belong(
+def test_preparation_writes_nothing_to_stdout(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data.load("digits", data_dir=tmp_path)
@@ -332,21 +334,21 @@ def test_preparing_writes_nothing_where_results_belong(
     assert "digits" in output.err
 
 
-def test_two_processes_may_prepare_the_same_set_at_once(
+def test_concurrent_preparation_of_the_same_data_set(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = builders.pillow_examples
+    pillow_examples = builders.pillow_examples
 
-    def overtaken(columns: Any) -> Iterator[Any]:
-        monkeypatch.setattr(builders, "pillow_examples", whole)
+    def prepare_meanwhile(columns: Any) -> Iterator[Any]:
+        monkeypatch.setattr(builders, "pillow_examples", pillow_examples)
         prepare.prepare("digits", tmp_path, [])
-        return whole(columns)
+        return pillow_examples(columns)
 
-    monkeypatch.setattr(builders, "pillow_examples", overtaken)
+    monkeypatch.setattr(builders, "pillow_examples", prepare_meanwhile)
     assert len(data.load("digits", data_dir=tmp_path).test.labels) == 359
 
 
-def test_a_prepared_and_cached_set_is_not_decoded_again(
+def test_cached_data_set_is_neither_prepared_nor_decoded_again(
     digits: data.Dataset, data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, function in ((decode, "split"), (prepare, "prepare")):

@@ -1,4 +1,4 @@
-"""Images that stay on disk: the same ones, with their labels and statistics in the cache."""
+"""Images on disk, compared with the same images in memory."""
 
 import pathlib
 import shutil
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdjax import data, errors, step
-from kdjax.data import batches, decode
+from kdjax import data, errors
+from kdjax.data import batches
 from kdjax.data.records import Records
+from kdjax.data.tfds import decode
 
 SPLITS = ("train", "dev", "calibration", "test")
 
@@ -20,18 +21,19 @@ def load(root: pathlib.Path, *, stream: bool, **changes: Any) -> data.Dataset:
     return data.load("small_set", data_dir=root, stream=stream, **changes)
 
 
-def assert_same(one: data.Dataset, other: data.Dataset) -> None:
-    for split in SPLITS:
-        first, second = getattr(one, split), getattr(other, split)
-        np.testing.assert_array_equal(np.asarray(first.images), np.asarray(second.images))
-        np.testing.assert_array_equal(first.labels, second.labels)
-    np.testing.assert_array_equal((one.mean, one.std), (other.mean, other.std))
-    assert (one.class_names, one.image_shape) == (other.class_names, other.image_shape)
+def assert_same(actual: data.Dataset, expected: data.Dataset) -> None:
+    for name in SPLITS:
+        split, expected_split = getattr(actual, name), getattr(expected, name)
+        np.testing.assert_array_equal(np.asarray(split.images), np.asarray(expected_split.images))
+        np.testing.assert_array_equal(split.labels, expected_split.labels)
+    np.testing.assert_array_equal((actual.mean, actual.std), (expected.mean, expected.std))
+    assert actual.class_names == expected.class_names
+    assert actual.image_shape == expected.image_shape
 
 
-def kinds(dataset: data.Dataset) -> list[type]:
-    found = [getattr(dataset, split).images for split in SPLITS]
-    return [np.ndarray if isinstance(images, np.ndarray) else type(images) for images in found]
+def image_types(dataset: data.Dataset) -> list[type]:
+    splits = [getattr(dataset, split).images for split in SPLITS]
+    return [np.ndarray if isinstance(images, np.ndarray) else type(images) for images in splits]
 
 
 @pytest.fixture
@@ -40,9 +42,9 @@ def root(small_set: Callable[..., Any], tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-def test_records_are_indexed_as_the_array_would_be() -> None:
+def test_records_are_indexed_like_an_array() -> None:
     images = np.random.default_rng(0).integers(0, 256, (9, 3, 2, 1), dtype=np.uint8)
-    records = Records(lambda places: images[places], np.arange(9), (3, 2, 1))
+    records = Records(lambda numbers: images[numbers], np.arange(9), (3, 2, 1))
     assert (len(records), records.shape) == (9, images.shape)
     for rows in (slice(2, 7), np.array([5, 0, 5]), np.arange(9) % 2 == 0, slice(0, 0)):
         np.testing.assert_array_equal(np.asarray(records[rows]), images[rows])
@@ -52,17 +54,17 @@ def test_records_are_indexed_as_the_array_would_be() -> None:
 
 
 @pytest.mark.parametrize("train_split", ["train", "train+extra", "extra+train"])
-def test_what_is_streamed_is_what_would_be_in_memory(train_split: str, root: pathlib.Path) -> None:
+def test_streamed_data_set_equals_the_one_in_memory(train_split: str, root: pathlib.Path) -> None:
     stream, resident = (
         load(root, stream=stream, train_split=train_split) for stream in (True, False)
     )
     assert_same(stream, resident)
-    assert_same(data.head(stream, 5), data.head(resident, 5))
-    assert kinds(stream) == [Records, Records, Records, np.ndarray]
-    assert kinds(resident) == [np.ndarray] * 4
+    assert_same(data.take_first(stream, 5), data.take_first(resident, 5))
+    assert image_types(stream) == [Records, Records, Records, np.ndarray]
+    assert image_types(resident) == [np.ndarray] * 4
 
 
-def test_labels_and_statistics_are_cached_without_the_images(root: pathlib.Path) -> None:
+def test_streaming_caches_labels_and_statistics_without_images(root: pathlib.Path) -> None:
     load(root, stream=True)
     cached = {path.name for path in (root / "kdjax_arrays/small_set/1.0.0/train").iterdir()}
     assert cached == {"labels.npy", "moments.npy", "class_names.npy", "meta.json"}
@@ -75,7 +77,7 @@ def test_labels_and_statistics_are_cached_without_the_images(root: pathlib.Path)
         ((False, True, False), [("train", True), ("test", True)]),
     ],
 )
-def test_nothing_is_decoded_twice_but_images_that_were_not_wanted_at_first(
+def test_splits_are_decoded_again_only_if_images_are_missing_in_the_cache(
     streams: tuple[bool, ...],
     expected: list[tuple[str, bool]],
     root: pathlib.Path,
@@ -94,43 +96,43 @@ def test_nothing_is_decoded_twice_but_images_that_were_not_wanted_at_first(
     assert decoded == expected
 
 
-def test_the_images_of_train_are_never_in_memory_together(
+def test_streaming_does_not_hold_all_images_in_memory(
     small_set: Callable[..., Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_set({"train": 300, "test": 5}, shape=(64, 64, 3))
-    monkeypatch.setattr(decode, "_BATCH", 16)
-    monkeypatch.setattr(batches, "AHEAD", 1)
+    monkeypatch.setattr(decode, "BATCH_SIZE", 16)
+    monkeypatch.setattr(batches, "PREFETCH_BATCHES", 1)
 
     def peak(stream: bool) -> int:
         shutil.rmtree(tmp_path / "kdjax_arrays", ignore_errors=True)
         tracemalloc.start()
         try:
             loaded = load(tmp_path, stream=stream)
-            examples = step.to_device(loaded.train, loaded.mean, loaded.std)
+            examples = batches.put_split(loaded.train, loaded.mean, loaded.std)
             order = np.arange(len(loaded.train.labels), dtype=np.int32)
-            with batches.feed(examples, order, 16) as fed:
+            with batches.iterate_batches(examples, order, 16) as fed:
                 for _ in range(len(order) // 16):
                     next(fed)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    peak(stream=True)  # modules that are imported on the way take memory once
-    whole = 300 * 64 * 64 * 3
-    assert peak(stream=True) < whole / 3 and peak(stream=False) > whole
+    peak(stream=True)  # the first call imports modules, which take memory too
+    size = 300 * 64 * 64 * 3
+    assert peak(stream=True) < size / 3 and peak(stream=False) > size
 
 
-@pytest.mark.parametrize("harm", [b"", b"damaged" * 20000, None])
-def test_damage_that_comes_while_it_is_read_is_named(
-    harm: bytes | None, root: pathlib.Path
+@pytest.mark.parametrize("content", [b"", b"damaged" * 20000, None])
+def test_damage_after_loading_raises_with_the_directory(
+    content: bytes | None, root: pathlib.Path
 ) -> None:
     loaded = load(root, stream=True)
     (file,) = (root / "small_set/1.0.0").glob("*-train.array_record*")
-    file.unlink() if harm is None else file.write_bytes(harm)
-    examples = step.to_device(loaded.train, loaded.mean, loaded.std)
+    file.unlink() if content is None else file.write_bytes(content)
+    examples = batches.put_split(loaded.train, loaded.mean, loaded.std)
     message = r"small_set/1\.0\.0 is damaged: remove it to prepare it again"
     with (
         pytest.raises(errors.InputError, match=message),
-        batches.feed(examples, np.arange(8), 4) as fed,
+        batches.iterate_batches(examples, np.arange(8), 4) as fed,
     ):
         next(fed)

@@ -1,3 +1,6 @@
+"""Batch normalization folded into the convolutions: the same logits, and the equation."""
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +10,8 @@ from flax import traverse_util
 from kdjax import models
 
 
-def statistics_of(model, images):
-    """Variables as after a long training: nothing is at its initial value."""
+def random_variables(model, images):
+    """Variables as after a long training: none has its initial value."""
     rng = np.random.default_rng(1)
 
     def value(path, leaf):
@@ -22,10 +25,10 @@ def statistics_of(model, images):
 
 
 def case(name, shape=(2, 9, 12, 3)):
-    """A model with two projection shortcuts or more, where it has any, and images of odd size."""
+    """A model with its variables, and images of odd size."""
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     model = models.create(name, 5, width=4)
-    return model, statistics_of(model, images), images
+    return model, random_variables(model, images), images
 
 
 def logits(model, variables, images):
@@ -33,9 +36,9 @@ def logits(model, variables, images):
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_a_folded_network_gives_the_same_logits_without_batch_normalization(name):
+def test_folded_network_has_no_batch_norm_and_the_same_logits(name):
     model, variables, images = case(name)
-    folded, inference = models.fold(model, variables)
+    folded, inference = models.fold_batch_norm(model, variables)
     names = {part for path in traverse_util.flatten_dict(inference) for part in path}
     assert not any("BatchNorm" in part for part in names) and "batch_stats" not in names
     expected = logits(model, variables, images)
@@ -43,31 +46,51 @@ def test_a_folded_network_gives_the_same_logits_without_batch_normalization(name
     np.testing.assert_allclose(logits(folded, inference, images), expected, rtol=0, atol=1e-5)
 
 
-def test_the_folded_kernel_and_bias_are_those_of_the_equation():
+def test_folded_kernel_and_bias_follow_the_equation():
     model, variables, _ = case("resnet8")
     params, stats = variables["params"]["stem"], variables["batch_stats"]["stem"]["BatchNorm_0"]
-    wide = {name: np.asarray(value, np.float64) for name, value in params["BatchNorm_0"].items()}
-    spread = np.sqrt(np.asarray(stats["var"], np.float64) + 1e-5)
-    found = models.fold(model, variables)[1]["params"]["stem"]["Conv_0"]
-    kernel = np.asarray(params["Conv_0"]["kernel"], np.float64) * wide["scale"] / spread
-    bias = wide["bias"] - np.asarray(stats["mean"], np.float64) * wide["scale"] / spread
-    np.testing.assert_allclose(found["kernel"], kernel, rtol=1e-6)
-    np.testing.assert_allclose(found["bias"], bias, rtol=1e-5, atol=1e-6)
+    norm = {name: np.asarray(value, np.float64) for name, value in params["BatchNorm_0"].items()}
+    std = np.sqrt(np.asarray(stats["var"], np.float64) + 1e-5)
+    folded = models.fold_batch_norm(model, variables)[1]["params"]["stem"]["Conv_0"]
+    kernel = np.asarray(params["Conv_0"]["kernel"], np.float64) * norm["scale"] / std
+    bias = norm["bias"] - np.asarray(stats["mean"], np.float64) * norm["scale"] / std
+    np.testing.assert_allclose(folded["kernel"], kernel, rtol=1e-6)
+    np.testing.assert_allclose(folded["bias"], bias, rtol=1e-5, atol=1e-6)
 
 
-def test_a_network_without_batch_normalization_comes_back_as_it_is():
+def test_network_without_batch_norm_is_returned_unchanged():
     model, variables, _ = case("alexnet")
-    folded, inference = models.fold(model, variables)
+    folded, inference = models.fold_batch_norm(model, variables)
     assert folded == model
     jax.tree.map(np.testing.assert_array_equal, inference, variables)
 
 
-def test_a_folded_network_takes_what_the_network_takes_and_can_be_jitted():
+def test_folding_can_be_jitted_and_keeps_the_input_and_output_shapes():
     model, variables, images = case("resnet8", (1, 8, 8, 1))
 
-    def both(variables, images):
-        folded, inference = models.fold(model, variables)
+    def fold_and_apply(variables, images):
+        folded, inference = models.fold_batch_norm(model, variables)
         return folded.apply(inference, images, False)
 
-    assert jax.eval_shape(both, variables, images).shape == (1, 5)
-    assert jnp.isfinite(jax.jit(both)(variables, images)).all()
+    assert jax.eval_shape(fold_and_apply, variables, images).shape == (1, 5)
+    assert jnp.isfinite(jax.jit(fold_and_apply)(variables, images)).all()
+
+
+class Foreign(nn.Module):
+    """A network of another library: the names and order of its layers differ from kdjax's."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Conv(4, (3, 3))(images))
+        return nn.Dense(5)(x.mean((1, 2)))
+
+
+def test_foreign_network_is_returned_unchanged():
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    model = Foreign()
+    variables = random_variables(model, images)
+    returned, inference = models.fold_batch_norm(model, variables)
+    assert returned is model and inference.keys() == {"params", "batch_stats"}
+    jax.tree.map(np.testing.assert_array_equal, inference, variables)
+    expected = logits(model, variables, images)
+    np.testing.assert_array_equal(logits(returned, inference, images), expected)

@@ -1,3 +1,5 @@
+"""The networks: shapes, dtypes, initialization, and their equations in float64."""
+
 import functools
 
 import jax
@@ -23,7 +25,7 @@ COUNTS = {
     + (384 * 3 * 3 + 1) * 256
     + (256 * 3 * 3 + 1) * 256
     + (256 + 1) * 10,
-    # The small kin, by hand: kernels, two numbers a normalized channel, linear layer.
+    # By hand: kernels, two parameters per batch-norm channel, linear layer.
     "alexnet_small": 9 * (3 * 32 + 32 * 64 + 64 * 96 + 96 * 64 + 64 * 64)
     + 2 * (32 + 64 + 96 + 64 + 64)
     + (64 + 1) * 10,
@@ -38,7 +40,7 @@ def images_of(*shape):
 
 
 def shapes(model, shape, **kwargs):
-    """Logits and variables as shapes: nothing is compiled."""
+    """Returns the shapes of logits and variables, without compiling."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     init = functools.partial(model.init_with_output, jax.random.key(0), train=False, **kwargs)
     return jax.eval_shape(init, images)
@@ -50,7 +52,7 @@ def intermediate_shapes(model, shape):
 
 
 def random_variables(model, images):
-    """Variables none of which is at its initial value (and no compiling of an initializer)."""
+    """Variables none of which has its initial value, without compiling an initializer."""
     rng = np.random.default_rng(1)
 
     def value(path, leaf):
@@ -73,26 +75,26 @@ def small(name, dtype):
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_parameter_counts_are_the_published_ones(name):
+def test_parameter_counts_equal_the_published_ones(name):
     _, variables = shapes(models.create(name, 10), (1, 32, 32, 3))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == COUNTS[name]
 
 
-def test_the_published_sum_of_alexnet_is_the_published_count():
+def test_parameters_of_alexnet_sum_up_to_the_published_count():
     assert COUNTS["alexnet"] == 2_472_266
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (9, 13)])
 @pytest.mark.parametrize("name", models.MODELS)
-def test_every_model_takes_every_size(name, size, channels):
+def test_every_model_accepts_every_image_size(name, size, channels):
     logits, _ = shapes(models.create(name, 11), (5, *size, channels))
     assert (logits.shape, logits.dtype) == ((5, 11), jnp.float32)
 
 
 @given(st.integers(8, 70), st.integers(8, 70))
 @settings(max_examples=20, deadline=None)
-def test_no_map_of_alexnet_shrinks_to_nothing(height, width):
+def test_no_feature_map_of_alexnet_is_empty(height, width):
     model = models.create("alexnet", 3, width=1)
     maps = intermediate_shapes(model, (1, height, width, 1))
     assert all(leaf.size > 0 for (leaf,) in maps.values())
@@ -102,12 +104,13 @@ def test_no_map_of_alexnet_shrinks_to_nothing(height, width):
 def test_width_scales_every_layer(name):
     _, narrow = shapes(models.create(name, 3, width=2), (1, 8, 8, 1))
     _, wide = shapes(models.create(name, 3, width=4), (1, 8, 8, 1))
-    for one, two in zip(*map(jax.tree.leaves, (narrow, wide)), strict=True):
-        assert two.shape[-1] == (one.shape[-1] if one.shape[-1] == 3 else 2 * one.shape[-1])
+    for small, large in zip(*map(jax.tree.leaves, (narrow, wide)), strict=True):
+        outputs = small.shape[-1]
+        assert large.shape[-1] == (outputs if outputs == 3 else 2 * outputs)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_only_the_head_leaves_the_compute_dtype(name):
+def test_only_the_head_is_computed_in_float32(name):
     model = models.create(name, 3, width=2, dtype="bfloat16")
     _, variables = shapes(model, (1, 8, 8, 1))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
@@ -118,7 +121,7 @@ def test_only_the_head_leaves_the_compute_dtype(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SMALL)
-def test_training_moves_the_statistics_and_keeps_every_dtype(name, dtype):
+def test_training_mode_updates_the_statistics_and_keeps_dtypes(name, dtype):
     apply, variables, images = small(name, dtype)
     logits, trained = apply(variables, images, True, mutable=("batch_stats",))
     _, evaluated = apply(variables, images, False, mutable=("batch_stats",))
@@ -133,13 +136,13 @@ def test_training_moves_the_statistics_and_keeps_every_dtype(name, dtype):
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("name", SMALL)
-def test_evaluation_sees_each_image_alone(name, dtype, tolerance):
+def test_evaluation_mode_is_independent_of_the_batch(name, dtype, tolerance):
     apply, variables, images = small(name, dtype)
-    together = apply(variables, images, False)
-    alone = np.concatenate([apply(variables, image[None], False) for image in images])
-    size = np.abs(alone).max()
-    np.testing.assert_allclose(together / size, alone / size, rtol=0, atol=tolerance)
-    assert np.ptp(alone / size, axis=0).max() > 5 * tolerance
+    batched = apply(variables, images, False)
+    separate = np.concatenate([apply(variables, image[None], False) for image in images])
+    size = np.abs(separate).max()
+    np.testing.assert_allclose(batched / size, separate / size, rtol=0, atol=tolerance)
+    assert np.ptp(separate / size, axis=0).max() > 5 * tolerance
 
 
 @pytest.mark.parametrize(
@@ -149,9 +152,9 @@ def test_evaluation_sees_each_image_alone(name, dtype, tolerance):
         ("alexnet_small", "params/Conv_3/kernel", 3 * 3 * 96),
     ],
 )
-def test_kernels_start_with_the_variance_of_he(name, path, fan):
+def test_kernels_are_initialized_with_the_variance_of_he(name, path, fan):
     model = models.create(name, 3)
-    # Unoptimized, the initializers compile in a fifth of the time.
+    # Without optimization, the initializers compile in a fifth of the time.
     compiler_options = {"xla_backend_optimization_level": 0}
     init = jax.jit(model.init, static_argnums=2, compiler_options=compiler_options)
     variables = init(jax.random.key(0), images_of(1, 8, 8, 1), False)
@@ -172,14 +175,14 @@ def test_kernels_start_with_the_variance_of_he(name, path, fan):
         ("alexnet", -1, {}, "num_outputs = -1"),
     ],
 )
-def test_a_wrong_request_is_named(name, num_outputs, options, words):
+def test_invalid_arguments_are_named(name, num_outputs, options, words):
     with pytest.raises(InputError, match=words):
         models.create(name, num_outputs, **options)
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 8, 1), (1, 32, 7, 3), (8, 8, 1), (1, 1, 8, 8, 1)])
 @pytest.mark.parametrize("name", SMALL)
-def test_images_of_a_wrong_shape_are_refused(name, shape):
+def test_images_of_invalid_shape_are_refused(name, shape):
     with pytest.raises(InputError, match=", ".join(map(str, shape))):
         shapes(models.create(name, 3), shape)
 
@@ -268,7 +271,7 @@ def check(module, images, reference, train=False):
         (resnet.bottleneck, 8, (1, 2, 1)),
     ],
 )
-def test_a_block_is_the_equation(block, channels, strides, train):
+def test_block_follows_its_equation(block, channels, strides, train):
     def reference(x, variables):
         return residual_block(x, variables["params"], variables["batch_stats"], strides, train)
 
@@ -277,7 +280,7 @@ def test_a_block_is_the_equation(block, channels, strides, train):
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_resnet8_is_the_equation(train):
+def test_resnet8_follows_its_equation(train):
     def reference(x, variables):
         params, stats = variables["params"], variables["batch_stats"]
         x = relu(conv_norm(x, params["stem"], stats["stem"], 1, train))
@@ -299,13 +302,13 @@ def test_resnet8_is_the_equation(train):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (21, 40)])
-def test_alexnet_is_the_published_chain(size):
+def test_alexnet_follows_its_equation(size):
     def reference(x, variables):
         params = variables["params"]
-        for index, (stride, pooled) in enumerate([(4, 1), (1, 1), (1, 0), (1, 0), (1, 1)]):
+        for index, (stride, pool) in enumerate([(4, 1), (1, 1), (1, 0), (1, 0), (1, 1)]):
             x = relu(conv(x, params[f"Conv_{index}"], stride))
-            x = max_pool(x) if pooled else x
-        # Published for 32x32, where one pixel is left and the mean over pixels is a flattening.
+            x = max_pool(x) if pool else x
+        # The published size is 32x32, for which one pixel remains and the mean only flattens.
         assert size != (32, 32) or x.shape[1:3] == (1, 1)
         return linear(x, params["head"]["Dense_0"])
 
@@ -313,7 +316,7 @@ def test_alexnet_is_the_published_chain(size):
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_alexnet_small_is_normalized_before_each_relu(train):
+def test_alexnet_small_follows_its_equation(train):
     def reference(x, variables):
         params, stats = variables["params"], variables["batch_stats"]
         for index in range(5):
@@ -325,21 +328,21 @@ def test_alexnet_small_is_normalized_before_each_relu(train):
     check(models.create("alexnet_small", 3, width=2), images_of(3, 9, 13, 1), reference, train)
 
 
-def test_pooling_is_numpys_for_negative_features_and_odd_sizes():
+def test_max_pool_equals_numpy_for_negative_features_and_odd_sizes():
     features = images_of(2, 5, 4, 3) - 3
     np.testing.assert_array_equal(common.max_pool(features), max_pool(features))
 
 
-def test_the_slope_of_a_pooled_feature_goes_to_the_largest_and_is_shared_by_equals():
+def test_gradient_of_max_pool_goes_to_the_maximum_and_is_divided_among_ties():
     features = np.array([[4.0, 1, 2, 2, -1], [3, 0, 2, -5, -1]])[None, :, :, None]
-    slope = jax.vjp(common.max_pool, features)[1](np.array([[[[8.0], [8.0], [8.0]]]]))[0]
-    assert slope[0, 0, 0] == 8 and np.abs(slope[0, :, :2]).sum() == 8
-    # Three are equal, and each of them has a part.
-    assert slope[0, :, 2:4].sum() == 8 and np.count_nonzero(slope[0, :, 2:4]) == 3
-    np.testing.assert_array_equal(slope[0, :, 4, 0], [4, 4])
+    gradient = jax.vjp(common.max_pool, features)[1](np.array([[[[8.0], [8.0], [8.0]]]]))[0]
+    assert gradient[0, 0, 0] == 8 and np.abs(gradient[0, :, :2]).sum() == 8
+    # Three features are equal, and each gets a part.
+    assert gradient[0, :, 2:4].sum() == 8 and np.count_nonzero(gradient[0, :, 2:4]) == 3
+    np.testing.assert_array_equal(gradient[0, :, 4, 0], [4, 4])
 
 
-def test_the_head_averages_bfloat16_features_in_float32():
+def test_head_averages_bfloat16_features_in_float32():
     features = jnp.asarray(images_of(3, 8, 8, 16), jnp.bfloat16)
     layer = {"kernel": images_of(16, 3), "bias": np.ones(3, np.float32)}
     actual = common.Head(3).apply({"params": {"Dense_0": layer}}, features)
@@ -348,9 +351,9 @@ def test_the_head_averages_bfloat16_features_in_float32():
 
 
 @pytest.mark.parametrize("size, width", [(8, 4), (32, 16)])
-def test_a_jitted_bfloat16_network_stays_near_float32(size, width):
+def test_bfloat16_network_is_close_to_float32(size, width):
     images = images_of(8, size, size, 3)
-    models_of = [models.create("resnet8", 10, width=width, dtype=name) for name in models.DTYPES]
-    variables = random_variables(models_of[0], images)
-    exact, rounded = (jitted(model)(variables, images, False) for model in models_of)
+    networks = [models.create("resnet8", 10, width=width, dtype=name) for name in models.DTYPES]
+    variables = random_variables(networks[0], images)
+    exact, rounded = (jitted(model)(variables, images, False) for model in networks)
     np.testing.assert_allclose(rounded, exact, rtol=0, atol=0.03 * np.abs(exact).max())

@@ -1,3 +1,5 @@
+"""Calibration metrics against their definitions and scikit-learn."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,12 +30,13 @@ def test_ece_is_the_weighted_gap_of_its_bins(rows, bins):
         if inside.any():
             gap = abs(correct[inside].mean() - confidence[inside].mean())
             expected += inside.mean() * gap
-    found = expected_calibration_error(confidence, correct, bins=bins)
-    assert_allclose(found, expected, rtol=0, atol=1e-12)
+    ece = expected_calibration_error(confidence, correct, bins=bins)
+    assert_allclose(ece, expected, rtol=0, atol=1e-12)
 
 
-def test_ece_bins_end_with_their_upper_edge():
-    # 0.2 ends the first of five bins: its gap and that of 0.1 cancel there, 0.3 is on its own.
+def test_ece_bins_contain_their_upper_edge():
+    # 0.2 is the upper edge of the first of five bins, where its gap partly cancels that of 0.1;
+    # 0.3 is alone in the second bin.
     confidence, correct = [0.1, 0.2, 0.3], [1, 0, 0]
     expected = (abs(0.9 - 0.2) + 0.3) / 3
     assert_allclose(expected_calibration_error(confidence, correct, bins=5), expected)
@@ -43,21 +46,21 @@ def test_ece_bins_end_with_their_upper_edge():
     ("confidence", "correct", "expected"),
     [([1, 1], [1, 1], 0), ([1, 1], [0, 0], 1), ([0, 0], [0, 0], 0), ([0.75] * 4, [1, 1, 1, 0], 0)],
 )
-def test_ece_has_its_limits(confidence, correct, expected):
+def test_ece_limits(confidence, correct, expected):
     assert expected_calibration_error(confidence, correct) == expected
 
 
-def test_nll_agrees_with_scikit_learn():
+def test_nll_equals_scikit_learn():
     expected = log_loss(LABELS, softmax(LOGITS, axis=1), labels=range(5))
     assert_allclose(negative_log_likelihood(LOGITS, LABELS), expected, rtol=1e-12)
 
 
-def test_nll_stays_exact_at_huge_logits():
+def test_nll_is_accurate_at_huge_logits():
     logits = [[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]]
     assert_allclose(negative_log_likelihood(logits, [1, 2]), (2e4 + np.log(3)) / 2, rtol=1e-15)
 
 
-def test_brier_is_the_squared_distance_from_the_labels():
+def test_brier_is_the_mean_squared_distance_from_the_labels():
     p = softmax(LOGITS, axis=1)
     expected = np.mean([1 - 2 * row[y] + row @ row for row, y in zip(p, LABELS, strict=True)])
     assert_allclose(brier(p, LABELS), expected, rtol=1e-12)
@@ -66,7 +69,7 @@ def test_brier_is_the_squared_distance_from_the_labels():
 @pytest.mark.parametrize(
     ("row", "expected"), [([0, 1, 0], 0), ([1, 0, 0], 2), ([1 / 3] * 3, 2 / 3)]
 )
-def test_brier_has_its_limits(row, expected):
+def test_brier_limits(row, expected):
     assert_allclose(brier([row], [1]), expected, atol=1e-15)
 
 
@@ -89,6 +92,6 @@ def test_brier_has_its_limits(row, expected):
         (lambda: brier([["a", "b"]], [0]), TypeError, "<U1"),
     ],
 )
-def test_bad_input_is_refused_with_its_value(call, error, message):
+def test_bad_input_raises_an_error_with_its_value(call, error, message):
     with pytest.raises(error, match=message):
         call()

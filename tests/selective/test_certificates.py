@@ -1,3 +1,5 @@
+"""The certification procedures against exact binomial tails, simulation and their definitions."""
+
 import itertools
 import math
 
@@ -17,23 +19,23 @@ both = pytest.mark.parametrize("certify", [sgr, learn_then_test])
 
 
 def sample(n, ties=10**9, seed=0):
-    """Calibrated confidences: the top is nearly always right, the bottom nearly never."""
+    """Returns calibrated confidences: predictions are correct with probability confidence."""
     rng = np.random.default_rng(seed)
     confidence = np.ceil(rng.random(n) * ties) / ties
     return confidence, rng.random(n) < confidence
 
 
-def one_plateau(n, errors):
+def one_tie_group(n, errors):
     return np.ones(n), np.arange(n) >= errors
 
 
 def tail(n, errors, p):
-    """P(Bin(n, p) <= errors), term by term."""
+    """Returns P(Bin(n, p) <= errors), summed term by term."""
     return math.fsum(math.comb(n, j) * p**j * (1 - p) ** (n - j) for j in range(errors + 1))
 
 
 def upper_bound(n, errors, delta):
-    """Largest p with tail(n, errors, p) >= delta, by halving [0, 1]."""
+    """Returns the largest p with tail(n, errors, p) >= delta, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -47,32 +49,32 @@ COUNTS = [(30, 0), (100, 0), (100, 3), (100, 60), (2000, 40), (50_000, 20)]
 @pytest.mark.parametrize(("n", "errors"), COUNTS)
 @pytest.mark.parametrize("delta", [0.3, 0.05, 1e-6])
 def test_sgr_reports_the_exact_binomial_bound(n, errors, delta):
-    found = sgr(*one_plateau(n, errors), risk=0.999, delta=delta).risk_bound
+    bound = sgr(*one_tie_group(n, errors), risk=0.999, delta=delta).risk_bound
     level = delta / math.ceil(math.log2(n))
-    assert_allclose(found, stats.beta.ppf(1 - level, errors + 1, n - errors), rtol=1e-9)
-    assert_allclose(tail(n, errors, found), level, rtol=1e-9)
+    assert_allclose(bound, stats.beta.ppf(1 - level, errors + 1, n - errors), rtol=1e-9)
+    assert_allclose(tail(n, errors, bound), level, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "errors"), COUNTS)
-def test_learn_then_test_decides_by_the_exact_binomial_tail(n, errors):
+def test_learn_then_test_uses_the_exact_binomial_tail(n, errors):
     risk = 1.2 * upper_bound(n, errors, 0.1)
     p_value = tail(n, errors, risk)
     assert_allclose(p_value, stats.binom.cdf(errors, n, risk), rtol=1e-9)
-    passed = learn_then_test(*one_plateau(n, errors), risk=risk, delta=p_value * (1 + 1e-9))
+    passed = learn_then_test(*one_tie_group(n, errors), risk=risk, delta=p_value * (1 + 1e-9))
     assert passed == (1, 1, risk)
-    failed = learn_then_test(*one_plateau(n, errors), risk=risk, delta=p_value * (1 - 1e-9))
+    failed = learn_then_test(*one_tie_group(n, errors), risk=risk, delta=p_value * (1 - 1e-9))
     assert failed == NOTHING
 
 
-# The procedures from their descriptions, threshold by threshold.
+# The procedures as their papers describe them, threshold by threshold.
 
 
 def accepted_and_errors(confidence, correct, threshold):
-    accepted = [right for c, right in zip(confidence, correct, strict=True) if c >= threshold]
+    accepted = [hit for c, hit in zip(confidence, correct, strict=True) if c >= threshold]
     return len(accepted), len(accepted) - sum(accepted)
 
 
-def sgr_by_hand(confidence, correct, risk, delta):
+def reference_sgr(confidence, correct, risk, delta):
     thresholds = sorted(set(confidence), reverse=True)
     steps = max(1, math.ceil(math.log2(len(confidence))))
     best, low, high = NOTHING, 0, min(len(thresholds), 2**steps - 1)
@@ -90,13 +92,13 @@ def sgr_by_hand(confidence, correct, risk, delta):
     return best
 
 
-def learn_then_test_by_hand(confidence, correct, risk, delta):
+def reference_learn_then_test(confidence, correct, risk, delta):
     n, best = len(confidence), NOTHING
 
-    def passes(errors):
+    def least_passing(errors):
         return next(k for k in itertools.count(30) if k > n or tail(k, errors, risk) <= delta)
 
-    first = max(passes(0), min(passes(10), n // 4))
+    first = max(least_passing(0), min(least_passing(10), n // 4))
     for threshold in sorted(set(confidence), reverse=True):
         accepted, errors = accepted_and_errors(confidence, correct, threshold)
         if accepted >= first:
@@ -107,7 +109,7 @@ def learn_then_test_by_hand(confidence, correct, risk, delta):
 
 
 @pytest.mark.parametrize(
-    ("certify", "by_hand"), [(sgr, sgr_by_hand), (learn_then_test, learn_then_test_by_hand)]
+    ("certify", "reference"), [(sgr, reference_sgr), (learn_then_test, reference_learn_then_test)]
 )
 @settings(deadline=None, max_examples=80)
 @given(
@@ -117,25 +119,26 @@ def learn_then_test_by_hand(confidence, correct, risk, delta):
     risk=st.sampled_from([0.1, 0.3, 0.6, 0.9]),
     delta=st.sampled_from([0.01, 0.1, 0.5]),
 )
-def test_a_procedure_is_what_its_description_says(certify, by_hand, n, ties, seed, risk, delta):
+def test_procedures_equal_a_direct_implementation(certify, reference, n, ties, seed, risk, delta):
     confidence, correct = sample(n, ties, seed)
-    expected = by_hand(confidence.tolist(), correct.tolist(), risk, delta)
+    expected = reference(confidence.tolist(), correct.tolist(), risk, delta)
     assert_allclose(certify(confidence, correct, risk=risk, delta=delta), expected, rtol=1e-9)
 
 
 DRAWS, N, RISK, DELTA = 2000, 400, 0.1, 0.1
-# Families by the number of distinct confidences, and the error rate at rank u in (0, 1], 0 the most
-# confident. The last two lie just above the target at every threshold: nothing may be certified.
+# By family: the number of distinct confidences, and the error rate at rank u in (0, 1], where small
+# ranks are the most confident. The risk of the last two is just above the target at every
+# threshold, so that nothing may be certified.
 FAMILIES = {
     "continuous": (10**6, lambda u: 0.6 * u**2),
     "tied": (12, lambda u: 0.6 * u**2),
-    "just too bad": (10**6, lambda u: 0.1001 + 0 * u),
-    "just too bad and tied": (4, lambda u: 0.1001 + 0 * u),
+    "just above the target": (10**6, lambda u: 0.1001 + 0 * u),
+    "just above the target, tied": (4, lambda u: 0.1001 + 0 * u),
 }
 
 
-def drawn(family):
-    """Calibration samples, with the true risk of every threshold: rank u is -confidence."""
+def draw_samples(family):
+    """Returns calibration samples and the true risk of every threshold; rank u is -confidence."""
     levels, error = FAMILIES[family]
     ranks = np.arange(1, levels + 1) / levels
     true_risk = np.cumsum(error(ranks)) / np.arange(1, levels + 1)
@@ -145,21 +148,21 @@ def drawn(family):
 
 
 def simulated(certify, family):
-    """Coverage, and whether the true risk exceeds the bound, over the draws."""
-    confidence, correct, true_risk = drawn(family)
-    found = [
+    """Returns the coverage, and whether the true risk exceeds the bound, of each sample."""
+    confidence, correct, true_risk = draw_samples(family)
+    certificates = [
         certify(*rows, risk=RISK, delta=DELTA) for rows in zip(confidence, correct, strict=True)
     ]
-    threshold, coverage, bound = np.array(found).T
-    held = coverage > 0
-    at = np.rint(-threshold[held] * true_risk.size).astype(int) - 1
+    threshold, coverage, bound = np.array(certificates).T
+    certified = coverage > 0
+    level = np.rint(-threshold[certified] * true_risk.size).astype(int) - 1
     exceeds = np.zeros(DRAWS, bool)
-    exceeds[held] = true_risk[at] > bound[held]
+    exceeds[certified] = true_risk[level] > bound[certified]
     return coverage, exceeds
 
 
 def best_on_sample(confidence, correct, risk, delta):
-    """The largest coverage at the target on the sample itself: a promise of nothing."""
+    """Returns the largest coverage at the target risk on the sample itself, without a guarantee."""
     curve = selective.risk_coverage_curve(confidence, correct)
     last = np.flatnonzero(curve.risk <= risk)[-1:]
     return (
@@ -171,53 +174,54 @@ def best_on_sample(confidence, correct, risk, delta):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_true_risk_exceeds_the_bound_in_at_most_delta_of_the_samples(family):
-    # A procedure that fails with probability delta stays below this in all but 1e-6 of the seeds.
+    # A procedure that fails with probability delta exceeds this with probability 1e-6.
     most = stats.binom.ppf(1 - 1e-6, DRAWS, DELTA)
-    (narrow, by_sgr), (wide, by_test) = (simulated(c, family) for c in (sgr, learn_then_test))
-    _, by_sample = simulated(best_on_sample, family)
-    assert by_sgr.sum() <= most and by_test.sum() <= most < by_sample.sum()
-    assert wide.mean() >= narrow.mean()
+    sgr_coverage, sgr_failed = simulated(sgr, family)
+    ltt_coverage, ltt_failed = simulated(learn_then_test, family)
+    _, uncertified_failed = simulated(best_on_sample, family)
+    assert sgr_failed.sum() <= most and ltt_failed.sum() <= most < uncertified_failed.sum()
+    assert ltt_coverage.mean() >= sgr_coverage.mean()
 
 
 @both
 @pytest.mark.parametrize("ties", [5, 10**9])
-def test_the_coverage_is_what_the_threshold_accepts_of_the_sample(certify, ties):
+def test_coverage_is_the_accepted_fraction_of_the_sample(certify, ties):
     confidence, correct = sample(2000, ties)
-    found = certify(confidence, correct, risk=0.3)
-    coverage, error = selective.accept_at(confidence, correct, found.threshold)
-    assert coverage == found.coverage > 0
-    assert error < found.risk_bound <= 0.3
+    certificate = certify(confidence, correct, risk=0.3)
+    coverage, error = selective.accept_at(confidence, correct, certificate.threshold)
+    assert coverage == certificate.coverage > 0
+    assert error < certificate.risk_bound <= 0.3
 
 
 @both
 @pytest.mark.parametrize("n", [1000, 1024])
-def test_all_right_is_accepted_and_all_wrong_is_not(certify, n):
+def test_all_correct_certifies_full_coverage_and_all_wrong_nothing(certify, n):
     confidence = np.random.default_rng(0).random(n)
-    found = certify(confidence, np.ones(n), risk=0.02)
-    # SGR's ten answers for 1,024 thresholds leave out the loosest.
-    assert found.coverage == (1 if n == 1000 or certify is learn_then_test else 1023 / 1024)
+    certificate = certify(confidence, np.ones(n), risk=0.02)
+    # The ten steps of SGR cannot reach the loosest of 1,024 thresholds.
+    assert certificate.coverage == (1 if n == 1000 or certify is learn_then_test else 1023 / 1024)
     assert certify(confidence, np.zeros(n), risk=0.99) == NOTHING
 
 
-def test_a_small_sample_certifies_only_what_its_size_allows():
+def test_small_samples_certify_only_what_their_size_allows():
     assert_allclose(sgr([0.5], [True], risk=0.951), (0.5, 1, 0.95))
     assert sgr([0.5], [True], risk=0.949) == sgr([0.5], [False], risk=0.999) == NOTHING
     assert learn_then_test(np.arange(29), np.ones(29), risk=0.99) == NOTHING
     assert learn_then_test(np.arange(30), np.ones(30), risk=0.99) == (0, 1, 0.99)
-    # 0 errors of 298 pass at 1 % with probability 0.99^298 > 0.05, of 299 with less.
-    assert learn_then_test(*one_plateau(298, 0), risk=0.01) == NOTHING
-    assert learn_then_test(*one_plateau(299, 0), risk=0.01) == (1, 1, 0.01)
+    # P(0 errors in n) at 1 % risk: 0.99^298 > 0.05 > 0.99^299.
+    assert learn_then_test(*one_tie_group(298, 0), risk=0.01) == NOTHING
+    assert learn_then_test(*one_tie_group(299, 0), risk=0.01) == (1, 1, 0.01)
 
 
 @both
-def test_a_plateau_is_certified_whole_or_not_at_all(certify):
+def test_a_tie_group_is_certified_completely_or_not_at_all(certify):
     confidence, correct = np.repeat([2.0, 1.0], [200, 200]), np.arange(400) < 240
     assert certify(confidence, correct, risk=0.1)[:2] == (2, 0.5)
     assert certify(confidence[200:], correct[200:], risk=0.1) == NOTHING
 
 
 def test_one_early_error_does_not_end_the_sequence():
-    # The 40 most confident of 2,000 hold an error; 1 of 40 is no evidence for a risk below 5 %.
+    # The 40 most confident of 2,000 contain an error; 1 of 40 does not show a risk below 5 %.
     confidence, correct = -np.arange(2000), np.arange(2000) != 30
     assert learn_then_test(confidence, correct, risk=0.05).coverage == 1
 
@@ -229,7 +233,7 @@ def test_one_early_error_does_not_end_the_sequence():
     seed=st.integers(0, 10**6),
     risks=st.tuples(st.floats(0.001, 0.999), st.floats(0.001, 0.999)),
 )
-def test_a_larger_risk_never_covers_less(certify, n, seed, risks):
+def test_coverage_does_not_decrease_with_the_risk(certify, n, seed, risks):
     confidence, correct = sample(n, seed=seed)
     assume(np.unique(confidence).size == n)
     low, high = (certify(confidence, correct, risk=risk).coverage for risk in sorted(risks))
@@ -253,7 +257,7 @@ def test_a_larger_risk_never_covers_less(certify, n, seed, risks):
         ({"confidence": [0.0, np.inf]}, InputError, "below infinity.*: got inf"),
     ],
 )
-def test_bad_input_is_refused_with_its_value(certify, change, error, message):
+def test_bad_input_raises_an_error_with_its_value(certify, change, error, message):
     given_ = {"confidence": [0.0, 1.0], "correct": [True, False], "risk": 0.1, **change}
     with pytest.raises(error, match=message):
         certify(given_.pop("confidence"), given_.pop("correct"), **given_)

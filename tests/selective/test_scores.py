@@ -1,3 +1,5 @@
+"""The confidence scores against their equations in float64."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ def pnorm(z, p=2.0):
     return centred.max() / np.sum(np.abs(centred) ** p) ** (1 / p) if np.ptp(z) else 0.0
 
 
-# The equations, for one row of float64 logits with abstention last.
+# The equations for one row of float64 logits; the last column is abstention.
 EQUATIONS = {
     "reservation": lambda z: 1 - softmax(z)[-1],
     "softmax_response": lambda z: softmax(z[:-1]).max(),
@@ -40,7 +42,7 @@ EQUATIONS = {
     "max_logit_pnorm": lambda z: pnorm(z[:-1]),
 }
 
-# Classes far apart, all together at both ends, abstention on either side of them or impossible.
+# Class logits far apart or equal; abstention far above, far below or -inf.
 EXTREME = np.array(
     [
         [1e4, -1e4, 0, 0],
@@ -67,7 +69,7 @@ def test_scores_follow_their_equations_with_finite_gradients(name, dtype):
 
 
 @each_score
-def test_jit_and_vmap_change_nothing(name):
+def test_jit_and_vmap_give_the_same_scores(name):
     score, logits = selective.SCORES[name], random_logits((3, 5, 4))
     plain = score(logits)
     assert plain.shape == (3, 5)
@@ -81,27 +83,32 @@ def test_gradients_follow_finite_differences_of_the_equation(name):
     row = np.asarray(logits, np.float64)
     equation = EQUATIONS[name]
     slopes = [(equation(row + d) - equation(row - d)) / (2 * step) for d in step * np.eye(5)]
-    found = jax.grad(jax.jit(selective.SCORES[name]))(logits)
-    assert_allclose(found, slopes, rtol=1e-4, atol=1e-6)
+    gradient = jax.grad(jax.jit(selective.SCORES[name]))(logits)
+    assert_allclose(gradient, slopes, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CLASS_ONLY)
-def test_class_only_scores_do_not_see_abstention(name):
+def test_class_only_scores_ignore_the_abstention_logit(name):
     score, logits = selective.SCORES[name], random_logits()
     assert_array_equal(score(logits), score(logits.at[:, -1].add(7)))
 
 
 @each_score
-def test_a_common_shift_changes_no_score(name):
+def test_scores_are_invariant_to_a_common_shift(name):
     score, logits = selective.SCORES[name], jnp.round(random_logits())
     assert_array_equal(score(logits + 4096), score(logits))
 
 
-def test_reservation_keeps_its_digits_near_zero():
-    # Its relative error is the spacing of float32 at log odds of -39; 1 - q_a would give 0.
+def test_reservation_is_accurate_near_zero():
+    # The relative error is the float32 spacing at log odds of -39; computing 1 - q_a would give 0.
     expected = 2 * np.exp(-40.0) / (1 + 2 * np.exp(-40.0))
-    found = selective.reservation(jnp.array([0.0, 0.0, 40.0]))
-    assert_allclose(found, expected, rtol=np.spacing(np.float32(39)))
+    score = selective.reservation(jnp.array([0.0, 0.0, 40.0]))
+    assert_allclose(score, expected, rtol=np.spacing(np.float32(39)))
+
+
+def test_non_abstention_is_an_alias_of_reservation():
+    assert selective.non_abstention is selective.reservation
+    assert "non_abstention" not in selective.SCORES  # it would be reported twice
 
 
 def test_max_probability_is_reservation_times_softmax_response():
@@ -111,20 +118,20 @@ def test_max_probability_is_reservation_times_softmax_response():
 
 
 @pytest.mark.parametrize("p", POWERS[:-1])
-def test_every_power_follows_the_equation(p):
+def test_pnorm_follows_the_equation_for_every_p(p):
     logits = random_logits(scale=100.0)
     expected = [pnorm(z[:-1], p) for z in np.asarray(logits, np.float64)]
     assert_allclose(selective.max_logit_pnorm(logits, p=p), expected, rtol=1e-5)
 
 
-def test_an_infinite_power_is_the_largest_modulus():
+def test_infinite_p_divides_by_the_largest_modulus():
     classes = np.asarray(random_logits()[:, :-1], np.float64)
     centred = classes - classes.mean(axis=1, keepdims=True)
     expected = centred.max(axis=1) / np.abs(centred).max(axis=1)
     assert_allclose(selective.max_logit_pnorm(random_logits(), p=np.inf), expected, rtol=1e-5)
 
 
-def test_the_power_may_be_traced_and_mapped_over():
+def test_p_may_be_traced_and_vmapped():
     logits = random_logits()
     loop = [selective.max_logit_pnorm(logits, p=p) for p in POWERS[:-1]]
     mapped = jax.vmap(lambda p: selective.max_logit_pnorm(logits, p=p))(jnp.array(POWERS[:-1]))
@@ -132,25 +139,25 @@ def test_the_power_may_be_traced_and_mapped_over():
 
 
 @pytest.mark.parametrize("p", POWERS)
-def test_equal_logits_have_the_least_pnorm_score(p):
-    # The mean of ten times 0.1 is not 0.1: rounding must not pass for a preference.
+def test_equal_logits_have_pnorm_score_zero(p):
+    # The computed mean of ten times 0.1 is not 0.1: this rounding error must not change the score.
     equal = jnp.tile(jnp.array([[0.0], [0.1], [-3.3], [1e4]]), 11)
     assert_array_equal(selective.max_logit_pnorm(equal, p=p), 0)
     assert np.all(selective.max_logit_pnorm(random_logits(), p=p) > 0)
 
 
 @each_dtype
-def test_the_prediction_is_never_abstention(dtype):
+def test_predict_never_returns_abstention(dtype):
     logits = random_logits(dtype=dtype).at[:, -1].set(100)
     expected = np.argmax(np.asarray(logits, np.float64)[:, :-1], axis=-1)
     for predict in (selective.predict, jax.jit(selective.predict), jax.vmap(selective.predict)):
-        found = predict(logits)
-        assert jnp.issubdtype(found.dtype, jnp.integer)
-        assert_array_equal(found, expected)
+        predicted = predict(logits)
+        assert jnp.issubdtype(predicted.dtype, jnp.integer)
+        assert_array_equal(predicted, expected)
 
 
 @pytest.mark.parametrize("function", [*selective.SCORES.values(), selective.predict])
-def test_bad_logits_are_refused(function):
+def test_bad_logits_are_rejected(function):
     with pytest.raises(InputError, match=r"\(5, 2\).*k >= 3"):
         function(jnp.zeros((5, 2)))
     with pytest.raises(InputError, match=r"\(\)"):
@@ -160,6 +167,6 @@ def test_bad_logits_are_refused(function):
 
 
 @pytest.mark.parametrize("p", [0, -1.0, np.nan])
-def test_a_power_out_of_range_is_refused_with_its_value(p):
+def test_p_out_of_range_raises_an_error_with_its_value(p):
     with pytest.raises(InputError, match=f"p {p} "):
         selective.max_logit_pnorm(jnp.zeros(4), p=p)

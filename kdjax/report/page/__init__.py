@@ -1,4 +1,4 @@
-"""The report of a run, and of several side by side: one HTML file that opens offline."""
+"""The report of a run, or a comparison of several runs, as a self-contained HTML file."""
 
 from kdjax.report.page.comparison import write as write_comparison
 from kdjax.report.page.runs import Run, read

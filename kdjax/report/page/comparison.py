@@ -1,4 +1,4 @@
-"""Several runs side by side: the same test images, each run's answers."""
+"""The comparison of several runs on the same test images."""
 
 import functools
 import pathlib
@@ -10,25 +10,24 @@ import numpy as np
 from kdjax import selective
 from kdjax.config import differences
 from kdjax.errors import InputError
-from kdjax.report import guarantees
-from kdjax.report.page import figures, html, plots, svg, tables, words
+from kdjax.report.page import figures, formatting, html, plots, svg, tables
 from kdjax.report.page.runs import Run
 from kdjax.selective import Interval
-from kdjax.selective.uncertainty import COVERAGES
+from kdjax.selective.resampling import COVERAGES
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-BANDS = 2  # a third would hide the others
-LONGEST = 32  # characters of a name that a legend has room for
+MAX_BANDS = 2  # more bands would hide each other
+MAX_NAME = 32  # characters that fit in a legend
 
 
-def write(found: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
-    """Writes one page on several finished runs.
+def write(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
+    """Writes a page that compares finished runs.
 
     Args:
-        found: as `runs.read` returns each; the others are compared with the first.
-        out: the file.
+        runs: of `runs.read`, at least two; each is compared with the first.
+        out: the file to write.
 
     Returns:
         The file.
@@ -36,43 +35,43 @@ def write(found: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
     Raises:
         InputError: if the test images are not the same, or the file cannot be written.
     """
-    for other in found[1:]:
-        _check_same_test(found[0], other)
-    html.save(out, "comparison.html.jinja", _content(found))
+    for run in runs[1:]:
+        _check_same_test(runs[0], run)
+    html.save(out, "comparison.html.jinja", _content(runs))
     return out
 
 
-def _check_same_test(first: Run, other: Run) -> None:
-    one, two = (run.identity["dataset"]["name"] for run in (first, other))
-    if one != two or first.classes != other.classes:
+def _check_same_test(first: Run, run: Run) -> None:
+    first_name, name = (each.metadata["dataset"]["name"] for each in (first, run))
+    if first_name != name or first.classes != run.classes:
         raise InputError(
-            f"{str(other.folder)!r} is a run on {two}, {str(first.folder)!r} one on {one}: only "
-            "runs on the same data set can be compared"
+            f"{str(run.folder)!r} is a run on {name}, {str(first.folder)!r} one on {first_name}: "
+            "only runs on the same data set can be compared"
         )
-    if not np.array_equal(first.test.labels, other.test.labels):
+    if not np.array_equal(first.test.labels, run.test.labels):
         raise InputError(
-            f"{str(other.folder)!r} and {str(first.folder)!r} were not tested on the same images: "
+            f"{str(run.folder)!r} and {str(first.folder)!r} were not tested on the same images: "
             "the labels in their predictions/test.npz differ"
         )
 
 
-def _content(found: Sequence[Run]) -> dict[str, Any]:
-    """What the template lays out."""
-    names = [_name(number, run) for number, run in enumerate(found, start=1)]
-    changes = [_differences(found[0], other) for other in found[1:]]
+def _content(runs: Sequence[Run]) -> dict[str, Any]:
+    """Returns the variables of the template."""
+    names = [_name(number, run) for number, run in enumerate(runs, start=1)]
+    changes = [compare_with(runs[0], run) for run in runs[1:]]
     return {
-        "runs": list(zip(names, found, strict=True)),
-        "summary": _summary(names, found),
-        "risk_coverage": _risk_coverage(names, found),
+        "runs": list(zip(names, runs, strict=True)),
+        "results": results_table(names, runs),
+        "risk_coverage": _risk_coverage(names, runs),
         "sentences": [
             sentence
-            for pair in zip(names[1:], changes, strict=True)
-            for sentence in _told_apart(names[0], *pair)
+            for name, change in zip(names[1:], changes, strict=True)
+            for sentence in _significance(names[0], name, change)
         ],
-        "differences": _difference_table(names, changes),
+        "differences": difference_table(names, changes),
         "fields": [
-            (name, differences(found[0].identity, other.identity))
-            for name, other in zip(names[1:], found[1:], strict=True)
+            (name, differences(runs[0].metadata, run.metadata))
+            for name, run in zip(names[1:], runs[1:], strict=True)
         ],
         "versions": html.versions(),
     }
@@ -80,46 +79,50 @@ def _content(found: Sequence[Run]) -> dict[str, Any]:
 
 def _name(number: int, run: Run) -> str:
     name = run.folder.absolute().name
-    return f"{number}: {name if len(name) <= LONGEST else name[: LONGEST - 1] + '…'}"
+    return f"{number}: {name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + '…'}"
 
 
-def _summary(names: Sequence[str], found: Sequence[Run]) -> tables.Table:
-    rows = [[name, *_cells(run)] for name, run in zip(names, found, strict=True)]
-    errors = (f"wrong at {100 * one:g}{words.SPACE}%" for one in COVERAGES)
+def results_table(names: Sequence[str], runs: Sequence[Run]) -> tables.Table:
+    """Returns the test results of each run, by its name."""
+    rows = [[name, *_cells(run)] for name, run in zip(names, runs, strict=True)]
+    risks = (f"risk at {100 * coverage:g}{formatting.SPACE}%" for coverage in COVERAGES)
     return tables.Table(
-        "On the test images, in % but for AURC (times 1,000)",
-        ["run", "score", "accuracy", "AURC", *errors, "promised", "answered", "wrong of these"],
+        "Results on test, in % (AURC times 1,000)",
+        ["run", "score", "accuracy", "AURC", *risks, "certified risk", "coverage", "risk"],
         rows,
-        "Wrong at a coverage: among the most confident images that make it up. Promised: the error "
-        "that Learn then Test certifies, and what its threshold then gives.",
+        "Risk: selective risk (error among accepted). Coverage: share of accepted images. Risk at "
+        f"95{formatting.SPACE}%: at this coverage on test. Certified risk: the requested one. The "
+        "last two columns are measured on test at the threshold that Learn then Test certified.",
     )
 
 
 def _cells(run: Run) -> list[str]:
-    values = run.results["scores"][run.best]
-    certificate = guarantees.operating(run.guarantee) if run.guarantee else {}
+    values = run.results["scores"][run.best_score]
+    certificate, guarantee = run.operating_point.certificate, run.operating_point.guarantee
+    risks = values["error_at_coverage"]
     return [
         tables.score(run),
-        words.cell(run.results["test"]["accuracy"]),
+        formatting.cell(run.results["test"]["accuracy"]),
         f"{1000 * values['aurc']:.2f}",
-        *(words.cell(values["error_at_coverage"].get(f"{100 * one:g}")) for one in COVERAGES),
-        words.exactly(run.guarantee["risk"]) if run.guarantee else words.NONE,
-        words.cell(certificate.get("test_coverage")),
-        words.cell(certificate.get("test_error")),
+        *(formatting.cell(risks.get(f"{100 * coverage:g}")) for coverage in COVERAGES),
+        formatting.exact_percent(guarantee["risk"]) if guarantee else formatting.NONE,
+        formatting.cell(certificate.get("test_coverage")),
+        formatting.cell(certificate.get("test_error")),
     ]
 
 
-def _risk_coverage(names: Sequence[str], found: Sequence[Run]) -> "Markup":
-    coverages = figures.grid(len(found[0].right))
-    best = {
-        name: (run.confidence[run.best], run.right) for name, run in zip(names, found, strict=True)
+def _risk_coverage(names: Sequence[str], runs: Sequence[Run]) -> "Markup":
+    coverages = figures.coverage_grid(len(runs[0].correct))
+    samples = {
+        name: (run.confidence[run.best_score], run.correct)
+        for name, run in zip(names, runs, strict=True)
     }
     paint = functools.partial(
         plots.risk_coverage,
-        curves={name: selective.risk_coverage_curve(*sample) for name, sample in best.items()},
+        curves={name: selective.risk_coverage_curve(*sample) for name, sample in samples.items()},
         bands={
-            name: figures.band(selective.bootstrap(*best[name], coverages=coverages), coverages)
-            for name in names[:BANDS]
+            name: figures.band(selective.bootstrap(*samples[name], coverages=coverages), coverages)
+            for name in names[:MAX_BANDS]
         },
         columns=1,
     )
@@ -127,23 +130,23 @@ def _risk_coverage(names: Sequence[str], found: Sequence[Run]) -> "Markup":
     return svg.render("risk", "Risk-coverage curves of the runs", paint, height=height)
 
 
-def _differences(first: Run, other: Run) -> dict[str, Interval]:
-    """Intervals of other - first, paired."""
-    least = 1 / len(first.right)
+def compare_with(first: Run, run: Run) -> dict[str, Interval]:
+    """Returns the paired bootstrap intervals of the differences run - first."""
+    smallest_coverage = 1 / len(first.correct)
     return selective.compare(
-        other.confidence[other.best],
-        other.right,
-        first.confidence[first.best],
-        first.right,
-        coverages=[coverage for coverage in COVERAGES if coverage >= least],
+        run.confidence[run.best_score],
+        run.correct,
+        first.confidence[first.best_score],
+        first.correct,
+        coverages=[coverage for coverage in COVERAGES if coverage >= smallest_coverage],
     )
 
 
-def _told_apart(first: str, name: str, change: Mapping[str, Interval]) -> list[str]:
-    """Whether a run is better than the first: by its accuracy, and by how it ranks its errors."""
+def _significance(first: str, name: str, change: Mapping[str, Interval]) -> list[str]:
+    """Returns sentences about the differences of a run from the first in accuracy and AURC."""
     return [
-        _sentence(first, name, change["accuracy"], "accuracy", "points", 100),
-        _sentence(first, name, change["aurc"], "AURC (lower is better)", "thousandths", 1000),
+        _sentence(first, name, change["accuracy"], "accuracy", f"{formatting.SPACE}points", 100),
+        _sentence(first, name, change["aurc"], "AURC times 1,000", "", 1000),
     ]
 
 
@@ -151,36 +154,44 @@ def _sentence(
     first: str, name: str, change: Interval, metric: str, unit: str, factor: float
 ) -> str:
     estimate, low, high = (factor * value for value in change)
-    interval = f"95{words.SPACE}% interval {low:+.2f} to {high:+.2f} {unit}"
+    interval = f"(95{formatting.SPACE}% interval {low:+.2f} to {high:+.2f}{unit})"
     if low <= 0 <= high:
-        return f"{name} and {first} cannot be told apart by {metric}: {interval}."
-    than = "higher" if estimate > 0 else "lower"
-    return f"{name} has the {than} {metric}, by {abs(estimate):.2f} against {first}: {interval}."
+        return f"{name} and {first} do not differ significantly in {metric} {interval}."
+    direction = "higher" if estimate > 0 else "lower"
+    return (
+        f"{name} has a {direction} {metric} than {first}, by {abs(estimate):.2f}{unit} {interval}."
+    )
 
 
-def _labelled(metric: str) -> tuple[str, int]:
-    """What a metric of `selective.compare` is called, and what it is multiplied by."""
+def _label(metric: str) -> tuple[str, int]:
+    """Returns the display name of a metric of `selective.compare`, and the factor of its unit."""
     if metric in ("aurc", "augrc"):
         return f"{metric.upper()}, times 1,000", 1000
     if metric == "accuracy":
         return "accuracy, points", 100
     coverage = float(metric.removeprefix("error_at_"))
-    return f"wrong at {100 * coverage:g}{words.SPACE}%, points", 100
+    return f"risk at {100 * coverage:g}{formatting.SPACE}%, points", 100
 
 
-def _difference_table(
+def difference_table(
     names: Sequence[str], changes: Sequence[Mapping[str, Interval]]
 ) -> tables.Table:
-    """A row a metric, a column a run."""
+    """Returns the differences of the runs from the first, with a row for each metric.
+
+    Args:
+        names: of the runs, the first included.
+        changes: of `compare_with`, for each of the others.
+    """
     rows = [
-        [label, *(words.with_interval(change[metric], factor, sign="+") for change in changes)]
+        [label, *(formatting.with_interval(change[metric], factor, sign="+") for change in changes)]
         for metric in changes[0]
-        for label, factor in [_labelled(metric)]
+        for label, factor in [_label(metric)]
     ]
     return tables.Table(
-        f"Difference to {names[0]}",
+        f"Difference from {names[0]}; points are percentage points",
         ["metric", *names[1:]],
         rows,
-        f"Below: its 95{words.SPACE}% interval over paired bootstrap resamples of the test images. "
-        "One without 0 tells the runs apart; it says nothing of what another seed would give.",
+        f"Second lines: 95{formatting.SPACE}% intervals of the paired bootstrap over test images. "
+        "An interval without 0 is a significant difference. The variation between seeds is not "
+        "included.",
     )

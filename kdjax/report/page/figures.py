@@ -1,4 +1,4 @@
-"""The figures of one run, as SVG."""
+"""The figures of a run, as SVG."""
 
 import functools
 from collections.abc import Mapping
@@ -6,107 +6,114 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdjax import selective, workdir
-from kdjax.report.page import evidence, plots, runs, svg, words
+from kdjax import selective
+from kdjax.report.page import formatting, plots, runs, stats, svg
 from kdjax.report.page.runs import Run
+from kdjax.runs import workdir
 from kdjax.selective import Interval
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-GRID = tuple(k / 40 for k in range(1, 41))  # coverages where intervals are drawn
+GRID = tuple(k / 40 for k in range(1, 41))  # coverages at which intervals are computed
 
 Intervals = Mapping[str, Mapping[str, Interval]]
 
 
 def intervals(run: Run) -> dict[str, dict[str, Interval]]:
-    """Returns bootstrap intervals of the score that the run goes by, and of the reservation."""
-    coverages = grid(len(run.right))
+    """Returns bootstrap intervals of the metrics, by score, of the primary scores."""
+    coverages = coverage_grid(len(run.correct))
     return {
-        name: selective.bootstrap(run.confidence[name], run.right, coverages=coverages)
-        for name in shown_first(run)
+        name: selective.bootstrap(run.confidence[name], run.correct, coverages=coverages)
+        for name in primary_scores(run)
     }
 
 
-def grid(examples: int) -> list[float]:
-    """Returns those coverages of `GRID` at which at least one of the examples is answered."""
+def coverage_grid(examples: int) -> list[float]:
+    """Returns the coverages of `GRID` that accept at least one of the examples."""
     return [coverage for coverage in GRID if round(coverage * examples) >= 1]
 
 
-def shown_first(run: Run) -> list[str]:
-    """Returns the score that the run goes by, and the reservation if it is another."""
-    return [run.best, *({"reservation"} & run.confidence.keys() - {run.best})]
+def primary_scores(run: Run) -> list[str]:
+    """Returns the score of the operating point, and the reservation if that is another one."""
+    return [run.best_score, *({"reservation"} & run.confidence.keys() - {run.best_score})]
 
 
-def band(found: Mapping[str, Interval], coverages: list[float]) -> plots.Band:
-    """Returns the intervals of the error at some coverages as a band."""
-    ends = np.array([found[f"error_at_{coverage}"][1:] for coverage in coverages])
+def band(metrics: Mapping[str, Interval], coverages: list[float]) -> plots.Band:
+    """Returns the intervals of the selective risk at some coverages as a band."""
+    ends = np.array([metrics[f"error_at_{coverage}"][1:] for coverage in coverages])
     return plots.Band(np.array(coverages), *ends.T)
 
 
-def risk_coverage(run: Run, found: Intervals) -> "Markup":
-    """Returns the curves of all scores, with bands, the ideal curve and the run's own point."""
-    first = shown_first(run)
-    order = [*first, *(name for name in run.confidence if name not in first)]
-    named = {name: words.score(name) for name in order}
-    coverages = grid(len(run.right))
-    answered = run.accepted
+def risk_coverage(run: Run, metrics: Intervals) -> "Markup":
+    """Returns the curves of all scores, with bands, a perfect ranking and the operating point.
+
+    Args:
+        run: a finished run.
+        metrics: of `intervals`.
+    """
+    primary = primary_scores(run)
+    order = [*primary, *(name for name in run.confidence if name not in primary)]
+    labels = {name: formatting.score_name(name) for name in order}
+    coverages = coverage_grid(len(run.correct))
+    accepted = run.accepted
     paint = functools.partial(
         plots.risk_coverage,
         curves={
-            named[name]: selective.risk_coverage_curve(run.confidence[name], run.right)
+            labels[name]: selective.risk_coverage_curve(run.confidence[name], run.correct)
             for name in order
         },
-        bands={named[name]: band(found[name], coverages) for name in first},
-        ideal=evidence.ideal_curve(run.right),
-        point=(answered.mean(), (~run.right)[answered].mean()) if answered.any() else None,
+        bands={labels[name]: band(metrics[name], coverages) for name in primary},
+        optimal=stats.optimal_curve(run.correct),
+        point=(accepted.mean(), (~run.correct)[accepted].mean()) if accepted.any() else None,
     )
     return svg.render("risk", "Risk-coverage curves of all scores", paint, height=4.4)
 
 
 def reliability(run: Run) -> "Markup":
     """Returns the reliability diagram of the softmax response."""
-    bins = evidence.reliability(run.confidence["softmax_response"], run.right)
+    bins = stats.reliability(run.confidence["softmax_response"], run.correct)
     paint = functools.partial(plots.reliability, bins=bins)
     return svg.render("reliability", "Reliability diagram", paint, height=4.0)
 
 
 def histograms(run: Run) -> list[tuple[str, "Markup"]]:
-    """Returns a histogram with its score's name for each score that is shown first."""
-    found = []
-    for name in shown_first(run):
-        title = words.score(name)
-        paint = functools.partial(
-            plots.histogram,
-            confidence=run.confidence[name],
-            right=run.right,
-            name=title,
-            threshold=run.threshold if name == run.best else None,
-        )
-        label = f"Histogram of {title} for right and wrong predictions"
-        found.append((title, svg.render(f"histogram-{name}", label, paint, height=3.6)))
-    return found
+    """Returns the display name of each primary score with its histogram."""
+    return [(formatting.score_name(name), _histogram(run, name)) for name in primary_scores(run)]
+
+
+def _histogram(run: Run, name: str) -> "Markup":
+    title, point = formatting.score_name(name), run.operating_point
+    paint = functools.partial(
+        plots.histogram,
+        confidence=run.confidence[name],
+        correct=run.correct,
+        name=title,
+        threshold=point.threshold if point.certified and name == point.score else None,
+    )
+    label = f"Histogram of {title} for correct and wrong predictions"
+    return svg.render(f"histogram-{name}", label, paint, height=3.6)
 
 
 def training(run: Run) -> list[tuple[str, "Markup"]]:
-    """Returns the training curves of the run, and of the teacher in it, that have any."""
-    found = []
+    """Returns the stages that have a `metrics.jsonl`, with their training curves."""
+    curves = []
     for folder in (run.folder, run.folder / "teacher"):
-        if history := runs.history(folder):
-            identity = workdir.read(folder)
-            stage = identity["stage"]
-            batch = identity["config"][stage]["batch_size"]
+        if history := runs.read_history(folder):
+            metadata = workdir.read_metadata(folder)
+            stage = metadata["stage"]
+            batch_size = metadata["config"][stage]["batch_size"]
             paint = functools.partial(
                 plots.training,
                 history=history,
-                steps_per_epoch=identity["dataset"]["train_examples"] // batch,
+                steps_per_epoch=metadata["dataset"]["train_examples"] // batch_size,
             )
             title = f"Training of the {stage}"
-            found.append((stage, svg.render(f"training-{stage}", title, paint, height=5.4)))
-    return found
+            curves.append((stage, svg.render(f"training-{stage}", title, paint, height=5.4)))
+    return curves
 
 
-def shift(found: Mapping[str, Any]) -> "Markup":
-    """Returns how coverage and error change with the severity of each shift."""
-    paint = functools.partial(plots.shift, clean=found["clean"], shifts=found["shifts"])
-    return svg.render("shift", "Answered and wrong by severity", paint, height=4.6)
+def shift(shifts: Mapping[str, Any]) -> "Markup":
+    """Returns coverage and selective risk by severity, from the content of `shift.json`."""
+    paint = functools.partial(plots.shift, clean=shifts["clean"], shifts=shifts["shifts"])
+    return svg.render("shift", "Coverage and selective risk by severity", paint, height=4.6)

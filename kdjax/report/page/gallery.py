@@ -1,4 +1,4 @@
-"""Test images inside a page: what a run abstains on, and its most confident mistakes."""
+"""Test images embedded in the page: abstentions, and the most confident errors."""
 
 import base64
 import io
@@ -9,63 +9,65 @@ from PIL import Image
 
 from kdjax.report.page.runs import Run
 
-MOST = 24
+MAX_IMAGES = 24
 
 
-class Picture(NamedTuple):
-    """An image and what the run made of it.
+class GalleryImage(NamedTuple):
+    """A test image with its prediction.
 
     Attributes:
-        source: a data URI, PNG, one pixel for each of the image's.
+        source: a data URI with the image as PNG, at its own resolution.
         label: the true class.
-        predicted: the run's class, which it may not give as an answer.
-        confidence: of the score that the run goes by.
-        answered: whether the run answers.
+        predicted: the predicted class.
+        confidence: by the score of the operating point.
+        accepted: whether the prediction is accepted.
     """
 
     source: str
     label: str
     predicted: str
     confidence: float
-    answered: bool
+    accepted: bool
 
 
-def abstained(run: Run, images: np.ndarray) -> list[Picture]:
-    """Returns the images that the run abstains on, the least confident first.
-
-    Args:
-        run: of these images.
-        images: the test split's, uint8 `[n, h, w, c]`, c of 1, 3 or 4.
-    """
-    return _pictures(run, images, ~run.accepted, least=True)
-
-
-def mistakes(run: Run, images: np.ndarray) -> list[Picture]:
-    """Returns the images whose prediction is wrong, the most confident first.
+def abstentions(run: Run, images: np.ndarray) -> list[GalleryImage]:
+    """Returns the test images on which the run abstains, least confident first.
 
     Args:
         run: of these images.
-        images: as of `abstained`.
+        images: of the test split, uint8 `[n, h, w, c]`, c of 1, 3 or 4.
     """
-    return _pictures(run, images, ~run.right, least=False)
+    return _gallery(run, images, ~run.accepted, ascending=True)
 
 
-def _pictures(run: Run, images: np.ndarray, rows: np.ndarray, *, least: bool) -> list[Picture]:
-    confidence, candidates = run.confidence[run.best], np.flatnonzero(rows)
-    order = np.argsort(confidence[candidates] * (1 if least else -1), kind="stable")
+def errors(run: Run, images: np.ndarray) -> list[GalleryImage]:
+    """Returns the misclassified test images, most confident first.
+
+    Args:
+        run: of these images.
+        images: as in `abstentions`.
+    """
+    return _gallery(run, images, ~run.correct, ascending=False)
+
+
+def _gallery(
+    run: Run, images: np.ndarray, selected: np.ndarray, *, ascending: bool
+) -> list[GalleryImage]:
+    confidence, rows = run.confidence[run.best_score], np.flatnonzero(selected)
+    order = np.argsort(confidence[rows] * (1 if ascending else -1), kind="stable")
     return [
-        Picture(
-            _uri(images[row]),
+        GalleryImage(
+            _data_uri(images[row]),
             run.classes[run.test.labels[row]],
             run.classes[run.predicted[row]],
             float(confidence[row]),
             bool(run.accepted[row]),
         )
-        for row in candidates[order[:MOST]]
+        for row in rows[order[:MAX_IMAGES]]
     ]
 
 
-def _uri(image: np.ndarray) -> str:
+def _data_uri(image: np.ndarray) -> str:
     content = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(content, "png")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()

@@ -1,12 +1,12 @@
-"""From a template and its content to one HTML file."""
+"""Renders a template to an HTML file."""
 
 import importlib.metadata
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from kdjax import files
 from kdjax.errors import InputError
+from kdjax.runtime import atomic_io
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -16,7 +16,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
     Args:
         template: the name of a file in `templates`.
-        content: what it asks for.
+        content: the variables of the template.
     """
     import jinja2
 
@@ -31,18 +31,18 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
 
 def save(path: pathlib.Path, template: str, content: Mapping[str, Any]) -> None:
-    """Writes the page so that a reader sees the old file or the whole new one.
+    """Renders and writes the page atomically; see `render`.
 
     Raises:
-        InputError: if the file cannot be written; nothing is left behind.
+        InputError: if the file cannot be written; the old file, if any, is left unchanged.
     """
     try:
-        files.write(path, render(template, content))
+        atomic_io.write_file(path, render(template, content))
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from error
 
 
 def versions() -> str:
-    """Returns what made the page."""
+    """Returns the versions of the packages that computed the page."""
     names = ("kdjax", "jax", "numpy", "matplotlib")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)

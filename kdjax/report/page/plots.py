@@ -1,4 +1,4 @@
-"""The figures of a page. Each draws on an empty matplotlib figure; `svg.render` makes it SVG."""
+"""The plots of a page, each drawn on an empty matplotlib figure; see `svg.render`."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from kdjax.report.page import svg
-from kdjax.report.page.evidence import Bins
+from kdjax.report.page.stats import Bins
 from kdjax.selective import Curve
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 INK, MUTED = svg.COLOURS["ink"], svg.COLOURS["muted"]
 HISTOGRAM_BINS = 30
 LEGEND_ROW = 0.2  # inches
-LEAST = 0.5  # of a log axis of counts: where none are drawn
+MIN_COUNT = 0.5  # lower limit of a log axis of counts
 
 
 class Band(NamedTuple):
-    """An interval at each of some coverages, `[g]` each, in [0, 1]."""
+    """Intervals of the selective risk at some coverages, `[g]` each, in [0, 1]."""
 
     coverage: np.ndarray
     low: np.ndarray
@@ -32,21 +32,21 @@ def risk_coverage(
     curves: Mapping[str, Curve],
     *,
     bands: Mapping[str, Band],
-    ideal: tuple[np.ndarray, np.ndarray] | None = None,
+    optimal: tuple[np.ndarray, np.ndarray] | None = None,
     point: tuple[float, float] | None = None,
     columns: int = 2,
 ) -> None:
-    """Draws the error among the answered over the share answered, one line a curve.
+    """Draws risk-coverage curves.
 
     Args:
         figure: empty.
-        curves: by the name in the legend, the most important first.
-        bands: of some of the curves.
-        ideal: coverage and risk of a perfect ranking.
-        point: coverage and risk at the threshold of the certificate.
+        curves: by legend label; the first one is drawn thicker.
+        bands: by the legend label of their curve.
+        optimal: coverage and risk of a perfect ranking.
+        point: coverage and risk at the certified threshold.
         columns: of the legend.
     """
-    axes = figure.add_subplot(xlabel="answered, % of the test images", ylabel="wrong, % of these")
+    axes = figure.add_subplot(xlabel="coverage, % of the test images", ylabel="selective risk, %")
     for index, (name, curve) in enumerate(curves.items()):
         look = svg.style(index)
         if band := bands.get(name):
@@ -54,21 +54,24 @@ def risk_coverage(
             axes.fill_between(
                 100 * band.coverage, low, high, color=look["color"], alpha=0.2, linewidth=0
             )
-        # The mark at the end is all there is of a curve of one point.
+        # Without a marker, a curve with a single point would be invisible.
         end: dict[str, Any] = {"marker": "o", "markersize": 3, "markevery": [-1]}
         width = 2.2 if index == 0 else 1.4
         axes.plot(100 * curve.coverage, 100 * curve.risk, label=name, lw=width, **look, **end)
-    if ideal:
-        axes.plot(*(100 * values for values in ideal), label="ideal", color=INK, lw=1, ls=":")
+    if optimal:
+        percents = (100 * values for values in optimal)
+        axes.plot(*percents, label="perfect ranking", color=INK, lw=1, ls=":")
     if point:
         look = {"color": INK, "marker": "D", "markerfacecolor": "none", "markersize": 8}
-        axes.plot(*(100 * value for value in point), label="this run", ls="none", mew=1.8, **look)
+        axes.plot(
+            *(100 * value for value in point), label="operating point", ls="none", mew=1.8, **look
+        )
     _risk_limits(axes, list(curves.values()), list(bands.values()))
     _legend(figure, columns)
 
 
 def _risk_limits(axes: "Axes", curves: Sequence[Curve], bands: Sequence[Band]) -> None:
-    """Leaves out the first steps, where one error among a handful is all of the height."""
+    """Ignores coverages below 10 %, where a single error among few images is a high risk."""
     risks = [curve.risk[curve.coverage >= 0.1].max(initial=0) for curve in curves]
     risks += [band.high[band.coverage >= 0.1].max(initial=0) for band in bands]
     top = 108 * max(risks) or 1.0
@@ -76,14 +79,14 @@ def _risk_limits(axes: "Axes", curves: Sequence[Curve], bands: Sequence[Band]) -
 
 
 def reliability(figure: "Figure", bins: Bins) -> None:
-    """Draws accuracy over confidence, and below it how many predictions each point stands for."""
+    """Draws accuracy over confidence, and below it the number of images in each bin."""
     upper, lower = _stacked(figure, (3, 1))
     upper.plot((0, 100), (0, 100), color=MUTED, lw=1, ls=":", label="accuracy = confidence")
     points = 100 * bins.confidence, 100 * bins.accuracy
     ends = np.abs(100 * np.stack([bins.low, bins.high]) - points[1])
     look = {"color": svg.style(0)["color"], "marker": "o", "markersize": 4.5, "lw": 1.2}
-    upper.errorbar(*points, yerr=ends, **look, capsize=2, elinewidth=1, label="this run")
-    upper.set(ylabel="right, %", ylim=(0, 103))
+    upper.errorbar(*points, yerr=ends, **look, capsize=2, elinewidth=1, label="model")
+    upper.set(ylabel="accuracy, %", ylim=(0, 103))
     lower.bar(points[0], bins.examples, width=4, color=svg.style(0)["color"])
     lower.set(ylabel="images", xlim=(0, 102), xlabel="confidence, %")
     _counts(lower)
@@ -93,27 +96,27 @@ def reliability(figure: "Figure", bins: Bins) -> None:
 def histogram(
     figure: "Figure",
     confidence: np.ndarray,
-    right: np.ndarray,
+    correct: np.ndarray,
     *,
     name: str,
     threshold: float | None = None,
 ) -> None:
-    """Draws how many right and how many wrong predictions have which confidence.
+    """Draws the histograms of the confidence of correct and of wrong predictions.
 
     Args:
         figure: empty.
         confidence: `[n]`, finite.
-        right: bool `[n]`.
+        correct: bool `[n]`.
         name: of the score.
-        threshold: from which on the run answers.
+        threshold: from which predictions are accepted.
     """
     axes = figure.add_subplot(xlabel=name, ylabel="test images (log scale)")
-    # In float32 neighbours near 1 leave no room for bins between them.
+    # float32 cannot represent the bin edges between neighbouring values near 1.
     edges = np.histogram_bin_edges(confidence.astype(np.float64), HISTOGRAM_BINS)
-    for index, (group, rows) in enumerate({"right": right, "wrong": ~right}.items()):
+    for index, (group, rows) in enumerate({"correct": correct, "wrong": ~correct}.items()):
         counts = np.histogram(confidence[rows], edges)[0]
         heights = np.where(counts > 0, counts, np.nan)
-        look = {"color": svg.style(index)["color"], "baseline": LEAST}
+        look = {"color": svg.style(index)["color"], "baseline": MIN_COUNT}
         axes.stairs(heights, edges, **look, fill=True, alpha=0.25)
         axes.stairs(heights, edges, **look, lw=1.8, label=f"{group} ({rows.sum():,})")
     if threshold is not None:
@@ -128,7 +131,7 @@ def training(figure: "Figure", history: Sequence[Mapping[str, Any]], steps_per_e
     Args:
         figure: empty.
         history: lines of `metrics.jsonl`.
-        steps_per_epoch: optimizer steps.
+        steps_per_epoch: number of optimizer steps.
     """
     accuracy, loss, rate = _stacked(figure, (3, 3, 1.6))
     for axes, split, key, factor in (
@@ -148,48 +151,48 @@ def training(figure: "Figure", history: Sequence[Mapping[str, Any]], steps_per_e
         axes.plot(*np.reshape(points, (-1, 2)).T, label=label, **look)
     accuracy.set_ylabel("accuracy, %")
     loss.set_ylabel("loss")
-    rate.set(ylabel="rate", xlabel="epoch")
+    rate.set(ylabel="learning rate", xlabel="epoch")
     _legend(figure)
 
 
 def shift(
     figure: "Figure", clean: Mapping[str, Any], shifts: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
-    """Draws the share answered, and the error among the answered, over the severity.
+    """Draws coverage and selective risk over the severity of each shift.
 
     Args:
         figure: empty.
-        clean: `coverage` and `error` of the test images as they are.
+        clean: `coverage` and `error` of the unchanged test images.
         shifts: the same at each `severity`, by the name of the shift.
     """
-    answered, wrong = _stacked(figure, (1, 1))
-    for index, (name, found) in enumerate(shifts.items()):
-        points = [{"severity": 0, **clean}, *found]
+    coverage, risk = _stacked(figure, (1, 1))
+    for index, (name, severities) in enumerate(shifts.items()):
+        points = [{"severity": 0, **clean}, *severities]
         look = {**svg.style(index), "marker": "o", "markersize": 3.5, "lw": 1.6}
-        for axes, key in ((answered, "coverage"), (wrong, "error")):
-            # Nothing answered, no error: the line has a gap there.
-            values = [np.nan if one[key] is None else 100 * one[key] for one in points]
-            label = name if axes is answered else None
-            axes.plot([one["severity"] for one in points], values, label=label, **look)
-    answered.set(ylabel="answered, %", ylim=(0, 103))
-    wrong.set(ylabel="wrong of these, %", xlabel="severity (0: as they are)")
-    wrong.set_ylim(bottom=0)
+        for axes, key in ((coverage, "coverage"), (risk, "error")):
+            # The risk is undefined, and the line has a gap, where nothing is accepted.
+            values = [np.nan if point[key] is None else 100 * point[key] for point in points]
+            label = name if axes is coverage else None
+            axes.plot([point["severity"] for point in points], values, label=label, **look)
+    coverage.set(ylabel="coverage, %", ylim=(0, 103))
+    risk.set(ylabel="selective risk, %", xlabel="severity (0: no shift)")
+    risk.set_ylim(bottom=0)
     _legend(figure)
 
 
 def _stacked(figure: "Figure", heights: Sequence[float]) -> Sequence["Axes"]:
-    """Axes above one another that share what they are drawn over."""
+    """Returns axes above one another with a common x axis."""
     return figure.subplots(len(heights), sharex=True, height_ratios=list(heights))
 
 
 def _counts(axes: "Axes") -> None:
-    """A log scale, so that a single image shows beside thousands."""
+    """Sets a log scale, on which a single image is visible beside thousands."""
     axes.set_yscale("log")
-    axes.set_ylim(bottom=LEAST)
+    axes.set_ylim(bottom=MIN_COUNT)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_minor_formatter("")
 
 
 def _legend(figure: "Figure", columns: int = 2) -> None:
-    """A legend below the axes: there it covers nothing."""
+    """Draws the legend below the axes, where it covers no data."""
     figure.legend(loc="outside lower center", ncols=columns)

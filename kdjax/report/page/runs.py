@@ -1,4 +1,4 @@
-"""A finished run as its files tell it: all that a page shows, without a model."""
+"""Reads a finished run from its files, without a model."""
 
 import json
 import pathlib
@@ -7,103 +7,103 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax import config as configs
-from kdjax import selective, workdir
+from kdjax import selective
 from kdjax.errors import InputError
-from kdjax.report import guarantees, predictions, results
-from kdjax.report.predictions import Predictions
+from kdjax.evaluation import predictions
+from kdjax.evaluation.certification import OperatingPoint, certify_again, operating_point
+from kdjax.evaluation.predictions import Predictions
+from kdjax.runs import workdir
+from kdjax.runtime import atomic_io
 
 
 class Run(NamedTuple):
-    """What a page needs of a run.
+    """The data of a run that a page shows.
 
     Attributes:
         folder: the workdir.
-        identity: its `config.json`: stage, config and dataset.
+        metadata: its `config.json`: stage, config and dataset.
         results: its `results.json`.
-        guarantee: see `guarantees.guarantee`; None for a run without a calibration split.
+        operating_point: by which predictions are accepted.
         test: logits [n, m+1] and labels [n] of the test split.
-        predicted: classes [n].
-        right: bool [n], whether they are the labels.
-        confidence: each score that is reported, [n].
+        predicted: predicted classes [n].
+        correct: whether they are the labels, bool [n].
+        confidence: values [n] by the name of each reported score.
     """
 
     folder: pathlib.Path
-    identity: dict[str, Any]
+    metadata: dict[str, Any]
     results: dict[str, Any]
-    guarantee: dict[str, Any] | None
+    operating_point: OperatingPoint
     test: Predictions
     predicted: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     confidence: dict[str, np.ndarray]
 
     @property
     def classes(self) -> list[str]:
         """The names of the m classes."""
-        return self.identity["dataset"]["class_names"]
+        return self.metadata["dataset"]["class_names"]
 
     @property
-    def best(self) -> str:
+    def best_score(self) -> str:
         """The score with the lowest AURC on dev."""
-        return self.results["best_score"]
-
-    @property
-    def threshold(self) -> float | None:
-        """From which confidence on the run answers; None where nothing is certified."""
-        return guarantees.operating(self.guarantee)["threshold"] if self.guarantee else None
+        return self.operating_point.score
 
     @property
     def accepted(self) -> np.ndarray:
-        """Bool [n]: which test images the run answers."""
-        if self.threshold is None:
-            return np.zeros(len(self.right), bool)
-        return self.confidence[self.best].astype(np.float64) >= self.threshold
+        """Whether each test image is accepted, bool [n]."""
+        confidence = self.confidence[self.best_score].astype(np.float64)
+        return self.operating_point.accepts(confidence)
 
 
 def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None = None) -> Run:
     """Reads a finished run.
 
     Args:
-        folder: the workdir of a run or of a teacher.
-        risk: of the certificate, in place of the run's own.
-        delta: of the certificate, in place of the run's own.
+        folder: the workdir of a student or of a teacher.
+        risk: of the certificate, instead of the run's.
+        delta: of the certificate, instead of the run's.
 
     Raises:
-        InputError: if a file is missing, damaged, of another run, or holds what has no meaning.
+        InputError: if a file is missing, damaged, belongs to another run, or has invalid content.
     """
-    identity = workdir.read(folder)
-    found = _results(folder, len(identity["dataset"]["class_names"]))
-    test = _split(folder, "test", found["classes"])
-    if len(test.labels) != found["test"]["examples"]:
+    metadata = workdir.read_metadata(folder)
+    results = _read_results(folder, len(metadata["dataset"]["class_names"]))
+    test = _read_split(folder, "test", results["classes"])
+    if len(test.labels) != results["test"]["examples"]:
         raise InputError(
-            f"{str(folder)!r}: results.json tells of {found['test']['examples']} test images, "
-            f"predictions/test.npz of {len(test.labels)}: {_evaluate(folder)} writes both anew"
+            f"{str(folder)!r}: results.json has {results['test']['examples']} test images, "
+            f"predictions/test.npz {len(test.labels)}: {_evaluate(folder)} writes both again"
         )
-    pnorm = found.get("pnorm")
-    found["pnorm"] = pnorm or results.best_pnorm(_split(folder, "dev", found["classes"]))
-    scores = results.scores_with(found["pnorm"])
+    if not results.get("pnorm"):
+        dev = _read_split(folder, "dev", results["classes"])
+        results["pnorm"] = selective.best_pnorm(*dev)
+    if risk is not None or delta is not None:
+        results["guarantee"] = _certify(folder, results, test, risk, delta)
+    scores = selective.numpy_scores(results["pnorm"])
     return Run(
         folder=folder,
-        identity=identity,
-        results=found,
-        guarantee=_guarantee(folder, found, test, risk, delta),
+        metadata=metadata,
+        results=results,
+        operating_point=operating_point(results),
         test=test,
         predicted=np.asarray(selective.predict(test.logits)),
-        right=results.correct(*test),
-        confidence={name: scores[name](test.logits) for name in found["scores"]},
+        correct=selective.is_correct(*test),
+        confidence={name: scores[name](test.logits) for name in results["scores"]},
     )
 
 
-def history(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl`, without those that a kill has cut short."""
+def read_history(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl`, without lines truncated by a kill."""
     try:
         lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
     except OSError:
         return []
-    return [line for line in map(_parsed, lines) if {"step", "split"} <= line.keys()]
+    return [line for line in map(_parse_line, lines) if {"step", "split"} <= line.keys()]
 
 
-def shift(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns `shift.json`, see `kdjax.shifted`; None where nothing was shifted.
+def read_shift(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the content of `shift.json`, see `evaluate_shifts`; None if there is none.
 
     Raises:
         InputError: if the file is damaged.
@@ -111,78 +111,76 @@ def shift(folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / "shift.json"
     if not path.exists():
         return None
-    found = workdir.read_json(path)
-    if not isinstance(found, dict) or not {"threshold", "clean", "shifts", "ood"} <= found.keys():
-        raise InputError(f"{str(path)!r} is no run's: {_evaluate(folder)} --shift=... writes it")
-    return found
+    shifts, needed = atomic_io.read_json(path), {"threshold", "clean", "shifts", "ood"}
+    if not isinstance(shifts, dict) or not needed <= shifts.keys():
+        raise InputError(
+            f"{str(path)!r} was not written by kdjax: {_evaluate(folder)} --shift=... writes it "
+            "again"
+        )
+    return shifts
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _parse_line(line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        metrics = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
-def _results(folder: pathlib.Path, classes: int) -> dict[str, Any]:
+def _read_results(folder: pathlib.Path, num_classes: int) -> dict[str, Any]:
     path = folder / "results.json"
     try:
-        found = workdir.read_json(path)
+        results = atomic_io.read_json(path)
     except OSError as error:
         raise InputError(
-            f"{str(folder)!r} has no results.json: {_evaluate(folder)} writes it once the "
-            "training is finished"
+            f"{str(folder)!r} has no results.json: {_evaluate(folder)} writes it after training"
         ) from error
     needed = {"classes", "test", "best_score", "scores"}
-    if not isinstance(found, dict) or not needed <= found.keys():
-        raise InputError(f"{str(path)!r} is no run's: {_evaluate(folder)} writes it anew")
-    if found["classes"] != classes:
-        raise InputError(f"{str(path)!r} has {found['classes']} classes, config.json {classes}")
-    return found
+    if not isinstance(results, dict) or not needed <= results.keys():
+        raise InputError(
+            f"{str(path)!r} was not written by kdjax: {_evaluate(folder)} writes it again"
+        )
+    if results["classes"] != num_classes:
+        raise InputError(
+            f"{str(path)!r} has {results['classes']} classes, config.json {num_classes}"
+        )
+    return results
 
 
 def _evaluate(folder: pathlib.Path) -> str:
     return f"python -m kdjax.evaluate --workdir={folder}"
 
 
-def _split(folder: pathlib.Path, split: str, classes: int) -> Predictions:
-    """Predictions with a column of abstention, which a teacher's file has not."""
-    path = folder / "predictions" / f"{split}.npz"
+def _read_split(folder: pathlib.Path, split: str, num_classes: int) -> Predictions:
+    """Reads predictions; a teacher's get an abstention output, which its file does not have."""
+    path = predictions.path_of(folder, split)
     logits, labels = predictions.load(path)
     if not len(labels):
-        raise InputError(f"predictions {str(path)!r} hold no example")
-    if logits.shape[1] not in (classes, classes + 1):
-        raise InputError(f"predictions {str(path)!r}: logits {logits.shape} of {classes} classes")
+        raise InputError(f"predictions {str(path)!r} contain no example")
+    if logits.shape[1] not in (num_classes, num_classes + 1):
+        raise InputError(
+            f"predictions {str(path)!r}: logits {logits.shape} for {num_classes} classes"
+        )
     if logits.dtype.kind != "f" or not np.isfinite(logits).all():
-        raise InputError(f"predictions {str(path)!r} hold logits that are not finite numbers")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise InputError(f"predictions {str(path)!r}: labels must be integers 0..{classes - 1}")
-    if logits.shape[1] == classes:
-        logits = results.with_abstention(logits)
+        raise InputError(f"predictions {str(path)!r} contain logits that are not finite")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(f"predictions {str(path)!r}: labels must be integers 0..{num_classes - 1}")
+    if logits.shape[1] == num_classes:
+        logits = selective.append_abstention(logits)
     return Predictions(logits, labels)
 
 
-def _guarantee(
+def _certify(
     folder: pathlib.Path,
-    found: dict[str, Any],
+    results: dict[str, Any],
     test: Predictions,
     risk: float | None,
     delta: float | None,
-) -> dict[str, Any] | None:
-    """The run's own guarantee, or the one for another risk or delta."""
-    own = found.get("guarantee")
-    if risk is None and delta is None:
-        return own
-    usual = own or configs.base().selective
-    score = results.scores_with(found["pnorm"])[found["best_score"]]
-    calibration, judged = (
-        (score(split.logits), results.correct(*split))
-        for split in (_split(folder, "calibration", found["classes"]), test)
-    )
-    return guarantees.guarantee(
-        calibration,
-        judged,
-        risk=usual["risk"] if risk is None else risk,
-        delta=usual["delta"] if delta is None else delta,
+) -> dict[str, Any]:
+    """Returns the guarantee for a risk or delta other than the run's."""
+    requested = results.get("guarantee") or configs.base().selective
+    calibration = _read_split(folder, "calibration", results["classes"])
+    return certify_again(
+        {**results, "guarantee": requested}, calibration, test, risk=risk, delta=delta
     )

@@ -9,21 +9,24 @@ from typing import Any
 import numpy as np
 
 from kdjax import selective
-from kdjax.config import leaves
+from kdjax.config import field_names
 from kdjax.data import Split
-from kdjax.report.page import evidence, figures, gallery, html, runs, tables, words
+from kdjax.objectives import METHODS
+from kdjax.report.page import figures, formatting, gallery, html, runs, tables
+from kdjax.report.page.conclusion import conclude
 from kdjax.report.page.runs import Run
-from kdjax.report.page.verdict import verdict
+
+MAX_PAIRS = 3  # pairs of confused classes that are named in a sentence
 
 
 def write(run: Run, test: Split | None = None, *, out: pathlib.Path | None = None) -> pathlib.Path:
     """Writes the report of a finished run.
 
     Args:
-        run: as `runs.read` returns it.
-        test: the images of the galleries; without them, or with others than the run's, there are
-            none.
-        out: the file [report.html in the workdir].
+        run: of `runs.read`.
+        test: the test split with the images of the galleries; without it, or if its labels are not
+            those of the run, the galleries are left out.
+        out: the file to write [report.html in the workdir].
 
     Returns:
         The file.
@@ -38,33 +41,34 @@ def write(run: Run, test: Split | None = None, *, out: pathlib.Path | None = Non
 
 def _images(run: Run, test: Split | None) -> np.ndarray | None:
     if test is not None and not np.array_equal(test.labels, run.test.labels):
-        warnings.warn("the test images at hand are not the run's: no galleries", stacklevel=3)
+        warnings.warn("no galleries: the test split is not that of the run", stacklevel=3)
         return None
     return test.images if test else None
 
 
 def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
-    """What the template lays out."""
+    """Returns the variables of the template."""
     intervals = figures.intervals(run)
     response = run.confidence["softmax_response"]
     return {
         "run": run,
-        "words": words,
-        "verdict": verdict(run),
+        "formatting": formatting,
+        "training_note": _training_note(run.metadata["config"]),
+        "conclusion": conclude(run),
         "score": tables.score(run),
         "tables": {
-            "errors": tables.errors(run, intervals),
-            "certificates": run.guarantee and tables.certificates(run, run.guarantee),
+            "selective_risks": tables.selective_risks(run, intervals),
+            "certificates": tables.certificates(run) if run.operating_point.guarantee else None,
             "thresholds": tables.thresholds(run),
             "ranking": tables.ranking(run),
-            "fields": _fields(run.identity["config"]),
+            "fields": _fields(run.metadata["config"]),
         },
         "risk_coverage": figures.risk_coverage(run, intervals),
         "reliability": figures.reliability(run),
-        "bins": evidence.BINS,
-        "ece": selective.expected_calibration_error(response, run.right),
+        "bins": selective.BINS,
+        "ece": selective.expected_calibration_error(response, run.correct),
         "histograms": figures.histograms(run),
-        "correction": _correction(run),
+        "teacher": _teacher(run),
         "confusion": _confusion(run),
         "shift": _shift(run),
         "training": figures.training(run),
@@ -73,52 +77,62 @@ def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
     }
 
 
-def _correction(run: Run) -> dict[str, Any] | None:
-    """How often the teacher was wrong on train; None where there was none."""
-    found = run.results.get("correction")
-    if found is None:
+def _training_note(config: dict[str, Any]) -> str:
+    """Returns the method and the teacher of a student in words; empty for a teacher's run."""
+    if "objective" not in config:
+        return ""
+    method = config["objective"]["method"]
+    teacher = f", teacher {config['teacher']['model']}" if METHODS[method].needs_teacher else ""
+    return f"method {method}{teacher}"
+
+
+def _teacher(run: Run) -> dict[str, Any] | None:
+    """Returns the teacher's errors on train, and their adjustment; None without a teacher."""
+    errors = run.results.get("correction")
+    if errors is None:
         return None
-    method = run.identity["config"]["objective"]["method"]
-    most = [
-        f"{run.classes[i]} for {run.classes[j]} ({count:,} images)"
-        for i, j, count in found["pairs"][:3]
+    objective = run.metadata["config"]["objective"]
+    adjusts = METHODS[objective["method"]].adjusts and objective["adjustment"] != "none"
+    most_frequent = [
+        f"{run.classes[i]} predicted as {run.classes[j]} ({count:,} images)"
+        for i, j, count in errors["pairs"][:MAX_PAIRS]
     ]
     return {
-        **found,
-        "method": method,
-        "adjusted": method.startswith("ka"),
-        "in_words": most and words.listed(most),
+        "examples": errors["examples"],
+        "errors": errors["wrong"],
+        "method": objective["method"],
+        "adjustment": objective["adjustment"].replace("_", " ") if adjusts else None,
+        "most_frequent": most_frequent and formatting.join_with_and(most_frequent),
         "tables": [
-            tables.corrected(run, found),
-            tables.pairs(run.classes, found, "What it takes them for, most frequent first"),
+            tables.teacher_errors(run, errors["by_class"]),
+            tables.confused_pairs(
+                run.classes, errors["pairs"], "Most frequent errors of the teacher on train"
+            ),
         ],
     }
 
 
 def _shift(run: Run) -> dict[str, Any] | None:
-    """How the run takes shifted test images and other data; None where that was not tried."""
-    found = runs.shift(run.folder)
-    if found is None:
+    """Returns the metrics on shifted inputs with figure and table; None without a shift.json."""
+    shifts = runs.read_shift(run.folder)
+    if shifts is None:
         return None
     return {
-        **found,
-        "figure": figures.shift(found) if found["shifts"] else None,
-        "table": tables.shifted(found),
+        **shifts,
+        "figure": figures.shift(shifts) if shifts["shifts"] else None,
+        "table": tables.shifted(shifts),
     }
 
 
 def _confusion(run: Run) -> list[dict[str, Any]]:
-    """A matrix or, of many classes, the most frequent pairs; of all images and of the answered."""
-    groups = {
-        "Answering every test image": np.ones(len(run.right), bool),
-        "Among those that it answers": run.accepted,
-    }
-    readable = len(run.classes) <= tables.MATRIX_CLASSES
+    """Returns the confusions on all and on accepted images; no matrix if it would be too large."""
+    groups = {"All test images": np.ones(len(run.correct), bool), "Accepted images": run.accepted}
+    has_matrix = len(run.classes) <= tables.MAX_CLASSES
     return [
         {
-            "title": f"{title}: {(rows & ~run.right).sum():,} of {rows.sum():,} wrong",
-            "matrix": tables.matrix(run, rows) if readable else None,
-            "pairs": tables.confused(run, rows, f"Most frequent mistakes. {title}"),
+            "title": f"{title}: {(rows & ~run.correct).sum():,} of {rows.sum():,} wrong",
+            "matrix": tables.confusion_matrix(run, rows) if has_matrix else None,
+            "pairs": tables.confusions(run, rows, f"{title}: most frequent errors"),
         }
         for title, rows in groups.items()
         if rows.any()
@@ -126,18 +140,18 @@ def _confusion(run: Run) -> list[dict[str, Any]]:
 
 
 def _galleries(run: Run, images: np.ndarray) -> dict[str, Any]:
-    mistakes = gallery.mistakes(run, images)
+    errors = gallery.errors(run, images)
     return {
-        "abstained": gallery.abstained(run, images),
-        "mistakes": mistakes,
-        "answered": sum(one.answered for one in mistakes),
+        "abstentions": gallery.abstentions(run, images),
+        "errors": errors,
+        "accepted_errors": sum(image.accepted for image in errors),
     }
 
 
 def _fields(config: dict[str, Any]) -> tables.Table:
-    """Every field of the config with its value, by dotted name."""
+    """Returns every field of the config with its value, by dotted name."""
     values = [
         [name, str(functools.reduce(operator.getitem, name.split("."), config))]
-        for name in leaves(config)
+        for name in field_names(config)
     ]
     return tables.Table("config.json", ["field", "value"], values)

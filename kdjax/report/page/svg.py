@@ -1,4 +1,4 @@
-"""A matplotlib figure as SVG inside a page: text stays text, colours follow light and dark."""
+"""Matplotlib figures as inline SVG, with text as text and the colours of the page's theme."""
 
 import io
 import re
@@ -9,23 +9,23 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-WIDTH = 4.1  # inches; at 360 px a point is then about one pixel
+WIDTH = 4.1  # inches; in a window of 360 px a point is then about one pixel
 
 SERIES = tuple(f"series-{number}" for number in range(1, 7))
 NAMES = ("ink", "muted", "grid", "paper", *SERIES)
-# Colours that no one would choose: each stands for the page's CSS variable of that name.
+# Placeholder colours; `render` replaces each by the CSS variable of the same name.
 COLOURS = {name: f"#0a0b{number:02x}" for number, name in enumerate(NAMES)}
 
-# After the axes, the series are told apart by their dashes too.
+# Dashes distinguish the series for readers who cannot distinguish the colours.
 DASHES = ((None, None), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.2, 1.5), (3, 1), (8, 2, 1, 1, 1, 2))
 
 
 def style(index: int) -> dict[str, Any]:
-    """Returns colour and dashes of the series of this number, as keywords of `Axes.plot`."""
-    turn = index // len(SERIES)
+    """Returns colour and dashes of a series, as keywords of `Axes.plot`."""
+    cycle = index // len(SERIES)
     return {
         "color": COLOURS[SERIES[index % len(SERIES)]],
-        "dashes": DASHES[(index + turn) % len(DASHES)],
+        "dashes": DASHES[(index + cycle) % len(DASHES)],
     }
 
 
@@ -35,8 +35,8 @@ def render(
     """Returns a figure as an `<svg>` element.
 
     Args:
-        name: of the figure, unlike those of all others on the page.
-        title: what a screen reader says of it.
+        name: of the figure, unique on the page.
+        title: the label for screen readers.
         paint: draws on an empty figure.
         height: in inches.
     """
@@ -48,17 +48,17 @@ def render(
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         paint(figure)
         text = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    return Markup(_inlined(text.getvalue(), name, escape(title)))
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)
+    return Markup(_to_inline(text.getvalue(), name, escape(title)))
 
 
 def _settings(name: str) -> Any:
     ink, muted, grid = COLOURS["ink"], COLOURS["muted"], COLOURS["grid"]
     return {
         "svg.fonttype": "none",
-        "svg.hashsalt": name,  # ids are hashes: the same at every run, other in every figure
-        "text.parse_math": False,  # the name of a class may hold a dollar sign
+        "svg.hashsalt": name,  # makes the ids reproducible, and unique to the figure
+        "text.parse_math": False,  # names of classes may contain dollar signs
         "font.size": 10.5,
         "legend.fontsize": 10,
         "legend.frameon": False,
@@ -81,16 +81,16 @@ def _settings(name: str) -> Any:
     }
 
 
-def _inlined(text: str, name: str, title: str) -> str:
-    """Takes off what only a file of its own needs, and what would leak into the page."""
+def _to_inline(text: str, name: str, title: str) -> str:
+    """Removes what only a separate file needs, and styles that would apply to the whole page."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]*"', text)
     head = f'<svg {box[0] if box else ""} role="img" aria-label="{title}">'
     text = re.sub(r"<svg[^>]*>", lambda _: head, text, count=1)
-    # Measured in the font that matplotlib brings, which is a wide one; shown in the reader's own.
+    # Matplotlib lays out the text with its own font, which is wide; system fonts fit into it.
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
-    text = re.sub(r'(?<=<g) id="[^"]*"', "", text)  # nothing refers to a group
+    text = re.sub(r'(?<=<g) id="[^"]*"', "", text)  # no reference uses the ids of groups
     text = text.replace("xlink:href", "href")
     text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     for variable, colour in COLOURS.items():

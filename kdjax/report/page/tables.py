@@ -1,30 +1,35 @@
-"""The tables of a page, as text in rows."""
+"""The tables of a page, as rows of text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.report import results
-from kdjax.report.page import evidence, words
+from kdjax import selective
+from kdjax.evaluation import certification, summary
+from kdjax.report.console import RANKING
+from kdjax.report.page import formatting
 from kdjax.report.page.runs import Run
-from kdjax.report.table import RANKING
 from kdjax.selective import Interval
 
-MATRIX_CLASSES = 20  # of more a matrix is no longer read
-CERTIFIERS = {"sgr": "SGR", "learn_then_test": "Learn then Test"}
-
-SHIFTED = {"coverage": "answered", "error": "wrong of these", "accuracy": "accuracy over all"}
+MAX_CLASSES = 20  # of a confusion matrix, and rows of the table of teacher errors
+CERTIFIER_NAMES = {"sgr": "SGR", "learn_then_test": "Learn then Test"}
+# Keys of the metrics on shifted inputs, with their column headings.
+SHIFT_COLUMNS = {
+    "coverage": "coverage",
+    "error": "selective risk",
+    "accuracy": "accuracy on all images",
+}
 
 
 class Table(NamedTuple):
-    """A table; the first cell of a row heads it.
+    """A table; the first cell of a row is its heading.
 
     Attributes:
-        caption: says what the numbers are, and their unit.
-        head: of each column.
-        rows: cells; a line break within one separates an estimate from its interval.
-        note: what a reader needs to know besides.
+        caption: describes the numbers and their unit.
+        head: the column headings.
+        rows: cells; a line break in a cell separates an estimate from its interval.
+        note: below the table.
     """
 
     caption: str
@@ -33,43 +38,52 @@ class Table(NamedTuple):
     note: str = ""
 
 
-def errors(run: Run, intervals: Mapping[str, Mapping[str, Interval]]) -> Table:
-    """Returns the error at each coverage by score, with intervals where there are any."""
-    coverages = list(run.results["scores"][run.best]["error_at_coverage"])
+def selective_risks(run: Run, intervals: Mapping[str, Mapping[str, Interval]]) -> Table:
+    """Returns the selective risk of each score by coverage.
+
+    Args:
+        run: a finished run.
+        intervals: of some scores, see `figures.intervals`.
+    """
+    coverages = list(run.results["scores"][run.best_score]["error_at_coverage"])
     rows = []
     for name, values in run.results["scores"].items():
-        found = values["error_at_coverage"]
-        cells = [words.cell(found[coverage]) for coverage in coverages]
+        cells = [formatting.cell(values["error_at_coverage"][coverage]) for coverage in coverages]
         for index, coverage in enumerate(coverages):
             if interval := intervals.get(name, {}).get(f"error_at_{float(coverage) / 100}"):
-                cells[index] = words.with_interval(interval)
+                cells[index] = formatting.with_interval(interval)
         rows.append([_marked(run, name), *cells])
     return Table(
-        "Wrong among the answered, %, when the most confident part of the test images is answered",
-        ["score", *(f"{coverage}{words.SPACE}%" for coverage in coverages)],
+        "Selective risk on test, in %, by coverage",
+        ["score", *(f"{coverage}{formatting.SPACE}%" for coverage in coverages)],
         rows,
-        "* the best on the development split, which the run goes by. Below an estimate: its "
-        f"95{words.SPACE}% bootstrap interval over the test images.",
+        "* the score with the lowest AURC on the development split; the run uses it. Second lines: "
+        f"95{formatting.SPACE}% bootstrap intervals over the test images.",
     )
 
 
 def ranking(run: Run) -> Table:
-    """Returns how well each score puts wrong predictions last."""
+    """Returns the ranking metrics of each score."""
     rows = [
         [
             _marked(run, name),
             *(f"{1000 * values[key]:.2f}" for key in RANKING),
-            words.cell(values["auroc"]),
+            formatting.cell(values["auroc"]),
         ]
         for name, values in run.results["scores"].items()
     ]
-    note = f"MaxLogit-pNorm with p = {run.results['pnorm']:g}, chosen on the development split."
-    if run.right.all() or not run.right.any():
-        note += (
-            f" AUROC is not defined: all predictions are {'right' if run.right[0] else 'wrong'}."
-        )
+    note = (
+        "AURC: area under the risk-coverage curve. E-AURC: its excess over a perfect ranking. "
+        "AUGRC: area under the curve of errors among accepted, as a share of all images. AUROC: "
+        "probability that a correct prediction is more confident than a wrong one (higher is "
+        f"better). MaxLogit-pNorm with p = {run.results['pnorm']:g}, chosen on the development "
+        "split."
+    )
+    if run.correct.all() or not run.correct.any():
+        outcome = "correct" if run.correct[0] else "wrong"
+        note += f" AUROC is not defined: all predictions are {outcome}."
     return Table(
-        "How well wrong predictions come last on test (areas times 1,000: lower is better)",
+        "Ranking of correct above wrong predictions on test (areas times 1,000: lower is better)",
         ["score", *RANKING.values(), "AUROC, %"],
         rows,
         note,
@@ -77,119 +91,125 @@ def ranking(run: Run) -> Table:
 
 
 def thresholds(run: Run) -> Table:
-    """Returns the plain thresholds of the best score, which promise nothing."""
+    """Returns the thresholds of the best score that were chosen on dev, without a guarantee."""
     rows = [
         [
-            f"{coverage}{words.SPACE}%",
-            f"{found['threshold']:.6g}",
-            words.cell(found["test_coverage"]),
-            words.cell(found["test_error"]),
+            f"{coverage}{formatting.SPACE}%",
+            f"{values['threshold']:.6g}",
+            formatting.cell(values["test_coverage"]),
+            formatting.cell(values["test_error"]),
         ]
-        for coverage, found in run.results["scores"][run.best]["thresholds"].items()
+        for coverage, values in run.results["scores"][run.best_score]["thresholds"].items()
     ]
     return Table(
-        f"Thresholds of {score(run)} that answer a given share of the development images",
-        ["answers on dev", "threshold", "answered on test, %", "wrong among these, %"],
+        f"Thresholds of {score(run)} chosen by their coverage on the development split, without a "
+        "guarantee",
+        ["coverage on dev", "threshold", "coverage on test, %", "selective risk on test, %"],
         rows,
     )
 
 
-def certificates(run: Run, guarantee: Mapping[str, Any]) -> Table:
-    """Returns what can be promised at which risk, and what test then gives."""
+def certificates(run: Run) -> Table:
+    """Returns the certified thresholds of a run that has a guarantee, with their test results."""
+    guarantee: Any = run.operating_point.guarantee
     rows = [
         _certificate(entry, name, " *" if entry["risk"] == guarantee["risk"] else "")
         for entry in guarantee["certificates"]
-        for name in CERTIFIERS
+        for name in certification.CERTIFIERS
     ]
-    head = ["promised", "certified by", "threshold", "bound, %", "answered, %"]
+    head = ["certified risk", "certified by", "threshold", "risk bound, %", "coverage, %"]
     return Table(
-        f"Certified thresholds of {score(run)}, each with "
-        f"{words.exactly(1 - guarantee['delta'])} certainty, from {guarantee['examples']:,} "
-        "calibration images",
-        [*head, "answered on test, %", "wrong among these, %"],
+        f"Certified thresholds of {score(run)}, from {guarantee['examples']:,} calibration images",
+        [*head, "coverage on test, %", "selective risk on test, %"],
         rows,
-        "* the error that the run was asked to promise; it goes by Learn then Test.",
+        "* the requested risk; the run uses the threshold of Learn then Test. Coverage: on the "
+        "calibration split. Each risk bound holds with a probability of at least "
+        f"{formatting.exact_percent(1 - guarantee['delta'])}.",
     )
 
 
-def _certificate(entry: Mapping[str, Any], name: str, mark: str) -> list[str]:
-    found = entry[name]
-    none = found["threshold"] is None
+def _certificate(entry: Mapping[str, Any], certifier: str, mark: str) -> list[str]:
+    certificate = entry[certifier]
+    none = certificate["threshold"] is None
     return [
-        words.exactly(entry["risk"]) + mark,
-        CERTIFIERS[name],
-        "none" if none else f"{found['threshold']:.6g}",
-        words.cell(None if none else found["risk_bound"]),
-        words.cell(found["coverage"]),
-        words.cell(found["test_coverage"]),
-        words.cell(found["test_error"]),
+        formatting.exact_percent(entry["risk"]) + mark,
+        CERTIFIER_NAMES[certifier],
+        "none" if none else f"{certificate['threshold']:.6g}",
+        formatting.cell(None if none else certificate["risk_bound"]),
+        formatting.cell(certificate["coverage"]),
+        formatting.cell(certificate["test_coverage"]),
+        formatting.cell(certificate["test_error"]),
     ]
 
 
-def shifted(found: Mapping[str, Any]) -> Table:
-    """Returns what a fixed threshold answers of shifted test images, and how much is wrong."""
-    lines = [("as they are", {"severity": "", **found["clean"]})]
-    lines += [(name, line) for name, each in found["shifts"].items() for line in each]
+def shifted(shifts: Mapping[str, Any]) -> Table:
+    """Returns the metrics on shifted test images; `shifts` is the content of `shift.json`."""
+    lines = [("none", {"severity": "", **shifts["clean"]})]
+    lines += [(name, line) for name, severities in shifts["shifts"].items() for line in severities]
     rows = [
-        [name, str(one["severity"]), *(words.cell(one[key]) for key in SHIFTED)]
-        for name, one in lines
+        [name, str(line["severity"]), *(formatting.cell(line[key]) for key in SHIFT_COLUMNS)]
+        for name, line in lines
     ]
     return Table(
-        f"Test images, shifted, in %: what is answered at the threshold {found['threshold']:.6g}",
-        ["shift", "severity", *SHIFTED.values()],
+        f"Shifted test images at the threshold {shifts['threshold']:.6g}, in %",
+        ["shift", "severity", *SHIFT_COLUMNS.values()],
         rows,
     )
 
 
-def confused(run: Run, rows: np.ndarray, caption: str) -> Table:
-    """Returns the most frequent confusions among some test images, bool `[n]`."""
-    found = results.correction(run.test.logits[rows, :-1], run.test.labels[rows])
-    return pairs(run.classes, found, caption)
+def confusions(run: Run, rows: np.ndarray, caption: str) -> Table:
+    """Returns the most frequent pairs of confused classes among some test images, bool `[n]`."""
+    counts = summary.teacher_errors(run.test.logits[rows, :-1], run.test.labels[rows])
+    return confused_pairs(run.classes, counts["pairs"], caption)
 
 
-def pairs(classes: Sequence[str], found: Mapping[str, Any], caption: str) -> Table:
-    """Returns the most frequent pairs of classes as `results.correction` counts them."""
-    cells = [[classes[i], classes[j], f"{count:,}"] for i, j, count in found["pairs"]]
-    return Table(caption, ["true class", "taken for", "images"], cells)
+def confused_pairs(
+    classes: Sequence[str], pairs: Sequence[tuple[int, int, int]], caption: str
+) -> Table:
+    """Returns pairs of classes, as `summary.teacher_errors` counts them."""
+    rows = [[classes[i], classes[j], f"{count:,}"] for i, j, count in pairs]
+    return Table(caption, ["true class", "predicted class", "images"], rows)
 
 
-def corrected(run: Run, found: Mapping[str, Any]) -> Table:
-    """Returns how many training images of each class the teacher has wrong, the most first."""
-    order = np.argsort(-np.array(found["by_class"]), kind="stable")[:MATRIX_CLASSES]
-    rows = [[run.classes[index], f"{found['by_class'][index]:,}"] for index in order]
-    return Table("Training images that the teacher has wrong", ["true class", "images"], rows)
+def teacher_errors(run: Run, errors: Sequence[int]) -> Table:
+    """Returns the number of the teacher's errors on train by class, the largest first."""
+    order = np.argsort(-np.array(errors), kind="stable")[:MAX_CLASSES]
+    rows = [[run.classes[index], f"{errors[index]:,}"] for index in order]
+    return Table("Training images that the teacher misclassifies", ["true class", "images"], rows)
 
 
-class Cell(NamedTuple):
-    """One count of a confusion matrix.
+class MatrixCell(NamedTuple):
+    """A cell of a confusion matrix.
 
     Attributes:
-        images: how many.
-        right: whether it lies on the diagonal.
-        tint: of its background, in [0, 1], from its share of the row.
+        images: the count.
+        diagonal: whether the predicted class is the true one.
+        tint: of the background, in [0, 1], from the share of the row.
     """
 
     images: int
-    right: bool
+    diagonal: bool
     tint: float
 
 
-def matrix(run: Run, rows: np.ndarray) -> list[tuple[str, list[Cell]]]:
-    """Returns the confusion matrix of some test images, bool `[n]`: a class and its row each."""
-    counts = evidence.confusion(run.test.labels[rows], run.predicted[rows], len(run.classes))
+def confusion_matrix(run: Run, rows: np.ndarray) -> list[tuple[str, list[MatrixCell]]]:
+    """Returns the true classes with their cells, of some test images, bool `[n]`."""
+    counts = selective.confusion_matrix(
+        run.test.labels[rows], run.predicted[rows], len(run.classes)
+    )
     diagonal = np.eye(len(counts), dtype=bool)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    # Mistakes are rarer, and their tint rises faster; neither ends where the digits would drown.
-    mistaken = np.where(counts > 0, np.minimum(0.45, 0.1 + 2 * shares), 0)
-    tints = np.where(diagonal, 0.35 * shares, mistaken).round(3)
-    cells = [list(map(Cell, *row)) for row in zip(counts, diagonal, tints, strict=True)]
+    # Errors are rare, so their tint rises faster. The limits keep the digits readable.
+    errors = np.where(counts > 0, np.minimum(0.45, 0.1 + 2 * shares), 0)
+    tints = np.where(diagonal, 0.35 * shares, errors).round(3)
+    cells = [list(map(MatrixCell, *row)) for row in zip(counts, diagonal, tints, strict=True)]
     return list(zip(run.classes, cells, strict=True))
 
 
 def score(run: Run) -> str:
-    """Returns the name of the score that the run goes by."""
-    return words.score(run.best)
+    """Returns the display name of the score of the operating point."""
+    return formatting.score_name(run.best_score)
 
 
 def _marked(run: Run, name: str) -> str:
-    return words.score(name) + (" *" if name == run.best else "")
+    return formatting.score_name(name) + (" *" if name == run.best_score else "")

@@ -1,10 +1,10 @@
-"""A run, and its page, for all tests that only look at them."""
+"""A run with its page, for all tests that do not change them."""
 
 import pathlib
 from typing import NamedTuple
 
 import pytest
-import sample_runs
+from support import sample_runs
 
 from kdjax.report import page
 
@@ -17,11 +17,11 @@ class Written(NamedTuple):
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
-    """A run with everything that a page can show, and its page."""
+    """Returns a run with everything that a page can show, and its page."""
     folder = sample_runs.write(tmp_path_factory.mktemp("runs") / "<i>run")
     sample_runs.write_json(folder / "shift.json", sample_runs.shift())
     (folder / "teacher").mkdir()
-    sample_runs.write_json(folder / "teacher" / "config.json", sample_runs.identity("teacher"))
+    sample_runs.write_json(folder / "teacher" / "config.json", sample_runs.metadata("teacher"))
     (folder / "teacher" / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text())
     run = page.read(folder)
     path = page.write(run, sample_runs.gallery_split(folder))

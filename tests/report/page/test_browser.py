@@ -1,4 +1,4 @@
-"""The pages in real Chromium, headless: light and dark, on a phone and on a desk, by keyboard."""
+"""The pages in headless Chromium: light and dark, narrow and wide, and with the keyboard."""
 
 import shutil
 
@@ -10,12 +10,17 @@ from kdjax.report import page
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason=f"no Chromium on this machine: none of {', '.join(NAMES)}"
+    CHROMIUM is None, reason=f"Chromium is not installed: none of {', '.join(NAMES)}"
 )
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+BROWSER_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+)
 NARROW, WIDE = 360, 1280
 
-# The contrast (WCAG 2.2) of every piece of text with what is painted behind it.
+# The contrast (WCAG 2.2) of every text with its background, and of the series with the page.
 CONTRASTS = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
   const rgba = colour => {
@@ -33,13 +38,13 @@ CONTRASTS = """() => {
     const colour = getComputedStyle(node).backgroundColor;
     return rgba(colour)[3] ? colour : behind(node.parentElement);
   };
-  const contrast = (one, other) => {
-    const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  const contrast = (colour, background) => {
+    const [low, high] = [luminance(colour), luminance(background)].sort((a, b) => a - b);
     return (high + 0.05) / (low + 0.05);
   };
-  const own = node => [...node.childNodes].some(
+  const hasText = node => [...node.childNodes].some(
     child => child.nodeType === Node.TEXT_NODE && child.textContent.trim());
-  const texts = [...document.querySelectorAll("body *")].filter(own).map(node => {
+  const texts = [...document.querySelectorAll("body *")].filter(hasText).map(node => {
     const style = getComputedStyle(node);
     const colour = node.closest("svg") ? style.fill : style.color;
     return [node.textContent.trim().slice(0, 40), contrast(colour, behind(node))];
@@ -51,7 +56,7 @@ CONTRASTS = """() => {
   return [texts, series];
 }"""
 
-# Plots that are empty, text of theirs outside their frame, and the smallest text.
+# For each plot: its size, the texts outside its frame, and the size of the smallest text.
 PLOTS = """() => [...document.querySelectorAll("svg")].map(svg => {
   const frame = svg.getBoundingClientRect();
   const outside = [...svg.querySelectorAll("text")].filter(text => {
@@ -73,9 +78,9 @@ PLOTS = """() => [...document.querySelectorAll("svg")].map(svg => {
 IMAGES = (
     "[...document.images].map(image => [image.naturalWidth, image.getBoundingClientRect().width])"
 )
-OPEN_ALL = "document.querySelectorAll('details').forEach(one => { one.open = true; })"
+OPEN_ALL = "document.querySelectorAll('details').forEach(element => { element.open = true; })"
 REACHABLE = """() => [...document.querySelectorAll("summary, [role=region], nav a")].filter(
-  one => one.checkVisibility()).length"""
+  element => element.checkVisibility()).length"""
 REACHED = """() => {
   const node = document.activeElement;
   node.dataset.reached = "yes";
@@ -87,7 +92,7 @@ REACHED = """() => {
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER_FLAGS))
         yield chromium
         chromium.close()
 
@@ -101,25 +106,25 @@ def pages(written, tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, pages):
-    """Opens a page with all of its details; any complaint or request of it fails the test."""
-    heard, opened = [], []
+    """Opens a page and its details; a console message, error or request fails the test."""
+    events, opened = [], []
 
     def go(name, *, scheme="light", width=WIDE):
         tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
         opened.append(tab)
         address = pages[name].as_uri()
-        tab.on("console", lambda message: heard.append(message.text))
-        tab.on("pageerror", lambda error: heard.append(str(error)))
-        tab.on("request", lambda request: heard.append(request.url))
+        tab.on("console", lambda message: events.append(message.text))
+        tab.on("pageerror", lambda error: events.append(str(error)))
+        tab.on("request", lambda request: events.append(request.url))
         tab.goto(address)
         tab.evaluate(OPEN_ALL)
-        heard.remove(address)
+        events.remove(address)
         return tab
 
     yield go
     for tab in opened:
         tab.close()
-    assert [line for line in heard if not line.startswith("data:")] == []
+    assert [line for line in events if not line.startswith("data:")] == []
 
 
 each_page = pytest.mark.parametrize("name", ["single", "comparison"])
@@ -129,29 +134,29 @@ each_width = pytest.mark.parametrize("width", [NARROW, WIDE])
 
 @each_page
 @each_scheme
-def test_all_text_stands_out_from_what_is_behind_it(visit, name, scheme):
+def test_text_has_sufficient_contrast(visit, name, scheme):
     texts, series = visit(name, scheme=scheme).evaluate(CONTRASTS)
     assert len(texts) > 40
     assert [(text, value) for text, value in texts if value < 4.5] == []
     assert [(line, value) for line, value in series if value < 3] == []
 
 
-def test_dark_is_dark(visit):
-    painted = "getComputedStyle(document.documentElement).backgroundColor"
-    assert visit("single").evaluate(painted) == "rgb(255, 255, 255)"
-    assert visit("single", scheme="dark").evaluate(painted) == "rgb(20, 23, 27)"
+def test_background_follows_the_colour_scheme(visit):
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    assert visit("single").evaluate(background) == "rgb(255, 255, 255)"
+    assert visit("single", scheme="dark").evaluate(background) == "rgb(20, 23, 27)"
 
 
 @each_page
 @each_width
-def test_the_page_is_no_wider_than_the_window(visit, name, width):
+def test_page_is_not_wider_than_the_window(visit, name, width):
     tab = visit(name, width=width)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @each_page
 @each_width
-def test_plots_are_drawn_within_their_frames_in_text_that_can_be_read(visit, name, width):
+def test_plots_are_within_their_frames_with_readable_text(visit, name, width):
     plots = visit(name, width=width).evaluate(PLOTS)
     assert len(plots) == (7 if name == "single" else 1)
     for plot in plots:
@@ -161,24 +166,24 @@ def test_plots_are_drawn_within_their_frames_in_text_that_can_be_read(visit, nam
 
 
 @each_width
-def test_pictures_are_loaded_and_shown_large(visit, width):
+def test_images_are_loaded_and_enlarged(visit, width):
     images = visit("single", width=width).evaluate(IMAGES)
     assert len(images) == 48
     assert all(natural == 5 and shown >= 90 for natural, shown in images)
 
 
 @each_page
-def test_everything_can_be_reached_by_keyboard(visit, name):
+def test_every_control_is_reachable_by_keyboard(visit, name):
     tab = visit(name)
-    wanted = tab.evaluate(REACHABLE)
-    assert wanted >= (12 if name == "single" else 2)
-    for _ in range(wanted + 5):  # the skip link comes before them
+    expected = tab.evaluate(REACHABLE)
+    assert expected >= (12 if name == "single" else 2)
+    for _ in range(expected + 5):  # the skip link comes before them
         tab.keyboard.press("Tab")
         reached = tab.evaluate(REACHED)
-    assert reached == wanted
+    assert reached == expected
 
 
-def test_details_open_by_keyboard_and_the_first_link_skips_to_the_content(visit):
+def test_details_open_by_keyboard_and_first_link_skips_to_content(visit):
     tab = visit("single")
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.textContent") == "Skip to the content"

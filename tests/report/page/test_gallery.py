@@ -1,69 +1,72 @@
-"""The pictures of a page."""
+"""The image galleries of a page."""
 
 import base64
 import io
 
 import numpy as np
 import pytest
-import sample_runs
 from numpy.testing import assert_array_equal
 from PIL import Image
+from support import sample_runs
 
 from kdjax.report import page
 from kdjax.report.page import gallery
 
 
-def pixels(picture):
-    """The image in a data URI."""
-    head, _, content = picture.source.partition(",")
+def pixels(image):
+    """Returns the image in a data URI."""
+    head, _, content = image.source.partition(",")
     assert head == "data:image/png;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
 
 
-def rows_of(pictures, images):
-    """Which images were shown; all are different."""
+def rows_of(shown, images):
+    """Returns the rows of the shown images, all of which differ."""
     flat = images.reshape(len(images), -1)
-    return [int(np.flatnonzero((flat == pixels(one).ravel()).all(axis=1))[0]) for one in pictures]
+    return [int(np.flatnonzero((flat == pixels(image).ravel()).all(axis=1))[0]) for image in shown]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_images_are_shown_pixel_by_pixel(written, channels):
+def test_images_keep_their_pixels(written, channels):
     images = sample_runs.images(200, (6, 5, channels))
-    for picture in gallery.mistakes(written.run, images):
-        assert pixels(picture).shape == ((6, 5) if channels == 1 else (6, 5, channels))
-        assert rows_of([picture], images)
+    for image in gallery.errors(written.run, images):
+        assert pixels(image).shape == ((6, 5) if channels == 1 else (6, 5, channels))
+        assert rows_of([image], images)
 
 
-def test_the_least_confident_of_those_it_abstains_on_come_first(written):
+def test_abstentions_are_in_order_of_increasing_confidence(written):
     run, images = written.run, sample_runs.images(200)
-    shown = gallery.abstained(run, images)
-    confidence = run.confidence[run.best]
-    expected = sorted(np.flatnonzero(confidence < run.threshold), key=lambda row: confidence[row])
-    assert rows_of(shown, images) == expected[: gallery.MOST]
-    assert not any(one.answered for one in shown)
+    shown = gallery.abstentions(run, images)
+    confidence = run.confidence[run.best_score]
+    expected = sorted(
+        np.flatnonzero(confidence < run.operating_point.threshold), key=lambda row: confidence[row]
+    )
+    assert rows_of(shown, images) == expected[: gallery.MAX_IMAGES]
+    assert not any(image.accepted for image in shown)
 
 
-def test_the_most_confident_mistakes_come_first_with_label_and_prediction(written):
+def test_errors_are_in_order_of_decreasing_confidence_with_label_and_prediction(written):
     run, images = written.run, sample_runs.images(200)
-    shown = gallery.mistakes(run, images)
-    confidence = run.confidence[run.best]
-    expected = sorted(np.flatnonzero(~run.right), key=lambda row: -confidence[row])[: gallery.MOST]
+    shown = gallery.errors(run, images)
+    confidence = run.confidence[run.best_score]
+    errors = sorted(np.flatnonzero(~run.correct), key=lambda row: -confidence[row])
+    expected = errors[: gallery.MAX_IMAGES]
     assert rows_of(shown, images) == expected
-    for one, row in zip(shown, expected, strict=True):
-        assert one.label == run.classes[run.test.labels[row]] != one.predicted
-        assert one.predicted == run.classes[run.predicted[row]]
-        assert one.confidence == confidence[row]
-        assert one.answered == run.accepted[row]
+    for image, row in zip(shown, expected, strict=True):
+        assert image.label == run.classes[run.test.labels[row]] != image.predicted
+        assert image.predicted == run.classes[run.predicted[row]]
+        assert image.confidence == confidence[row]
+        assert image.accepted == run.accepted[row]
 
 
-def test_without_a_threshold_it_abstains_on_all(written):
-    run, images = written.run._replace(guarantee=None), sample_runs.images(200)
-    least = np.argsort(run.confidence[run.best], kind="stable")[: gallery.MOST]
-    assert_array_equal(rows_of(gallery.abstained(run, images), images), least)
+def test_without_a_certified_threshold_all_images_are_abstentions(written):
+    run, images = sample_runs.without_guarantee(written.run), sample_runs.images(200)
+    least = np.argsort(run.confidence[run.best_score], kind="stable")[: gallery.MAX_IMAGES]
+    assert_array_equal(rows_of(gallery.abstentions(run, images), images), least)
 
 
-def test_a_run_that_is_always_right_and_sure_has_nothing_to_show(tmp_path):
-    run = page.read(sample_runs.write(tmp_path, draw=sample_runs.all_right))
+def test_galleries_are_empty_without_errors_and_abstentions(tmp_path):
+    run = page.read(sample_runs.write(tmp_path, draw=sample_runs.all_correct))
     images = sample_runs.images(200)
     assert run.accepted.all()
-    assert gallery.abstained(run, images) == gallery.mistakes(run, images) == []
+    assert gallery.abstentions(run, images) == gallery.errors(run, images) == []

@@ -1,4 +1,4 @@
-"""What the figures draw."""
+"""The content of the plots."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from kdjax import selective
-from kdjax.report.page import evidence, figures, plots, svg
+from kdjax.report.page import figures, plots, stats, svg
 from kdjax.selective import Curve
 
 
@@ -16,57 +16,57 @@ def figure():
 
 
 def lines(axes):
-    """Points by label."""
+    """Returns the points of the lines by label."""
     return {line.get_label(): np.transpose(line.get_data()) for line in axes.lines}
 
 
 CONFIDENCE = np.random.default_rng(0).uniform(size=80)
-RIGHT = np.random.default_rng(1).uniform(size=80) < CONFIDENCE
+CORRECT = np.random.default_rng(1).uniform(size=80) < CONFIDENCE
 
 
-def test_curves_bands_ideal_and_point_lie_where_they_should(figure):
-    curve = selective.risk_coverage_curve(CONFIDENCE, RIGHT)
+def test_risk_coverage_draws_curves_bands_perfect_ranking_and_operating_point(figure):
+    curve = selective.risk_coverage_curve(CONFIDENCE, CORRECT)
     band = plots.Band(np.array([0.5, 1.0]), np.array([0.1, 0.3]), np.array([0.2, 0.9]))
-    ideal = evidence.ideal_curve(RIGHT)
+    optimal = stats.optimal_curve(CORRECT)
     plots.risk_coverage(
-        figure, {"one": curve, "two": curve}, bands={"two": band}, ideal=ideal, point=(0.4, 0.1)
+        figure, {"a": curve, "b": curve}, bands={"b": band}, optimal=optimal, point=(0.4, 0.1)
     )
     (axes,) = figure.axes
     drawn = lines(axes)
-    for name in ("one", "two"):
+    for name in ("a", "b"):
         assert_allclose(drawn[name], 100 * np.transpose([curve.coverage, curve.risk]))
-    assert_allclose(drawn["ideal"], 100 * np.transpose(ideal))
-    assert_allclose(drawn["this run"], [[40, 10]])
+    assert_allclose(drawn["perfect ranking"], 100 * np.transpose(optimal))
+    assert_allclose(drawn["operating point"], [[40, 10]])
     (area,) = axes.collections
     corners = {tuple(corner) for corner in area.get_paths()[0].vertices.round(9)}
     assert corners == {(50, 10), (50, 20), (100, 30), (100, 90)}
     assert axes.get_ylim()[1] > 90 and axes.get_xlim()[1] > 100
     labels = [text.get_text() for text in figure.legends[0].texts]
-    assert labels == ["one", "two", "ideal", "this run"]
+    assert labels == ["a", "b", "perfect ranking", "operating point"]
 
 
-def test_one_error_among_the_first_few_does_not_flatten_the_rest(figure):
+def test_risk_axis_ignores_high_risks_at_small_coverage(figure):
     curve = Curve(np.array([0.01, 0.5, 1.0]), np.array([1.0, 0.02, 0.05]), np.array([3, 2, 1]))
-    plots.risk_coverage(figure, {"one": curve}, bands={})
+    plots.risk_coverage(figure, {"a": curve}, bands={})
     assert 5 < figure.axes[0].get_ylim()[1] < 7
 
 
-def test_a_curve_at_zero_is_within_the_frame(figure):
+def test_a_curve_at_zero_risk_is_within_the_frame(figure):
     curve = selective.risk_coverage_curve(CONFIDENCE, np.ones(80, bool))
-    plots.risk_coverage(figure, {"one": curve}, bands={})
+    plots.risk_coverage(figure, {"a": curve}, bands={})
     low, high = figure.axes[0].get_ylim()
     assert low < 0 < high
 
 
-def test_a_curve_of_one_point_is_marked(figure):
-    curve = selective.risk_coverage_curve(np.zeros(80), RIGHT)
-    plots.risk_coverage(figure, {"one": curve}, bands={})
+def test_a_curve_with_a_single_point_has_a_marker(figure):
+    curve = selective.risk_coverage_curve(np.zeros(80), CORRECT)
+    plots.risk_coverage(figure, {"a": curve}, bands={})
     (line,) = figure.axes[0].lines
     assert len(line.get_xdata()) == 1 and line.get_marker() == "o"
 
 
-def test_the_reliability_diagram_draws_its_bins(figure):
-    bins = evidence.reliability(CONFIDENCE, RIGHT)
+def test_reliability_diagram_draws_the_bins(figure):
+    bins = stats.reliability(CONFIDENCE, CORRECT)
     plots.reliability(figure, bins)
     upper, lower = figure.axes
     (errors,) = upper.containers
@@ -78,31 +78,31 @@ def test_the_reliability_diagram_draws_its_bins(figure):
     assert [bar.get_height() for bar in lower.patches] == bins.examples.tolist()
 
 
-def test_the_histogram_counts_right_and_wrong_apart(figure):
-    plots.histogram(figure, CONFIDENCE, RIGHT, name="margin", threshold=0.5)
+def test_histogram_counts_correct_and_wrong_predictions(figure):
+    plots.histogram(figure, CONFIDENCE, CORRECT, name="margin", threshold=0.5)
     (axes,) = figure.axes
     edges = np.linspace(CONFIDENCE.min(), CONFIDENCE.max(), 31)
     outlines = [patch for patch in axes.patches if not patch.get_fill()]
-    for patch, rows in zip(outlines, (RIGHT, ~RIGHT), strict=True):
-        values, found, _ = patch.get_data()
-        assert_allclose(found, edges)
+    for patch, rows in zip(outlines, (CORRECT, ~CORRECT), strict=True):
+        values, drawn_edges, _ = patch.get_data()
+        assert_allclose(drawn_edges, edges)
         assert_allclose(np.nan_to_num(values), np.histogram(CONFIDENCE[rows], edges)[0])
     assert lines(axes)["threshold"][0, 0] == 0.5
     assert axes.get_xlabel() == "margin"
     labels = [text.get_text() for text in figure.legends[0].texts]
-    assert labels == [f"right ({RIGHT.sum()})", f"wrong ({(~RIGHT).sum()})", "threshold"]
+    assert labels == [f"correct ({CORRECT.sum()})", f"wrong ({(~CORRECT).sum()})", "threshold"]
 
 
-@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("correct", [True, False])
 @pytest.mark.parametrize(
     "confidence",
     [[0.5], [1, 1, 1], [1, np.nextafter(np.float32(1), np.float32(0))]],
-    ids=["one", "tied", "neighbours"],
+    ids=["single", "tied", "neighbours"],
 )
-def test_a_histogram_needs_no_spread(figure, confidence, right):
+def test_histogram_of_equal_confidences_is_drawn(figure, confidence, correct):
     values = np.array(confidence, np.float32)
-    plots.histogram(figure, values, np.full(len(values), right), name="margin")
-    index = 0 if right else 1
+    plots.histogram(figure, values, np.full(len(values), correct), name="margin")
+    index = 0 if correct else 1
     outline = [patch for patch in figure.axes[0].patches if not patch.get_fill()][index]
     assert np.nansum(outline.get_data().values) == len(values)
 
@@ -115,7 +115,7 @@ HISTORY = [
 ]
 
 
-def test_training_is_drawn_over_epochs_without_what_is_not_a_number(figure):
+def test_training_curves_are_over_epochs_without_nan(figure):
     plots.training(figure, HISTORY, steps_per_epoch=10)
     accuracy, loss, rate = ([line.get_xydata().tolist() for line in a.lines] for a in figure.axes)
     assert accuracy == [[[1, 50], [2, 60]], [[1, 40], [2, 70]]]
@@ -124,35 +124,35 @@ def test_training_is_drawn_over_epochs_without_what_is_not_a_number(figure):
     assert [text.get_text() for text in figure.legends[0].texts] == ["train", "dev"]
 
 
-def test_training_may_have_been_logged_in_part(figure):
+def test_training_curves_may_be_incomplete(figure):
     plots.training(figure, HISTORY[1:2], steps_per_epoch=10)
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [0, 1]
 
 
-def test_shifts_begin_at_the_images_as_they_are_and_break_off_where_nothing_is_answered(figure):
+def test_shift_curves_start_at_severity_zero_and_have_gaps_where_nothing_is_accepted(figure):
     clean = {"coverage": 0.9, "error": 0.01}
-    found = [
+    severities = [
         {"severity": 1, "coverage": 0.5, "error": 0.2},
         {"severity": 2, "coverage": 0.0, "error": None},
     ]
-    plots.shift(figure, clean, {"noise": found})
-    answered, wrong = figure.axes
-    assert_allclose(lines(answered)["noise"], [[0, 90], [1, 50], [2, 0]])
-    (line,) = wrong.lines
+    plots.shift(figure, clean, {"noise": severities})
+    coverage, risk = figure.axes
+    assert_allclose(lines(coverage)["noise"], [[0, 90], [1, 50], [2, 0]])
+    (line,) = risk.lines
     assert_allclose(line.get_xydata(), [[0, 1], [1, 20], [2, np.nan]])
 
 
-def test_the_dashes_follow_the_series():
-    assert svg.style(0)["dashes"] == (None, None)  # solid
+def test_the_first_series_is_solid():
+    assert svg.style(0)["dashes"] == (None, None)
 
 
 @pytest.mark.parametrize(("n", "least"), [(1, 0.525), (3, 0.175), (10, 0.075), (1000, 0.025)])
-def test_intervals_are_asked_for_where_something_is_answered(n, least):
-    coverages = figures.grid(n)
+def test_intervals_are_at_coverages_that_accept_something(n, least):
+    coverages = figures.coverage_grid(n)
     assert coverages[0] == least and coverages[-1] == 1
-    found = selective.bootstrap(CONFIDENCE[:n], RIGHT[:n], coverages=coverages, resamples=3)
-    band = figures.band(found, coverages)
+    intervals = selective.bootstrap(CONFIDENCE[:n], CORRECT[:n], coverages=coverages, resamples=3)
+    band = figures.band(intervals, coverages)
     assert_allclose(band.coverage, coverages)
-    expected = [found[f"error_at_{coverage}"].high for coverage in coverages]
+    expected = [intervals[f"error_at_{coverage}"].high for coverage in coverages]
     assert_allclose(band.high, expected)
     assert np.all(band.low <= band.high)

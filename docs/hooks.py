@@ -1,0 +1,231 @@
+"""MkDocs hooks: pages generated from the code, and equations as MathML.
+
+Nothing is copied by hand: the configuration reference is read from `kdjax/config.py`, the method
+reference from `kdjax.objectives.METHODS`, the results from `experiments/results/`. The functions
+that generate pages need neither MkDocs nor a network; `tests/test_docs.py` calls them.
+"""
+
+import ast
+import inspect
+import io
+import pathlib
+import re
+import tokenize
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kdjax import config as configs
+from kdjax.objectives import METHODS
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = pathlib.Path(__file__).parents[1]
+STAGES = ("teacher", "student")
+# Headings of the groups of fields.
+GROUPS = {
+    "": "The run",
+    "data": "Data",
+    "objective": "Objective",
+    "selective": "Certificate",
+    "teacher": "Teacher only",
+    "stage": "Each of `teacher` and `student`",
+}
+CONFIGURATION_INTRODUCTION = """\
+# Configuration
+
+Every field of `kdjax.config.base()`, from which each file in `configs/` starts. Set one on the
+command line with `--config.FIELD=VALUE`, or in a config file with `config.FIELD = VALUE`. An
+unknown field or name is an error that names the nearest valid one. This page is generated from
+`kdjax/config.py`."""
+METHODS_INTRODUCTION = r"""
+# Methods
+
+The methods of `kdjax.objectives.METHODS`, chosen by `--config.objective.method=NAME`. Notation:
+$z$ student logits over $m+1$ outputs, the last one abstention, $q=\operatorname{softmax}(z)$, $t$
+teacher logits, $y$ label, $A$ adjustment, $T$ temperature, $o$ payoff, $\lambda$
+`distill_weight`. This page is generated from the table and its docstrings;
+[Concepts](../concepts/distillation.md) derives the equations."""
+
+
+class Field(NamedTuple):
+    """A field of the config.
+
+    Attributes:
+        name: dotted; a field that both stages have is named without its stage.
+        default: its value in `config.base()`.
+        description: the comments beside and above it in `kdjax/config.py`.
+    """
+
+    name: str
+    default: Any
+    description: str
+
+
+def config_fields() -> list[Field]:
+    """Returns the fields of the config in the order of `kdjax/config.py`."""
+    source = inspect.getsource(configs)
+    comments = _comments(source)
+    functions = {
+        node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
+    }
+    base = configs.base()
+    fields = [
+        Field(name, _lookup(base, name), _description(comments, node))
+        for name, node in _assignments(functions["base"], "config")
+        if not _is_group(base, name)
+    ]
+    return fields + [
+        Field(name, base.student[name], _description(comments, node))
+        for name, node in _assignments(functions["_stage"], "stage")
+    ]
+
+
+def configuration_page() -> str:
+    """Returns the configuration reference."""
+    groups: dict[str, list[Field]] = {}
+    stage_fields = set(configs.base().student)
+    for field in config_fields():
+        group, dot, _ = field.name.partition(".")
+        key = group if dot else ("stage" if field.name in stage_fields else "")
+        groups.setdefault(key, []).append(field)
+    parts = [CONFIGURATION_INTRODUCTION]
+    for key, fields in groups.items():
+        rows = [(f"`{f.name}`", f"`{f.default!r}`", _cell(f.description)) for f in fields]
+        parts += [f"## {GROUPS[key]}", _table(("field", "default", "meaning"), rows)]
+    pairs = [(*key, *networks) for key, networks in configs.PAIRS.items()]
+    parts += [
+        "## Networks of each setting",
+        _table(("setting", "size", "teacher", "student"), map(_code, pairs)),
+        "## Fields with a new name",
+        _table(("old name", "name"), map(_code, configs.RENAMED_FIELDS.items())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def methods_page() -> str:
+    """Returns the method reference."""
+    rows = []
+    for name, method in METHODS.items():
+        flags = (method.needs_teacher, method.abstains, method.adjusts)
+        rows.append((f"[`{name}`](#{name})", *("yes" if flag else "no" for flag in flags)))
+    header = ("method", "needs a teacher", "abstains", "adjusts the teacher")
+    parts = [METHODS_INTRODUCTION, _table(header, rows)]
+    for name, method in METHODS.items():
+        # The text before Args: what the method is, its equation and its source.
+        doc = re.split(r"\n\n(?:Args|Returns|Raises):", inspect.getdoc(method.fn) or "")[0]
+        parts += [f"## {name}", _escape(doc)]
+    return "\n\n".join(parts) + "\n"
+
+
+def result_pages() -> dict[str, str]:
+    """Returns the pages of recorded results, by path in the site."""
+    folder = ROOT / "experiments" / "results"
+    return {f"results/{path.name}": path.read_text() for path in sorted(folder.glob("*.md"))}
+
+
+def generated_pages() -> dict[str, str]:
+    """Returns every page that is not a file in `docs/`, by path in the site."""
+    return {
+        "reference/configuration.md": configuration_page(),
+        "reference/methods.md": methods_page(),
+        "project/contributing.md": (ROOT / "CONTRIBUTING.md").read_text(),
+        "project/changelog.md": (ROOT / "CHANGELOG.md").read_text(),
+        **result_pages(),
+    }
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
+    """Adds the generated pages."""
+    from mkdocs.structure.files import File
+
+    for path, content in generated_pages().items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Turns the equations that arithmatex has marked into MathML."""
+    html = re.sub(
+        r'<span class="arithmatex">\\\((.*?)\\\)</span>',
+        lambda match: mathml(match[1], display=False),
+        html,
+        flags=re.DOTALL,
+    )
+    return re.sub(
+        r'<div class="arithmatex">\\\[(.*?)\\\]</div>',
+        lambda match: f'<div class="equation">{mathml(match[1], display=True)}</div>',
+        html,
+        flags=re.DOTALL,
+    )
+
+
+def mathml(equation: str, *, display: bool) -> str:
+    """Returns an equation, written in LaTeX with HTML's escapes, as MathML."""
+    from html import unescape
+
+    from latex2mathml.converter import convert
+
+    return convert(unescape(equation).strip(), display="block" if display else "inline")
+
+
+def _comments(source: str) -> dict[int, str]:
+    """Returns the comment of each line that has one."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokens
+        if token.type == tokenize.COMMENT
+    }
+
+
+def _assignments(function: ast.FunctionDef, root: str) -> Iterator[tuple[str, ast.Assign]]:
+    """Yields `(dotted name, statement)` of each `root.name = ...` in a function."""
+    for node in function.body:
+        if isinstance(node, ast.Assign):
+            name = ast.unparse(node.targets[0])
+            if name.startswith(f"{root}."):
+                yield name.removeprefix(f"{root}."), node
+
+
+def _lookup(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+def _is_group(base: Any, name: str) -> bool:
+    return hasattr(_lookup(base, name), "items")
+
+
+def _description(comments: dict[int, str], node: ast.Assign) -> str:
+    """Returns the comment lines above a statement, then the comment beside it."""
+    first = node.lineno
+    while _stands_alone(comments, first - 1):
+        first -= 1
+    lines = [*range(first, node.lineno), node.end_lineno or node.lineno]
+    return " ".join(comments[line] for line in lines if line in comments)
+
+
+def _stands_alone(comments: dict[int, str], line: int) -> bool:
+    source = inspect.getsource(configs).splitlines()
+    return line in comments and source[line - 1].lstrip().startswith("#")
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _code(row: Iterable[str]) -> list[str]:
+    return [f"`{cell}`" for cell in row]
+
+
+def _cell(text: str) -> str:
+    return _escape(text).replace("|", "\\|")
+
+
+def _escape(text: str) -> str:
+    """Escapes what Markdown would read as markup in a comment or docstring."""
+    return re.sub(r"([\\*_\[\]$])", r"\\\1", text).replace("<", "&lt;")

@@ -1,0 +1,1 @@
+"""Preparation and reading of TensorFlow Datasets (TFDS), without TensorFlow."""

@@ -1,0 +1,1 @@
+"""Evaluation of trained networks: predictions, results, certificates and robustness."""

@@ -1,0 +1,153 @@
+"""Evaluation on shifted inputs and on other data sets, at the operating point of a run."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from jax.tree_util import Partial
+
+from kdjax import data, selective
+from kdjax.data.batches import Examples, load_split, put_split
+from kdjax.data.fit import fit
+from kdjax.data.shift import SEVERITIES, SHIFTS
+from kdjax.errors import InputError, unknown_name_error
+from kdjax.evaluation.certification import OperatingPoint, Sample, operating_point
+from kdjax.runs import restore, workdir
+from kdjax.runtime import atomic_io
+from kdjax.training import inference
+from kdjax.training.spec import TEACHER
+
+OOD_PREFIX = "ood:"  # before the name of another data set
+SEED = 0  # of the noise, and of the direction of a rotation
+FALLBACK_COVERAGE = "90"  # coverage on dev, in %, of the threshold if none is certified
+
+
+def evaluate_shifts(
+    folder: pathlib.Path, names: Sequence[str], *, data_dir: str | None = None
+) -> dict[str, Any]:
+    """Evaluates a run's best checkpoint on shifted copies of its test split, and on other data.
+
+    Args:
+        folder: the workdir of a student or of a teacher, with its `results.json`.
+        names: keys of `kdjax.data.shift.SHIFTS`, and `ood:NAME` for the test split of a TFDS set.
+        data_dir: the TFDS directory, if not the one of the run.
+
+    Returns:
+        The content of `shift.json`: `score`, `threshold`, `threshold_from` and `examples`;
+        `clean`: the `coverage` at that threshold, the `error` among the accepted (None if there
+        are none), the `accuracy` over all, the mean `confidence`; `shifts`: by name, the same at
+        each `severity`; `ood`: by name, the number of `examples`, the share `accepted`, the
+        `auroc` of separating the run's test split from them by confidence, and `fitted`, how the
+        images were converted.
+
+    Raises:
+        InputError: for an unknown name, or a workdir that has not been evaluated.
+    """
+    _check_names(names)
+    metadata = workdir.read_metadata(folder)
+    point = operating_point(workdir.read_results(folder), fallback_coverage=FALLBACK_COVERAGE)
+    other_sets = {
+        name.removeprefix(OOD_PREFIX): _load_other(
+            name.removeprefix(OOD_PREFIX), metadata, data_dir
+        )
+        for name in names
+        if name not in SHIFTS
+    }
+    dataset = restore.load_dataset(folder, data_dir)
+    sample, test = _sampler(folder, point), load_split(dataset, "test")
+    clean = sample(test)
+
+    def shifted(name: str, severity: int) -> Sample:
+        return sample(test, Partial(SHIFTS[name], severity=severity, seed=SEED))
+
+    def ood(split: data.Split) -> Sample:
+        return sample(put_split(split, dataset.mean, dataset.std))
+
+    result = {
+        "score": point.score,
+        "threshold": point.threshold,
+        "threshold_from": point.source,
+        "examples": len(dataset.test.labels),
+        "clean": _selective_metrics(point, clean),
+        "shifts": {
+            name: [
+                {"severity": severity, **_selective_metrics(point, shifted(name, severity))}
+                for severity in SEVERITIES
+            ]
+            for name in names
+            if name in SHIFTS
+        },
+        "ood": {
+            name: {**_ood_metrics(point, clean, ood(split)), "fitted": note}
+            for name, (split, note) in other_sets.items()
+        },
+    }
+    atomic_io.write_json(folder / "shift.json", result)
+    return result
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
+        raise InputError(f"no shift given: {', '.join(SHIFTS)} or {OOD_PREFIX}NAME of a data set")
+    for name in names:
+        if name == OOD_PREFIX:
+            raise InputError(
+                f"shift {name!r} names no data set: for example {OOD_PREFIX}fashion_mnist"
+            )
+        if name not in SHIFTS and not name.startswith(OOD_PREFIX):
+            raise unknown_name_error("shift", name, [*SHIFTS, f"{OOD_PREFIX}NAME"])
+
+
+def _load_other(
+    name: str, metadata: Mapping[str, Any], data_dir: str | None
+) -> tuple[data.Split, str]:
+    """Returns the test split of another data set in the run's image shape, and the conversion."""
+    fields = metadata["config"]["data"]
+    loaded = data.load(name, data_dir=data_dir or fields["dir"] or None)
+    split = (data.take_first(loaded, fields["limit"]) if fields["limit"] else loaded).test
+    shape = tuple(metadata["dataset"]["image_shape"])
+    if split.images.shape[1:] == shape:
+        return split, ""
+    # Pillow expects grey images without a channel axis.
+    arrays = split.images[..., 0] if split.images.shape[-1] == 1 else split.images
+    images, notes = zip(*(fit(PIL.Image.fromarray(array), shape) for array in arrays), strict=True)
+    return data.Split(np.stack(images), split.labels), "; ".join(sorted(set(notes)))
+
+
+def _sampler(folder: pathlib.Path, point: OperatingPoint) -> Callable[..., Sample]:
+    """Returns `(examples, change) -> sample` of the workdir's network."""
+    metadata, restored = workdir.read_metadata(folder), restore.restore(folder)
+    batch_size = metadata["config"]["eval_batch_size"]
+
+    def sample(examples: Examples, change: Partial = inference.NO_CHANGE) -> Sample:
+        logits = inference.predict_logits(*restored, examples, batch_size=batch_size, change=change)
+        if metadata["stage"] == TEACHER:
+            logits = selective.append_abstention(logits)
+        correct = selective.is_correct(logits, np.asarray(examples.labels))
+        return np.asarray(point.confidence(logits)), correct
+
+    return sample
+
+
+def _selective_metrics(point: OperatingPoint, sample: Sample) -> dict[str, float | None]:
+    confidence, correct = sample
+    coverage, error = selective.accept_at(confidence, correct, point.threshold)
+    return {
+        "coverage": coverage,
+        "error": error if coverage else None,
+        "accuracy": float(correct.mean()),
+        "confidence": float(confidence.mean()),
+    }
+
+
+def _ood_metrics(point: OperatingPoint, clean: Sample, ood: Sample) -> dict[str, float]:
+    """Returns the accepted share of another data set, and its separation from the test split."""
+    clean_confidence, ood_confidence = clean[0], ood[0]
+    is_clean = np.repeat([True, False], [len(clean_confidence), len(ood_confidence)])
+    return {
+        "examples": len(ood_confidence),
+        "accepted": selective.accept_at(*ood, point.threshold)[0],
+        "auroc": selective.auroc(np.concatenate([clean_confidence, ood_confidence]), is_clean),
+    }

@@ -1,0 +1,131 @@
+"""Results from predictions: choices on dev, certificates on calibration, evaluation on test."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from kdjax import selective
+from kdjax.evaluation import certification
+from kdjax.evaluation.predictions import Predictions
+
+COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+# Scores that read the abstention output, which a method without abstention never trains.
+ABSTENTION_SCORES = ("reservation", "max_probability")
+MAX_PAIRS = 20  # confused pairs of classes that are listed
+
+Score = Callable[[np.ndarray], np.ndarray]
+
+
+def teacher_errors(teacher_logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Counts the errors of a teacher, by class and by pair of classes.
+
+    Args:
+        teacher_logits: [n, m], usually on the train split without augmentation.
+        labels: [n].
+
+    Returns:
+        `examples`; `wrong`, how many of them the teacher misclassifies; `by_class`, the same per
+        label; and `pairs`, the most frequent (label, predicted class, count), at most `MAX_PAIRS`.
+    """
+    num_classes = teacher_logits.shape[1]
+    counts = selective.confusion_matrix(labels, teacher_logits.argmax(axis=1), num_classes)
+    np.fill_diagonal(counts, 0)
+    largest = np.argsort(-counts, axis=None, kind="stable")[:MAX_PAIRS]
+    pairs = [(int(i // num_classes), int(i % num_classes), int(counts.flat[i])) for i in largest]
+    return {
+        "examples": len(labels),
+        "wrong": int(counts.sum()),
+        "by_class": counts.sum(axis=1).tolist(),
+        "pairs": [pair for pair in pairs if pair[2]],
+    }
+
+
+def summarize(
+    outputs: Mapping[str, Predictions], *, abstains: bool, risk: float, delta: float
+) -> dict[str, Any]:
+    """Returns the content of `results.json` for a network.
+
+    Args:
+        outputs: logits [n, m+1] and labels of `dev`, for the choice of the score, its parameter
+            and the thresholds without guarantee; of `calibration`, for the certificates; and of
+            `test`.
+        abstains: whether the abstention output was trained.
+        risk: the requested risk of the certificate, in (0, 1).
+        delta: the probability that a certificate may fail, in (0, 1).
+
+    Returns:
+        `accuracy`, `nll` and `ece` on each split; `best_score`, the score with the lowest AURC
+        on dev; `pnorm`, the p of `max_logit_pnorm`; for each score its ranking metrics,
+        `error_at_coverage` on test, and `thresholds` from dev with their coverage and error on
+        test; and the `guarantee` of the best score, see `certification.certify`.
+    """
+    dev, test = outputs["dev"], outputs["test"]
+    pnorm = selective.best_pnorm(*dev)
+    scores = {
+        name: score
+        for name, score in selective.numpy_scores(pnorm).items()
+        if abstains or name not in ABSTENTION_SCORES
+    }
+    metrics = {name: _score_metrics(score, dev, test) for name, score in scores.items()}
+    best = min(metrics, key=lambda name: metrics[name]["dev_aurc"])
+    calibration_sample, test_sample = (
+        (scores[best](split.logits), selective.is_correct(*split))
+        for split in (outputs["calibration"], test)
+    )
+    return {
+        "classes": dev.logits.shape[1] - 1,
+        **{split: _calibration_metrics(predictions) for split, predictions in outputs.items()},
+        "best_score": best,
+        "pnorm": pnorm,
+        "scores": metrics,
+        "guarantee": certification.certify(calibration_sample, test_sample, risk=risk, delta=delta),
+    }
+
+
+def _calibration_metrics(split: Predictions) -> dict[str, float]:
+    logits, labels = split
+    correct = selective.is_correct(logits, labels)
+    response = np.asarray(selective.softmax_response(logits))
+    return {
+        "examples": len(labels),
+        "accuracy": float(correct.mean()),
+        "nll": selective.negative_log_likelihood(logits[:, :-1], labels),
+        "ece": selective.expected_calibration_error(response, correct),
+    }
+
+
+def _score_metrics(score: Score, dev: Predictions, test: Predictions) -> dict[str, Any]:
+    """Returns the metrics of a score on test, and its thresholds from dev with test results."""
+    on_dev, on_test = score(dev.logits), score(test.logits)
+    correct = selective.is_correct(*test)
+    errors = selective.error_at_coverage(on_test, correct, COVERAGES)
+    return {
+        "dev_aurc": selective.aurc(on_dev, selective.is_correct(*dev)),
+        "aurc": selective.aurc(on_test, correct),
+        "e_aurc": selective.e_aurc(on_test, correct),
+        "augrc": selective.augrc(on_test, correct),
+        "auroc": _none_if_nan(selective.auroc(on_test, correct)),
+        "error_at_coverage": dict(zip(map(_percent, COVERAGES), errors.tolist(), strict=True)),
+        "thresholds": {
+            _percent(coverage): _threshold(on_dev, on_test, correct, coverage)
+            for coverage in COVERAGES[1:]
+        },
+    }
+
+
+def _threshold(
+    on_dev: np.ndarray, on_test: np.ndarray, correct: np.ndarray, target: float
+) -> dict[str, float | None]:
+    threshold = selective.threshold_at_coverage(on_dev, coverage=target)
+    coverage, error = selective.accept_at(on_test, correct, threshold)
+    return {"threshold": threshold, "test_coverage": coverage, "test_error": _none_if_nan(error)}
+
+
+def _none_if_nan(value: float) -> float | None:
+    """Returns None for NaN, which JSON has not: an undefined AUROC, or a risk without accepted."""
+    return None if np.isnan(value) else value
+
+
+def _percent(coverage: float) -> str:
+    return f"{100 * coverage:g}"

@@ -1,0 +1,123 @@
+"""The model card of an exported model: its fields, reading it, and verifying the files."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kdjax
+from kdjax.errors import InputError
+
+FILE_NAME = "card.json"
+FORMAT = 1  # version of the fields below; increased when a field changes its meaning
+FIELDS: Mapping[str, str] = {
+    "format": "version of the card's format, FORMAT",
+    "kdjax": "version of kdjax that exported the model",
+    "jax": "version of JAX that exported the model",
+    "name": "name of the run",
+    "data": "name and version of the data set",
+    "classes": "class names, by label",
+    "input": "shape [h, w, c] and dtype of an image, and the preprocessing inside the model",
+    "outputs": "descriptions of the outputs by name, in order",
+    "score": "name of the confidence score, and p of max_logit_pnorm",
+    "threshold": "the lowest accepted confidence; null: no image is accepted",
+    "certificate": "risk, delta and coverage for which the threshold is certified; null: none",
+    "test": "metrics of the trained network on the test split",
+    "config_sha256": "SHA-256 of the run's config.json",
+    "checked": "images on which the files were compared with the network, and the tolerance",
+    "files": "for each file: SHA-256, origin, and differences from the network",
+    "notes": "notes for users of the model",
+}
+
+
+def _any(value: Any) -> bool:
+    return True
+
+
+def _is_input(value: Any) -> bool:
+    shape = value.get("shape") if isinstance(value, dict) else None
+    if not isinstance(shape, list) or len(shape) != 3:
+        return False
+    return all(isinstance(size, int) and size > 0 for size in shape)
+
+
+def _are_names(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) < 2:
+        return False
+    return all(isinstance(name, str) for name in value)
+
+
+def _are_files(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(file, dict) and "sha256" in file for file in value.values()
+    )
+
+
+# Checks of the fields that programs read.
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "classes": _are_names,
+    "input": _is_input,
+    "threshold": lambda value: value is None or isinstance(value, float),
+    "files": _are_files,
+}
+
+
+def sha256(content: bytes) -> str:
+    """Returns the SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Returns the SHA-256 of a JSON value, independent of key order and whitespace."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode())
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the card in the folder of a model; see `FIELDS`.
+
+    Raises:
+        InputError: if the card is missing, damaged, or of another format.
+    """
+    path = folder / FILE_NAME
+    try:
+        card = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"no model in {str(folder)!r}: {FILE_NAME} cannot be read") from error
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(card, dict) or "format" not in card:
+        raise InputError(f"{str(path)!r} is not a model card of kdjax")
+    if card["format"] != FORMAT:
+        raise InputError(
+            f"{str(path)!r} has format {card['format']!r}, written by kdjax "
+            f"{card.get('kdjax')}: kdjax {kdjax.__version__} reads format {FORMAT}"
+        )
+    for field in FIELDS:
+        if field not in card or not _CHECKS.get(field, _any)(card[field]):
+            raise InputError(f"{str(path)!r} is damaged: {field!r} is missing or invalid")
+    return card
+
+
+def read_file(folder: pathlib.Path, card: Mapping[str, Any], name: str) -> bytes:
+    """Returns the content of a file of a model, verified by its checksum.
+
+    Args:
+        folder: of the model.
+        card: of `read`.
+        name: of the file.
+
+    Raises:
+        InputError: if the file is not listed in the card, missing, or changed.
+    """
+    path = folder / name
+    if name not in card["files"]:
+        raise InputError(f"the model in {str(folder)!r} has no {name}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    if sha256(content) != card["files"][name]["sha256"]:
+        raise InputError(f"{str(path)!r} is damaged: its checksum is not that of {FILE_NAME}")
+    return content

@@ -1,0 +1,163 @@
+"""Export formats: StableHLO, which JAX runs, and ONNX, which ONNX Runtime runs.
+
+A model is exported as one function of images that contains the weights.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+OPSET = 23  # version of the ONNX operator set
+_SOURCE_FILES = "jax_hlo_source_file_canonicalization_regex"
+
+
+class Outputs(NamedTuple):
+    """Outputs of an exported model.
+
+    Attributes:
+        logits: float32 [n, m+1]; the last column is abstention.
+        label: int32 [n], the most probable class.
+        confidence: float32 [n]; higher is more confident.
+        accepted: bool [n], confidence >= threshold.
+    """
+
+    logits: np.ndarray
+    label: np.ndarray
+    confidence: np.ndarray
+    accepted: np.ndarray
+
+
+Function = Callable[[jax.Array], tuple[jax.Array, ...]]
+Runner = Callable[[np.ndarray], Outputs]
+
+
+def to_stablehlo(function: Function, image_shape: tuple[int, ...]) -> bytes:
+    """Serializes a function by `jax.export`, for `PLATFORMS` and any batch size.
+
+    Args:
+        function: uint8 [n, h, w, c] -> the fields of `Outputs`, traceable.
+        image_shape: h, w, c.
+    """
+    (batch,) = jax.export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.uint8)
+    with _source_names_only():
+        exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(images)
+        return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _source_names_only() -> Iterator[None]:
+    """Removes the folders from the names of source files in the exported module."""
+    before = getattr(jax.config, _SOURCE_FILES)
+    jax.config.update(_SOURCE_FILES, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(_SOURCE_FILES, before)
+
+
+def run_stablehlo(content: bytes) -> Runner:
+    """Loads a function written by `to_stablehlo`; it is compiled once for each batch size.
+
+    Raises:
+        Exception: of JAX, if its version or the platform cannot load the function.
+    """
+    exported = jax.export.deserialize(bytearray(content))
+    call = jax.jit(exported.call)
+    _, *image_shape = exported.in_avals[0].shape
+    with _silent_stderr():
+        call.lower(jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8))
+    return lambda images: Outputs(*jax.device_get(call(images)))
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Discards what XLA writes to the stderr of the process; it raises the same error."""
+    saved = os.dup(2)
+    with pathlib.Path(os.devnull).open("w") as devnull:
+        os.dup2(devnull.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def onnx_available() -> bool:
+    """Returns whether the packages of the extra `kdjax[onnx]` are installed."""
+    return all(find_spec(name) for name in ("jax2onnx", "onnxruntime"))
+
+
+def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
+    """Converts a function to an ONNX model with input `images` and the fields of `Outputs`.
+
+    Args:
+        function: uint8 [n, h, w, c] -> the fields of `Outputs`, traceable.
+        image_shape: h, w, c.
+    """
+    images = jax.ShapeDtypeStruct(("n", *image_shape), jnp.uint8)
+    # The layers of jax2onnx rely on rank promotion.
+    with _silent_logging(), jax.numpy_rank_promotion("allow"):
+        from jax2onnx import to_onnx as convert
+
+        model = convert(
+            function,
+            [images],
+            model_name="kdjax",
+            opset=OPSET,
+            input_names=["images"],
+            output_names=list(Outputs._fields),
+        )
+    return model.SerializeToString()
+
+
+@contextlib.contextmanager
+def _silent_logging() -> Iterator[None]:
+    """Discards the messages of jax2onnx about each plugin that it cannot load and each layer."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def run_onnx(content: bytes) -> Runner:
+    """Loads a function written by `to_onnx` into ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda images: Outputs(*session.run(list(Outputs._fields), {"images": images}))
+
+
+class Format(NamedTuple):
+    """An export format.
+
+    Attributes:
+        write: `(function, image_shape) -> content of the file`.
+        run: `content of the file -> function of images`.
+    """
+
+    write: Callable[[Function, tuple[int, ...]], bytes]
+    run: Callable[[bytes], Runner]
+
+
+STABLEHLO, ONNX = "model.stablehlo", "model.onnx"
+FORMATS: Mapping[str, Format] = {
+    STABLEHLO: Format(to_stablehlo, run_stablehlo),
+    ONNX: Format(to_onnx, run_onnx),
+}

@@ -1,0 +1,150 @@
+"""The teacher stage, then the student stage, of one student or of several."""
+
+import pathlib
+import warnings
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from kdjax import models
+from kdjax.data import Dataset, dataset_metadata
+from kdjax.objectives import METHODS
+from kdjax.runs import restore, students, workdir
+from kdjax.runtime import atomic_io, compiler, multihost, sharding
+from kdjax.training.loop import train_stage
+from kdjax.training.spec import STUDENT, TEACHER, train_spec
+from kdjax.training.teacher import Teacher
+from kdjax.training.train_group import TrainJob
+
+
+def student_workdirs(config: ConfigDict, folder: pathlib.Path) -> dict[pathlib.Path, ConfigDict]:
+    """Returns the workdir and resolved config of each student; a single one uses the run's."""
+    if not config.students:
+        return {folder: config}
+    return {
+        students.student_folder(folder, name): student_config
+        for name, student_config in students.expand(config).items()
+    }
+
+
+def train(config: ConfigDict, folder: pathlib.Path) -> Dataset:
+    """Trains the networks of a config, from the latest checkpoints in the workdir.
+
+    Args:
+        config: resolved.
+        folder: the workdir.
+
+    Returns:
+        The data set, for the evaluation that follows.
+
+    Raises:
+        InputError: if the workdir, the teacher or the data do not fit the config.
+        FloatingPointError: if a loss is not finite.
+        Preempted: after SIGTERM, once the state is checkpointed.
+    """
+    for stage in (TEACHER, STUDENT):
+        sharding.check_batch_size(f"{stage}.batch_size", config[stage].batch_size)
+    configs = student_workdirs(config, folder)
+    workdir.require_writable(folder)
+    _check_same_run(config, folder)
+    compiler.set_tuned(config.cpu_tuning)
+    with multihost.primary_first("data prepared"):
+        dataset = restore.load_data(config)
+    teacher = None
+    if any(map(_needs_teacher, configs.values())):
+        teacher = _train_or_load_teacher(config, folder, dataset)
+    jobs = [
+        _student_job(student_config, student_folder, dataset, teacher)
+        for student_folder, student_config in configs.items()
+    ]
+    with multihost.primary_first("workdir claimed"):
+        _claim_workdirs(config, folder, configs, dataset, teacher)
+    train_stage(
+        jobs,
+        dataset,
+        placement=config.data.placement,
+        teacher=teacher,
+        teacher_cache=config.teacher.cache,
+    )
+    return dataset
+
+
+def _needs_teacher(config: ConfigDict) -> bool:
+    return METHODS[config.objective.method].needs_teacher
+
+
+def _student_job(
+    config: ConfigDict, folder: pathlib.Path, dataset: Dataset, teacher: Teacher | None
+) -> TrainJob:
+    _warn_if_payoff_too_high(config, dataset.num_classes)
+    teacher_model = teacher.model if teacher and _needs_teacher(config) else None
+    spec = train_spec(config, STUDENT, dataset_metadata(dataset), teacher_model)
+    return TrainJob(spec, folder, config.to_dict())
+
+
+def _warn_if_payoff_too_high(config: ConfigDict, num_classes: int) -> None:
+    fields = config.objective
+    if METHODS[fields.method].abstains and fields.payoff >= num_classes:
+        warnings.warn(
+            f"objective.payoff {fields.payoff} is not below the number of classes, {num_classes}: "
+            "abstaining never pays",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _claim_workdirs(
+    config: ConfigDict,
+    folder: pathlib.Path,
+    configs: dict[pathlib.Path, ConfigDict],
+    dataset: Dataset,
+    teacher: Teacher | None,
+) -> None:
+    """Writes or checks `config.json` of the run and of each student, and links their teacher."""
+    metadata = dataset_metadata(dataset)
+    if config.students:
+        workdir.claim(folder, workdir.run_metadata(config, workdir.STUDENTS, metadata))
+    for student_folder, student_config in configs.items():
+        workdir.claim(student_folder, workdir.run_metadata(student_config, STUDENT, metadata))
+        if teacher and student_folder != folder and _needs_teacher(student_config):
+            workdir.link_teacher(student_folder, teacher.folder)
+
+
+def finished_results(config: ConfigDict, folder: pathlib.Path) -> dict[pathlib.Path, Any] | None:
+    """Returns the results of each student of a finished run by workdir; None if it is not finished.
+
+    Raises:
+        InputError: if the workdir belongs to another run, or its results are damaged.
+    """
+    _check_same_run(config, folder)
+    paths = [path / "results.json" for path in student_workdirs(config, folder)]
+    if not all(path.exists() for path in paths):
+        return None
+    return {path.parent: atomic_io.read_json(path) for path in paths}
+
+
+def _check_same_run(config: ConfigDict, folder: pathlib.Path) -> None:
+    stage = workdir.STUDENTS if config.students else STUDENT
+    workdir.check_same_run(folder, {"stage": stage, "config": config.to_dict()})
+
+
+def _train_or_load_teacher(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) -> Teacher:
+    """Returns the teacher of a workdir; trains it there first unless the config names one."""
+    teacher_folder = folder / "teacher"
+    if config.teacher.workdir:
+        teacher_folder = workdir.teacher_folder(config.teacher.workdir)
+        workdir.check_teacher(teacher_folder, dataset, config.data)
+        with multihost.primary_first("teacher linked"):
+            workdir.link_teacher(folder, teacher_folder)
+    else:
+        metadata = dataset_metadata(dataset)
+        spec = train_spec(config, TEACHER, metadata)
+        with multihost.primary_first("teacher workdir claimed"):
+            workdir.claim(teacher_folder, workdir.run_metadata(config, TEACHER, metadata))
+        train_stage(
+            [TrainJob(spec, teacher_folder, config.to_dict())],
+            dataset,
+            placement=config.data.placement,
+        )
+    # Folding makes the teacher faster; its logits change by rounding only.
+    return Teacher(*models.fold_batch_norm(*restore.restore(teacher_folder)), teacher_folder)

@@ -1,0 +1,1 @@
+"""Workdirs: their metadata, their lock, and how to load what a run left in them."""

@@ -1,0 +1,102 @@
+"""What a workdir's `config.json` describes, loaded: config, data set, trained network."""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from kdjax import config as configs
+from kdjax import data
+from kdjax.errors import InputError
+from kdjax.models.apply import Variables
+from kdjax.runs import workdir
+from kdjax.training import step
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.spec import train_spec
+
+
+class RestoredModel(NamedTuple):
+    """A trained network.
+
+    Attributes:
+        model: the network; `model.apply(variables, images, train=False)` gives its logits.
+        variables: its `params` and `batch_stats`.
+    """
+
+    model: nn.Module
+    variables: Variables
+
+
+def load_data(config: ConfigDict) -> data.Dataset:
+    """Returns the data set that a config names, limited to `data.limit` images per split."""
+    fields = config.data
+    dataset = data.load(
+        fields.name,
+        data_dir=fields.dir or None,
+        train_split=fields.train_split,
+        test_split=fields.test_split,
+        dev_fraction=fields.dev_fraction,
+        calibration_fraction=fields.calibration_fraction,
+        split_seed=fields.split_seed,
+        stream=fields.pipeline == "stream",
+    )
+    return data.take_first(dataset, fields.limit) if fields.limit else dataset
+
+
+def load_config(folder: pathlib.Path) -> ConfigDict:
+    """Returns the config of a workdir; fields that its version did not have get their defaults.
+
+    Raises:
+        InputError: if the folder is not a workdir.
+    """
+    config = configs.base()
+    config.update(workdir.read_metadata(folder)["config"])
+    return config
+
+
+def load_dataset(folder: pathlib.Path, data_dir: str | None = None) -> data.Dataset:
+    """Returns the data set of a workdir.
+
+    Args:
+        folder: the workdir.
+        data_dir: the TFDS directory, if not the one of the run.
+
+    Raises:
+        InputError: if the folder is not a workdir, or the data set has changed.
+    """
+    config = load_config(folder)
+    config.data.dir = data_dir or config.data.dir
+    dataset = load_data(config)
+    workdir.check_same_run(folder, {"dataset": data.dataset_metadata(dataset)})
+    return dataset
+
+
+def restore(folder: str | os.PathLike[str]) -> RestoredModel:
+    """Returns the network of a workdir from its best checkpoint.
+
+    Args:
+        folder: the workdir of a student or of a teacher.
+
+    Raises:
+        InputError: if the folder is not a workdir, or its training is not finished.
+    """
+    folder = pathlib.Path(folder)
+    metadata = workdir.read_metadata(folder)
+    if metadata["stage"] == workdir.STUDENTS:
+        names = sorted(path.name for path in (folder / workdir.STUDENTS).glob("*"))
+        raise InputError(
+            f"{str(folder)!r} holds several students: choose one of the workdirs in "
+            f"{str(folder / workdir.STUDENTS)!r}: {', '.join(names)}"
+        )
+    spec = train_spec(load_config(folder), metadata["stage"], metadata["dataset"])
+    template = step.abstract_state(spec, tuple(metadata["dataset"]["image_shape"]))
+    with Checkpoints(folder / "checkpoints", metadata["config"]) as checkpoints:
+        best, done = checkpoints.best(template), max(checkpoints.steps(), default=0)
+    if best is None or done < spec.total_steps:
+        raise InputError(
+            f"the training in {str(folder)!r} is not finished (step {done} of "
+            f"{spec.total_steps}): the command that started it continues it"
+        )
+    return RestoredModel(spec.model, step.eval_variables(best.state))

@@ -1,0 +1,1 @@
+"""Devices, processes, compiler options and files: what every layer above stands on."""

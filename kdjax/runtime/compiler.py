@@ -1,0 +1,98 @@
+"""Compiler options per backend, the persistent compilation cache, and the memory allocator."""
+
+import ctypes
+import hashlib
+import os
+import pathlib
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from kdjax.runtime import sharding
+
+Options = Mapping[str, Any]
+
+# Kind of program -> backend -> XLA options.
+OPTIONS: Mapping[str, Mapping[str, Options]] = {
+    "train": {
+        "cpu": {
+            # YNNPACK, a library of XLA:CPU, speeds up reductions but slows down convolutions and
+            # the matrix products of training: use it for reductions only.
+            "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+            # From JAX 0.11 on, oneDNN's matrix products are faster than Eigen's, above all in
+            # bfloat16. Earlier versions ignore the option.
+            "xla_cpu_experimental_onednn_custom_call": True,
+        }
+    },
+    # Initialization runs once: optimizing the program costs more than it saves.
+    "initialize": {"cpu": {"xla_backend_optimization_level": 0}},
+}
+# Size of the compilation cache in bytes; the least recently used programs are removed first.
+MAX_CACHE_BYTES = 2**30
+# mallopt options of glibc's malloc.h: one arena (M_ARENA_MAX), no mmap (M_MMAP_MAX), no trimming
+# (M_TRIM_THRESHOLD).
+_MALLOC_OPTIONS = {-8: 1, -4: 0, -1: -1}
+_tuned = True
+
+
+def set_tuned(tuned: bool) -> None:
+    """Chooses, for programs compiled from now on, between `OPTIONS` and XLA's defaults."""
+    global _tuned
+    _tuned = tuned
+
+
+def jit(function: Callable, program: str = "train", **kwargs: Any) -> Callable:
+    """Returns `jax.jit` of a function with the options of this backend; outputs are replicated.
+
+    Args:
+        function: pure.
+        program: a key of `OPTIONS`.
+        **kwargs: passed to `jax.jit`.
+    """
+    options = OPTIONS[program].get(jax.default_backend(), {}) if _tuned else {}
+    out = sharding.replicated_sharding()
+    return jax.jit(function, compiler_options=dict(options), out_shardings=out, **kwargs)
+
+
+def enable_compilation_cache() -> None:
+    """Stores compiled programs in the user's cache folder, where later runs find them.
+
+    Does nothing if JAX already has a cache folder (`JAX_COMPILATION_CACHE_DIR`), or if the folder
+    cannot be created or written.
+    """
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    # A home folder may be shared by machines whose processors have different instructions.
+    folder = caches / "kdjax" / "programs" / f"{platform.machine()}-{_processor_id()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def tune_allocator() -> None:
+    """Makes glibc keep freed memory for the next step instead of returning it to the kernel.
+
+    On the CPU the kernel would otherwise zero the same pages again in every step. The process
+    holds more memory in exchange; `experiments/memory.py` measures both. Call it before any
+    thread allocates memory. Does nothing where the C library is not glibc.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for option, value in _MALLOC_OPTIONS.items():
+            library.mallopt(option, value)
+
+
+def _processor_id() -> str:
+    """Returns a short identifier of the processor's instruction set."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = [line for line in lines if line.startswith(("flags", "Features"))]
+    return hashlib.sha256(flags[0].encode()).hexdigest()[:8] if flags else platform.processor()

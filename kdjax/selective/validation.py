@@ -1,0 +1,114 @@
+"""Checks of the inputs of metrics, calibration and certificates."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kdjax.errors import InputError
+
+
+def floats(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Returns real numbers of any shape as float64.
+
+    Raises:
+        TypeError: for a dtype that is not real.
+    """
+    values = np.asarray(values)
+    if not np.can_cast(values.dtype, np.float64, "same_kind"):
+        raise TypeError(f"{name} of dtype {values.dtype}: need real numbers")
+    return values.astype(np.float64)
+
+
+def nonempty(name: str, values: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
+    """Returns a non-empty array of real numbers with `ndim` dimensions as float64.
+
+    Raises:
+        ValueError: for another shape.
+        TypeError: for a dtype that is not real.
+    """
+    array = floats(name, values)
+    if array.ndim != ndim or not array.size:
+        raise InputError(f"{name} of shape {array.shape}: need {ndim} dimension(s), none empty")
+    return array
+
+
+def require(condition: ArrayLike, values: ArrayLike, rule: str) -> None:
+    """Checks an elementwise condition.
+
+    Raises:
+        ValueError: with the rule and the first value that violates it.
+    """
+    invalid = np.asarray(values)[~np.asarray(condition)]
+    if invalid.size:
+        raise InputError(f"{rule}: got {invalid[0]}")
+
+
+def fractions(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Returns numbers of any shape in (0, 1] as float64.
+
+    Raises:
+        ValueError: for a value outside (0, 1].
+        TypeError: for a dtype that is not real.
+    """
+    array = floats(name, values)
+    require((array > 0) & (array <= 1), array, f"{name} must lie in (0, 1]")
+    return array
+
+
+def probability(name: str, value: float) -> float:
+    """Returns a number in (0, 1).
+
+    Raises:
+        ValueError: for a value outside (0, 1), or an array.
+        TypeError: for a dtype that is not real.
+    """
+    number = _number(name, value)
+    require(0 < number < 1, number, f"{name} must lie in (0, 1)")
+    return number
+
+
+def integer(name: str, value: float, *, least: int) -> int:
+    """Returns an integer >= `least`.
+
+    Raises:
+        ValueError: for a smaller value, a fraction, or an array.
+        TypeError: for a dtype that is not real.
+    """
+    number = _number(name, value)
+    require(number >= least and number.is_integer(), value, f"{name}: need an integer >= {least}")
+    return int(value)
+
+
+def _number(name: str, value: float) -> float:
+    array = floats(name, value)
+    if array.ndim:
+        raise InputError(f"{name} of shape {array.shape}: need one number")
+    return float(array)
+
+
+def confidences(values: ArrayLike) -> NDArray[np.float64]:
+    """Returns confidences `[n]`, n >= 1, as float64; they may be infinite.
+
+    Raises:
+        ValueError: for another shape, or NaN.
+        TypeError: for a dtype that is not real.
+    """
+    array = nonempty("confidence", values, ndim=1)
+    require(~np.isnan(array), array, "confidence must not be NaN")
+    return array
+
+
+def sample(
+    confidence: ArrayLike, correct: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Returns confidences `[n]` as float64, and whether each prediction is correct as bool `[n]`.
+
+    Raises:
+        ValueError: for n = 0, unequal lengths, NaN, or a `correct` other than true, false, 0, 1.
+        TypeError: for a dtype that is not real.
+    """
+    ranks = confidences(confidence)
+    flags = floats("correct", correct)
+    if flags.shape != ranks.shape:
+        raise InputError(f"correct of shape {flags.shape}: confidence has shape {ranks.shape}")
+    require((flags == 0) | (flags == 1), flags, "correct must be boolean or 0 and 1")
+    return ranks, flags.astype(bool)

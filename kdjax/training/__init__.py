@@ -1,0 +1,1 @@
+"""Training of one stage: the step, the loop, the teacher, checkpoints and metric writers."""

@@ -1,0 +1,258 @@
+"""Checkpoints of one training stage, written and read with Orbax.
+
+A checkpoint holds the train state (its step is also the position in the data), the seconds trained
+so far and the config. Once it is complete, a file of checksums is added. The newest two and the
+best are kept: if the newest is damaged, training continues from the one before it.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import pathlib
+import time
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from kdjax.errors import InputError
+from kdjax.runtime import multihost, sharding
+from kdjax.runtime.atomic_io import write_json
+
+# Prefix of the folders of checkpoints that Orbax cannot list.
+_DAMAGED_PREFIX = "damaged-"
+_CHECKSUMS = "kdjax_crc32.json"
+_POLICIES = ocp.training.preservation_policies
+
+
+class Restored(NamedTuple):
+    """The content of a checkpoint.
+
+    Attributes:
+        step: finished steps.
+        state: the train state.
+        clock: seconds trained so far.
+        metrics: on the development split at that step, and `score`; empty within an epoch.
+    """
+
+    step: int
+    state: Any
+    clock: float
+    metrics: Mapping[str, float]
+
+
+class Checkpoints(contextlib.AbstractContextManager):
+    """The checkpoints of one stage; a context manager that waits for the last save."""
+
+    def __init__(self, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+        """Opens the folder.
+
+        Args:
+            folder: created if it is missing.
+            config: stored with every checkpoint.
+        """
+        for logger in ("absl", "asyncio"):  # Orbax logs every file, and repeats its errors
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        if multihost.is_primary():
+            _rename_unlistable(folder)
+        multihost.barrier("checkpoints can be listed")
+        self.folder = folder
+        self.config = dict(config)
+        best = _POLICIES.BestN(
+            get_metric_fn=lambda metrics: metrics.get("score", -math.inf),
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        self._pending_step: int | None = None
+        self._orbax = ocp.training.Checkpointer(
+            folder.absolute(),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=_POLICIES.AnyPreservationPolicy([_POLICIES.LatestN(2), best]),
+            cleanup_tmp_directories=True,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._finish_pending_save()
+        finally:
+            with contextlib.suppress(Exception):  # repeats the error of the failed save
+                self._orbax.close()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        score: float | None,
+        clock: float,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Writes a checkpoint in the background, completely or not at all.
+
+        Args:
+            step: finished steps.
+            state: copied on the device first, because the next step reuses its buffers.
+            score: on the development split, higher is better; None if the checkpoint must not be
+                chosen as the best while a scored one exists.
+            clock: seconds trained so far.
+            metrics: on the development split.
+
+        Raises:
+            OSError: if this checkpoint or the previous one cannot be written.
+        """
+        self._finish_pending_save()
+        with _name_checkpoint(self.folder / str(step)):
+            self._orbax.save_async(
+                step,
+                jax.tree.map(jnp.copy, state),
+                force=True,
+                overwrite=True,  # a damaged checkpoint of this step, which was skipped
+                metrics=({} if score is None else {"score": score}) | dict(metrics) or None,
+                custom_metadata={"clock": clock, "config": self.config},
+            )
+        self._pending_step = step
+
+    def _finish_pending_save(self) -> None:
+        """Waits for the save in the background and adds its checksums."""
+        # A failed save must not get checksums, so the pending step is forgotten first.
+        step, self._pending_step = self._pending_step, None
+        if step is not None:
+            with _name_checkpoint(self.folder / str(step)):
+                self._orbax.wait()
+                if multihost.is_primary():
+                    _write_checksums(self.folder / str(step))
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the existing checkpoints, oldest first."""
+        return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
+
+    def latest(self, template: Any, at_most: int | None = None) -> Restored | None:
+        """Returns the newest readable checkpoint; None if the folder holds no checkpoint.
+
+        A damaged checkpoint is skipped with a warning.
+
+        Args:
+            template: a state of the same structure, arrays or shapes.
+            at_most: ignore the checkpoints of later steps.
+
+        Raises:
+            InputError: if there are checkpoints and none can be read.
+        """
+        steps = [step for step in self.steps() if at_most is None or step <= at_most]
+        for step in reversed(steps):
+            try:
+                return self._restore(step, template)
+            except Exception as error:  # its type depends on which file is damaged
+                _warn_damaged(self.folder / str(step), error)
+        renamed = [path.name for path in self.folder.glob(f"{_DAMAGED_PREFIX}*")]
+        if steps or renamed:
+            raise InputError(
+                f"none of the checkpoints in {self.folder} can be read: "
+                f"{', '.join([*map(str, steps), *renamed])}; remove the folder to train from the "
+                "start"
+            )
+        return None
+
+    def best(self, template: Any) -> Restored | None:
+        """Returns the checkpoint with the highest score.
+
+        The latest one if the best is damaged, or if no checkpoint has a score.
+
+        Args:
+            template: a state of the same structure, arrays or shapes.
+
+        Raises:
+            InputError: if there are checkpoints and none can be read.
+        """
+        scored = [
+            (checkpoint.metrics["score"], checkpoint.step)
+            for checkpoint in self._orbax.checkpoints
+            if checkpoint.metrics and "score" in checkpoint.metrics
+        ]
+        if not scored:
+            return self.latest(template)
+        step = max(scored)[1]
+        try:
+            return self._restore(step, template)
+        except Exception as error:
+            _warn_damaged(self.folder / str(step), error)
+            return self.latest(template)
+
+    def _restore(self, step: int, template: Any) -> Restored:
+        _verify_checksums(self.folder / str(step))
+        # The checkpoint may have been written on other devices than those of this process.
+        replicated = sharding.replicated_sharding()
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
+            template,
+        )
+        state = self._orbax.load(step, abstract)
+        metadata = self._orbax.metadata(step)
+        clock = float(metadata.custom_metadata["clock"])
+        return Restored(step, state, clock, dict(metadata.metrics or {}))
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, int]:
+    """Returns the CRC-32 of every file of a checkpoint, by its path in the folder."""
+    paths = (
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _CHECKSUMS
+    )
+    return {path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes()) for path in paths}
+
+
+def _write_checksums(folder: pathlib.Path) -> None:
+    write_json(folder / _CHECKSUMS, _checksums(folder))
+
+
+def _verify_checksums(folder: pathlib.Path) -> None:
+    """Raises if a file of a checkpoint has changed; Orbax stores no checksums of the arrays.
+
+    If the process was killed before it wrote the checksums, only Orbax checks the files.
+    """
+    if (folder / _CHECKSUMS).exists():
+        stored, actual = json.loads((folder / _CHECKSUMS).read_text()), _checksums(folder)
+        changed = sorted(name for name in stored if stored[name] != actual.get(name))
+        if changed:
+            raise ValueError(f"{changed[0]} has changed since it was written")
+
+
+@contextlib.contextmanager
+def _name_checkpoint(path: pathlib.Path) -> Iterator[None]:
+    """Turns an error of Orbax, of any type, into an OSError that names the checkpoint."""
+    try:
+        yield
+    except Exception as error:
+        if multihost.is_peer_failure(error):
+            raise
+        reason = str(error).strip().splitlines()[-1].rpartition('": ')[2]
+        raise OSError(
+            f"checkpoint {path} cannot be written: {reason}; earlier checkpoints are intact, and "
+            "the same command resumes from them"
+        ) from error
+
+
+def _warn_damaged(path: pathlib.Path, error: BaseException) -> None:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = (str(error).strip().splitlines() or [""])[0][:160]
+    warnings.warn(
+        f"checkpoint {path} is damaged ({type(error).__name__}: {reason}); using another one",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _rename_unlistable(folder: pathlib.Path) -> None:
+    """Renames checkpoints with damaged metrics: Orbax could not list any checkpoint with them."""
+    for metrics in sorted(folder.glob("[0-9]*/metrics/metrics")):
+        try:
+            json.loads(metrics.read_text())
+        except ValueError as error:
+            step = metrics.parent.parent
+            _warn_damaged(step, error)
+            step.rename(step.with_name(f"{_DAMAGED_PREFIX}{step.name}-{time.time_ns()}"))

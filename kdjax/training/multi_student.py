@@ -1,0 +1,162 @@
+"""Jitted programs of train steps, for one network or for several that see the same batches."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.data.batches import Batch, BatchSource, Examples, make_batch
+from kdjax.data.records import Records
+from kdjax.models.apply import Variables, apply_train
+from kdjax.runtime import compiler, sharding
+from kdjax.training.spec import TrainSpec
+from kdjax.training.step import Metrics, TrainState, apply_gradients, loss_fn, train_step
+from kdjax.training.teacher import OnlineTeacher, TeacherLogits, TeacherSource, teacher_logits
+
+# On accelerators one call runs many steps. On the CPU a call costs little beside a step, and a
+# loop takes longer to compile.
+STEPS_PER_CALL = {"cpu": 1}
+DEFAULT_STEPS_PER_CALL = 50
+# Backends on which an online teacher runs in a separate program.
+SEPARATE_TEACHER_BACKENDS = ("cpu",)
+
+States = tuple[TrainState, ...]
+StepsResult = tuple[States, tuple[Metrics, ...]]
+
+
+class Program(NamedTuple):
+    """`(states, source, teacher, count) -> (states, metrics)`: runs `count` steps of one epoch.
+
+    There is one state per network, which is donated; the metrics are `[count]` each.
+
+    Attributes:
+        run: the steps, jitted.
+        compute_teacher: `(teacher, source, finished steps) -> logits` of a batch, jitted
+            separately; None where the teacher runs within the steps.
+    """
+
+    run: Any
+    compute_teacher: Callable[..., jax.Array] | None
+
+    def __call__(
+        self, states: States, source: BatchSource, teacher: TeacherSource, count: int
+    ) -> StepsResult:
+        """Runs the steps."""
+        # Inside a scan the teacher must run in the same program.
+        if self.compute_teacher and count == 1 and isinstance(teacher, OnlineTeacher):
+            teacher = TeacherLogits(self.compute_teacher(teacher, source, states[0].step))
+        result: StepsResult = self.run(states, source, teacher, count)
+        return result
+
+    def memory(
+        self, states: States, source: BatchSource, teacher: TeacherSource, count: int
+    ) -> int:
+        """Returns the bytes that a call needs on each device, its arguments included.
+
+        The program of a separate teacher is not counted.
+        """
+        if self.compute_teacher and count == 1 and isinstance(teacher, OnlineTeacher):
+            shape = jax.eval_shape(self.compute_teacher, teacher, source, states[0].step)
+            teacher = TeacherLogits(shape.update(sharding=sharding.replicated_sharding()))
+        analysis = self.run.lower(states, source, teacher, count).compile().memory_analysis()
+        return int(
+            analysis.argument_size_in_bytes
+            + analysis.temp_size_in_bytes
+            + analysis.output_size_in_bytes
+            - analysis.alias_size_in_bytes
+        )
+
+
+def make_program(specs: Sequence[TrainSpec]) -> Program:
+    """Returns the program that trains networks on the same batches.
+
+    Args:
+        specs: of the networks; those with a teacher share one, which is applied once per batch.
+    """
+    first = next((spec for spec in specs if spec.teacher is not None), specs[0])
+
+    def steps(
+        states: States, source: BatchSource, teacher: TeacherSource, count: int
+    ) -> StepsResult:
+        def one_step(states: States, _: None) -> StepsResult:
+            batch = make_batch(first.batches, source, states[0].step)
+            logits = teacher_logits(first.teacher, teacher, batch)
+            return _train_steps(specs, states, batch, logits)
+
+        if count > 1:
+            return jax.lax.scan(one_step, states, length=count)
+        states, metrics = one_step(states, None)
+        return states, jax.tree.map(lambda value: value[None], metrics)
+
+    def compute_teacher(
+        teacher: OnlineTeacher, source: BatchSource, step: jax.Array
+    ) -> jax.Array | None:
+        return teacher_logits(first.teacher, teacher, make_batch(first.batches, source, step))
+
+    separate = first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS
+    return Program(
+        compiler.jit(steps, donate_argnums=0, static_argnums=3),
+        compiler.jit(compute_teacher) if separate else None,
+    )
+
+
+def _train_steps(
+    specs: Sequence[TrainSpec], states: States, batch: Batch, logits: jax.Array | None
+) -> StepsResult:
+    """One step of each network; networks of the same structure are computed together."""
+    targets = [logits if spec.teacher is not None else None for spec in specs]
+    results: dict[int, tuple[TrainState, Metrics]] = {}
+    for model in dict.fromkeys(spec.model for spec in specs):
+        group = [index for index, spec in enumerate(specs) if spec.model == model]
+        if len(group) == 1:
+            (index,) = group
+            stepped = [train_step(specs[index], states[index], batch, targets[index])]
+        else:
+            stepped = _train_step_stacked(
+                [specs[index] for index in group],
+                [states[index] for index in group],
+                batch,
+                [targets[index] for index in group],
+            )
+        results.update(zip(group, stepped, strict=True))
+    new_states, metrics = zip(*(results[index] for index in range(len(specs))), strict=True)
+    return new_states, metrics
+
+
+def _train_step_stacked(
+    specs: Sequence[TrainSpec],
+    states: Sequence[TrainState],
+    batch: Batch,
+    targets: Sequence[jax.Array | None],
+) -> list[tuple[TrainState, Metrics]]:
+    """`train_step` for networks of the same structure: their layers are vmapped."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(s.variables for s in states))
+    apply = jax.vmap(functools.partial(apply_train, specs[0].model), in_axes=(0, None))
+
+    def total_loss(params: Any) -> tuple[jax.Array, tuple[Variables, list[Metrics]]]:
+        logits, stats = apply({**stacked, "params": params}, batch.images)
+        results = [
+            loss_fn(spec, student_logits, batch, target)
+            for spec, student_logits, target in zip(specs, logits, targets, strict=True)
+        ]
+        # A loss depends on the parameters of its own network only, so the gradient of the sum
+        # consists of the gradients of the losses.
+        total = jnp.sum(jnp.stack([loss for loss, _ in results]))
+        return total, (stats, [metrics for _, metrics in results])
+
+    gradient, (stats, metrics) = jax.grad(total_loss, has_aux=True)(stacked["params"])
+
+    def next_state(index: int) -> TrainState:
+        unstacked = jax.tree.map(lambda leaf: leaf[index], (gradient, stats))
+        return apply_gradients(specs[index], states[index], *unstacked)
+
+    return [(next_state(index), values) for index, values in enumerate(metrics)]
+
+
+def steps_per_call(examples: Examples) -> int:
+    """Returns how many steps one call runs on this backend; one if the images are streamed."""
+    if isinstance(examples.images, Records):
+        return 1
+    return STEPS_PER_CALL.get(jax.default_backend(), DEFAULT_STEPS_PER_CALL)

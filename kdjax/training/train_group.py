@@ -1,0 +1,225 @@
+"""One network in training, or several that see the same batches, behind one interface."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import config as configs
+from kdjax import selective
+from kdjax.data.batches import BatchSource, Examples
+from kdjax.runtime import multihost
+from kdjax.training import averaging, inference, multi_student, step
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.recorder import Recorder
+from kdjax.training.spec import TrainSpec, pretraining_spec
+from kdjax.training.stage_log import StageLog
+from kdjax.training.step import TrainState
+from kdjax.training.teacher import TeacherSource
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainJob:
+    """A network to train, and where its files go.
+
+    Attributes:
+        spec: what is trained, and how.
+        folder: its workdir.
+        config: stored with every checkpoint, as JSON values.
+    """
+
+    spec: TrainSpec
+    folder: pathlib.Path
+    config: Mapping[str, Any]
+
+
+class TrainRun:
+    """One network in training, with its checkpoints, log and recorder."""
+
+    def __init__(self, job: TrainJob, checkpoints: Checkpoints) -> None:
+        """Binds a job to its open checkpoints; the log is opened by `open_log`."""
+        self.job, self.spec, self.checkpoints = job, job.spec, checkpoints
+        self._update_batch_stats = averaging.make_batch_stats_update(
+            job.spec.model, job.spec.batches, job.spec.bn_batches
+        )
+
+    def open_log(self, step: int, clock: float) -> StageLog:
+        """Opens the log, which the caller closes.
+
+        Args:
+            step: steps finished before this session.
+            clock: seconds trained before this session.
+        """
+        spec = self.spec
+        self.log = StageLog(
+            self.job.folder,
+            stage=spec.stage,
+            steps_per_epoch=spec.batches.steps_per_epoch,
+            epochs=spec.epochs,
+            batch_size=spec.batches.batch_size,
+            done=step,
+            clock=clock,
+            silent=not multihost.is_primary(),
+        )
+        self.recorder = Recorder(
+            self.log, self.checkpoints, every=spec.log_every, learning_rate=spec.learning_rate
+        )
+        return self.log
+
+    def update_average(self, state: TrainState, examples: Examples, order: Any) -> TrainState:
+        """Returns the state with the average's batch statistics recomputed, if it has one."""
+        if not state.average:
+            return state
+        average = self._update_batch_stats(state.average, examples, order, state.step)
+        return state.replace(average=average)
+
+    def evaluate_and_save(self, step: int, epoch: int, state: TrainState, dev: Examples) -> None:
+        """Evaluates the network on dev after an epoch, and saves a scored checkpoint."""
+        metrics = evaluate_on_dev(self.spec, state, dev)
+        self.recorder.record_dev(step, metrics)
+        self.save(step, state, score=score(self.spec, metrics, epoch), metrics=metrics)
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        *,
+        score: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Saves a checkpoint; one within an epoch has neither score nor metrics."""
+        self.checkpoints.save(step, state, score=score, clock=self.log.clock, metrics=metrics or {})
+
+
+def evaluate_on_dev(spec: TrainSpec, state: TrainState, dev: Examples) -> dict[str, float]:
+    """Returns the metrics on the development split of the weights that would be exported."""
+    logits = inference.predict_logits(
+        spec.model, step.eval_variables(state), dev, batch_size=spec.eval_batch_size
+    )
+    return selective.split_metrics(logits, np.asarray(dev.labels), spec.num_classes)
+
+
+def score(spec: TrainSpec, metrics: Mapping[str, float], epoch: int) -> float | None:
+    """Returns the number by which the best checkpoint is chosen; higher is better.
+
+    Args:
+        spec: of the network.
+        metrics: of the development split.
+        epoch: that has just ended, from 0.
+
+    Returns:
+        None for an epoch of pre-training, in which the network has not learnt to abstain, unless
+        all epochs are pre-training.
+    """
+    if epoch < spec.pretrain_epochs < spec.epochs:
+        return None
+    return configs.BEST_METRICS[spec.best_metric] * metrics[spec.best_metric]
+
+
+class TrainGroup(contextlib.AbstractContextManager):
+    """The networks that are trained together; a context manager.
+
+    Attributes:
+        step: finished steps, the same for all networks.
+    """
+
+    def __init__(self, jobs: Sequence[TrainJob], image_shape: tuple[int, ...]) -> None:
+        """Describes the group; entering the context restores it.
+
+        Args:
+            jobs: of one stage, with the same batches and number of epochs.
+            image_shape: height, width and channels.
+        """
+        self._jobs, self._image_shape = jobs, image_shape
+        self._stack = contextlib.ExitStack()
+        self._memory_shown = False
+        self._programs: dict[tuple[bool, ...], multi_student.Program] = {}
+
+    def __enter__(self) -> "TrainGroup":
+        self._runs = [
+            TrainRun(
+                job,
+                self._stack.enter_context(Checkpoints(job.folder / "checkpoints", job.config)),
+            )
+            for job in self._jobs
+        ]
+        try:
+            self._states, self._clock = self._restore()
+        except BaseException:
+            self._stack.close()
+            raise
+        self.step = int(self._states[0].step)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def _restore(self) -> tuple[multi_student.States, float]:
+        """Returns the states of the latest step that all networks have, and the seconds so far."""
+        states = [step.init_state(job.spec, self._image_shape) for job in self._jobs]
+        stores = [run.checkpoints for run in self._runs]
+        restored = [store.latest(state) for store, state in zip(stores, states, strict=True)]
+        while any(restored):
+            # A kill between two saves leaves some networks one checkpoint ahead of the others.
+            common = min(checkpoint.step if checkpoint else 0 for checkpoint in restored)
+            if all(checkpoint and checkpoint.step == common for checkpoint in restored):
+                complete = [checkpoint for checkpoint in restored if checkpoint]
+                return tuple(c.state for c in complete), max(c.clock for c in complete)
+            restored = [
+                store.latest(state, at_most=common)
+                for store, state in zip(stores, states, strict=True)
+            ]
+        return tuple(states), 0.0
+
+    def open_logs(self) -> None:
+        """Opens the log of every network."""
+        for run in self._runs:
+            self._stack.enter_context(run.open_log(self.step, self._clock))
+
+    def run_steps(
+        self, epoch: int, source: BatchSource, teacher: TeacherSource, count: int
+    ) -> None:
+        """Runs and records `count` steps of an epoch."""
+        program = self._program(epoch)
+        self._states, metrics = program(self._states, source, teacher, count)
+        if not self._memory_shown:
+            mebibytes = program.memory(self._states, source, teacher, count) / 2**20
+            self._runs[0].log.note(f"a step takes {mebibytes:,.0f} MiB of a device's memory")
+            self._memory_shown = True
+        self.step += count
+        for run, values in zip(self._runs, metrics, strict=True):
+            run.recorder.add(self.step, values)
+
+    def _program(self, epoch: int) -> multi_student.Program:
+        """Returns the program of an epoch, in which some networks may be pre-trained."""
+        pretraining = tuple(epoch < job.spec.pretrain_epochs for job in self._jobs)
+        if pretraining not in self._programs:
+            self._programs[pretraining] = multi_student.make_program(
+                [
+                    pretraining_spec(job.spec) if is_pretraining else job.spec
+                    for job, is_pretraining in zip(self._jobs, pretraining, strict=True)
+                ]
+            )
+        return self._programs[pretraining]
+
+    def end_epoch(self, epoch: int, examples: Examples, order: jax.Array, dev: Examples) -> None:
+        """Logs the epoch, evaluates on dev and saves a checkpoint of every network."""
+        # Before the checkpoints, so that no network with a non-finite loss is saved.
+        for run in self._runs:
+            run.recorder.flush()
+        self._states = tuple(
+            run.update_average(state, examples, order)
+            for run, state in zip(self._runs, self._states, strict=True)
+        )
+        for run, state in zip(self._runs, self._states, strict=True):
+            run.evaluate_and_save(self.step, epoch, state, dev)
+
+    def save(self) -> None:
+        """Logs what is buffered and saves a checkpoint of every network, within an epoch."""
+        for run, state in zip(self._runs, self._states, strict=True):
+            run.recorder.flush()
+            run.save(self.step, state)

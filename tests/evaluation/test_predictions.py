@@ -1,0 +1,129 @@
+"""Writing and reading predictions files, and rejecting damaged ones."""
+
+import io
+import pathlib
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from kdjax.errors import InputError
+from kdjax.evaluation import predictions
+from kdjax.evaluation.predictions import Predictions
+
+SAVED = Predictions(
+    np.array([[1.5, -np.inf, 3e38], [0.1, 1e-45, -2.0]], np.float32), np.array([2, 0], np.int32)
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "predictions" / "dev.npz"
+    predictions.save(path, SAVED)
+    return path
+
+
+def assert_equals_saved(loaded):
+    for value, expected in zip(loaded, SAVED, strict=True):
+        assert value.dtype == expected.dtype
+        assert_array_equal(value, expected)
+
+
+def error_line(path):
+    """Returns the one-line message with which loading fails."""
+    with pytest.raises(InputError, match=re.escape(str(path))) as raised:
+        predictions.load(path)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_saved_predictions_are_loaded_bit_identically(path):
+    assert_equals_saved(predictions.load(path))
+    with np.load(path) as arrays:
+        assert sorted(arrays) == ["labels", "logits"]
+
+
+def test_saving_replaces_the_file_and_leaves_no_other_file(path):
+    new = SAVED._replace(labels=SAVED.labels[::-1])
+    predictions.save(path, new)
+    assert_array_equal(predictions.load(path).labels, new.labels)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_save_keeps_the_old_file(path, monkeypatch):
+    def disk_full(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", disk_full)
+    with pytest.raises(OSError, match="no space"):
+        predictions.save(path, SAVED._replace(labels=SAVED.labels[::-1]))
+    assert_equals_saved(predictions.load(path))
+
+
+def test_a_missing_file_is_named_in_the_error(tmp_path):
+    assert "no predictions" in error_line(tmp_path / "dev.npz")
+
+
+def test_a_file_truncated_anywhere_is_rejected(path):
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        assert "damaged" in error_line(path)
+
+
+def test_a_flipped_bit_is_rejected_or_harmless(path):
+    content = path.read_bytes()
+    # One bit of every byte, in turn each of its eight bits: this covers all fields of the format.
+    for index in range(len(content)):
+        flipped = bytearray(content)
+        flipped[index] ^= 1 << index % 8
+        path.write_bytes(flipped)
+        try:
+            assert_equals_saved(predictions.load(path))
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
+def zipped(**members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+def array_file(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not an archive",
+        array_file(SAVED.logits),
+        zipped(),
+        zipped(logits=array_file(SAVED.logits)),
+        zipped(logits=array_file(SAVED.logits), labels=b"not an array"),
+        zipped(logits=array_file(SAVED.logits), labels=array_file(np.array([0, None]))),
+    ],
+    ids=["empty", "text", "one array", "no array", "no labels", "no npy inside", "pickled objects"],
+)
+def test_a_file_with_other_content_is_rejected(path, content):
+    path.write_bytes(content)
+    assert "predictions" in error_line(path)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"), [((2, 3), (3,)), ((2, 3), (2, 1)), ((2, 1), (2,)), ((2,), (2,)), ((), ())]
+)
+def test_wrong_shapes_are_rejected_with_both_shapes(path, logits, labels):
+    np.savez(path, logits=np.zeros(logits, np.float32), labels=np.zeros(labels, np.int32))
+    message = error_line(path)
+    assert f"logits {logits}" in message and f"labels {labels}" in message

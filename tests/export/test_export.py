@@ -1,0 +1,339 @@
+"""Export of the student of a run: the files, the model card, and invalid input."""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from support.commands import ROOT, assert_refused, python
+
+import kdjax.config
+from kdjax import models, pipeline, selective
+from kdjax.errors import InputError
+from kdjax.evaluation import evaluate, predictions
+from kdjax.export import card, formats
+from kdjax.export.exporter import export
+from kdjax.predict import load
+from kdjax.runs import restore
+
+# With and without abstention, with and without projection shortcuts, and with bfloat16 logits.
+RUNS = {
+    "alexnet_small": {"objective.method": "gambler", "objective.pretrain_epochs": 3},
+    "resnet8": {"objective.method": "ce"},
+    "bfloat16": {"student.model": "resnet8", "student.compute_dtype": "bfloat16"},
+}
+RISK = 0.4  # certified for some of these short runs
+
+
+def make_config(data_dir, changes):
+    config = kdjax.config.base()
+    config.update_from_flattened_dict(
+        {
+            "data.dir": str(data_dir),
+            "data.pad": 1,
+            "data.flip": False,
+            "size": "laptop",
+            "objective.method": "ce",
+            "selective.risk": RISK,
+            "objective.payoff": 6.0,
+            "student.width": 8,
+            "student.epochs": 5,
+            "student.batch_size": 64,
+            **changes,
+        }
+    )
+    return kdjax.config.resolve(config)
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """Returns a function from a key of `RUNS` to a finished run, trained on the first call."""
+    root = tmp_path_factory.mktemp("runs")
+
+    @functools.cache
+    def run(name):
+        config = make_config(data_dir, {"student.model": name, **RUNS[name]})
+        dataset = pipeline.train(config, root / name)
+        evaluate.evaluate(root / name, dataset)
+        return root / name
+
+    return run
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of a run that a test may change."""
+    return shutil.copytree(trained("alexnet_small"), tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "deep" / "model"
+    return export(trained("alexnet_small"), out), out
+
+
+def export_check():
+    path = ROOT / "experiments" / "export_check.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def error_message(call, *arguments, error=InputError, **options):
+    with pytest.raises(error) as raised:
+        call(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+# The files
+
+
+@pytest.mark.parametrize("name", ["alexnet_small", "resnet8"])
+def test_files_run_without_kdjax_and_match_the_run_on_all_test_images(trained, tmp_path, name):
+    export(trained(name), tmp_path / "model")
+    comparisons = export_check().compare(trained(name), tmp_path / "model")
+    labels = predictions.load(trained(name) / "predictions" / "test.npz").labels
+    assert [comparison.file for comparison in comparisons] == ["model.stablehlo", "model.onnx"]
+    for comparison in comparisons:
+        assert comparison.images == len(labels)
+        assert comparison.difference < 1e-4 and comparison.decisions == 0
+        assert 0 < comparison.accepted < comparison.images
+
+
+def test_export_check_detects_different_logits_and_decisions():
+    check = export_check()
+    good = check.Comparison("model.onnx", 10, difference=1e-5, accepted=4, decisions=0)
+    assert check.agree([good, good])
+    for bad in ({"difference": 2e-4}, {"difference": np.nan}, {"decisions": 1}):
+        assert not check.agree([good, good._replace(**bad)])
+
+
+def test_prediction_with_an_exported_model_matches_the_run(trained, exported):
+    model_card, out = exported
+    dataset = restore.load_dataset(trained("alexnet_small"))
+    of_run = predictions.load(trained("alexnet_small") / "predictions" / "test.npz")
+    prediction = load(out)(dataset.test.images)
+    accepted = prediction.accepted
+    np.testing.assert_allclose(prediction.logits, of_run.logits, atol=1e-4)
+    expected = [model_card["classes"][i] for i in of_run.logits[:, :-1].argmax(1)]
+    assert prediction.labels.tolist() == expected
+    error = np.mean(prediction.classes[accepted] != of_run.labels[accepted])
+    assert accepted.mean() == pytest.approx(model_card["certificate"]["test_coverage"])
+    assert error == pytest.approx(model_card["certificate"]["test_error"])
+
+
+# The card
+
+
+def test_card_matches_the_files_and_the_run(trained, exported):
+    model_card, out = exported
+    folder = trained("alexnet_small")
+    results = json.loads((folder / "results.json").read_text())
+    metadata = json.loads((folder / "config.json").read_text())
+    assert {path.name for path in out.iterdir()} == {"card.json", *formats.FORMATS}
+    assert card.read(out) == model_card and set(model_card) == set(card.FIELDS)
+    for name, file in model_card["files"].items():
+        assert file["sha256"] == hashlib.sha256((out / name).read_bytes()).hexdigest()
+        assert file["largest_difference"] < 1e-4 and file["different_decisions"] == 0
+    entries = {entry["risk"]: entry for entry in results["guarantee"]["certificates"]}
+    certificate = entries[RISK]["learn_then_test"]
+    assert model_card["threshold"] == certificate["threshold"] is not None
+    assert certificate.items() <= model_card["certificate"].items()
+    assert (model_card["certificate"]["risk"], model_card["certificate"]["delta"]) == (RISK, 0.05)
+    assert model_card["score"] == {"name": results["best_score"], "pnorm": results["pnorm"]}
+    assert model_card["test"] == results["test"]
+    assert model_card["config_sha256"] == card.sha256_json(metadata)
+    assert model_card["classes"] == [str(digit) for digit in range(10)]
+    assert model_card["checked"]["on"] == "the first 256 images of test"
+    assert model_card["checked"]["difference_from_run"] < 1e-6
+    assert str(folder) not in (out / "card.json").read_text()
+
+
+def test_other_risk_and_delta_are_certified_again(trained, tmp_path):
+    folder = trained("alexnet_small")
+    model_card = export(folder, tmp_path / "model", risk=0.3, delta=0.1)
+    calibration = predictions.load(folder / "predictions" / "calibration.npz")
+    score = model_card["score"]
+    confidence = selective.numpy_scores(score["pnorm"])[score["name"]](calibration.logits)
+    right = calibration.logits[:, :-1].argmax(axis=1) == calibration.labels
+    expected = selective.learn_then_test(confidence, right, risk=0.3, delta=0.1)
+    assert model_card["threshold"] == expected.threshold
+    assert model_card["certificate"]["coverage"] == expected.coverage
+    assert (
+        "With probability 0.9 " in model_card["notes"][0]
+        and "at most 0.3 " in model_card["notes"][0]
+    )
+
+
+def test_model_without_a_certified_threshold_abstains_on_every_image(trained, exported, tmp_path):
+    model_card = export(trained("alexnet_small"), tmp_path / "model", risk=1e-6)
+    assert model_card["threshold"] is None and model_card["certificate"] is None
+    assert model_card["notes"][0].startswith("No threshold could be certified at risk 1e-06")
+    with pytest.warns(UserWarning, match="abstains on every image"):
+        model = load(tmp_path / "model")
+    images = restore.load_dataset(trained("alexnet_small")).test.images[:50]
+    assert not model(images).accepted.any()
+    np.testing.assert_allclose(model(images).logits, load(exported[1])(images).logits, atol=1e-6)
+
+
+def test_card_notes_that_the_abstention_output_was_not_trained(trained, tmp_path):
+    model_card = export(trained("resnet8"), tmp_path / "model")
+    assert any(
+        "abstention output was not trained (method ce)" in note for note in model_card["notes"]
+    )
+    assert model_card["score"]["name"] not in ("reservation", "max_probability")
+
+
+def test_bfloat16_student_is_exported_in_float32_with_the_difference_in_the_card(trained, tmp_path):
+    model_card = export(trained("bfloat16"), tmp_path / "model")
+    assert 1e-4 < model_card["checked"]["difference_from_run"] < 0.3
+    assert all(file["largest_difference"] < 1e-4 for file in model_card["files"].values())
+    assert any("computed in bfloat16" in note for note in model_card["notes"])
+
+
+def test_without_the_data_set_files_are_checked_on_random_pixels(copy, tmp_path):
+    metadata = json.loads((copy / "config.json").read_text())
+    metadata["config"]["data"]["dir"] = str(tmp_path / "nowhere")
+    (copy / "config.json").write_text(json.dumps(metadata))
+    model_card = export(copy, tmp_path / "model")
+    assert model_card["checked"]["on"] == "256 images of random pixels"
+    assert model_card["checked"]["difference_from_run"] is None
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_without_jax2onnx_only_stablehlo_is_written_with_a_warning(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.warns(UserWarning, match=r"no model.onnx: .* pip install 'kdjax\[onnx\]'"):
+        model_card = export(trained("alexnet_small"), tmp_path / "model")
+    assert set(model_card["files"]) == {"model.stablehlo"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "card.json",
+        "model.stablehlo",
+    }
+
+
+# Invalid input
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (lambda run: (run / "results.json").unlink(), ["results.json' is missing", "evaluate"]),
+        (lambda run: (run / "results.json").write_text("{}"), ["was not written by this version"]),
+        (lambda run: (run / "results.json").write_text("{"), ["results.json' is damaged"]),
+        (lambda run: (run / "config.json").unlink(), ["is not a workdir"]),
+        (lambda run: shutil.rmtree(run / "checkpoints"), ["is not finished (step 0"]),
+        (lambda run: (run / "predictions" / "calibration.npz").unlink(), ["no predictions at"]),
+        (
+            lambda run: (run / "predictions" / "test.npz").write_bytes(b"PK"),
+            ["test.npz' is damaged"],
+        ),
+        (lambda run: write_nan(run / "predictions" / "calibration.npz"), ["NaN"]),
+        (lambda run: make_teacher(run), ["is the workdir of a teacher"]),
+    ],
+)
+def test_unusable_workdir_raises_and_writes_nothing(copy, tmp_path, damage, parts):
+    damage(copy)
+    line = error_message(export, copy, tmp_path / "deep" / "model")
+    for part in parts:
+        assert part in line
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def write_nan(path):
+    changed = predictions.load(path)
+    changed.logits[3, 1] = np.nan
+    predictions.save(path, changed)
+
+
+def make_teacher(run):
+    metadata = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**metadata, "stage": "teacher"}))
+
+
+@pytest.mark.parametrize(("field", "value"), [("risk", 0.0), ("risk", 1.0), ("delta", -1.0)])
+def test_risk_or_delta_out_of_range_raises(trained, tmp_path, field, value):
+    line = error_message(export, trained("alexnet_small"), tmp_path / "model", **{field: value})
+    assert f"{field} must lie in (0, 1)" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_output_folder_raises_unless_it_is_empty(trained, tmp_path):
+    (tmp_path / "model").mkdir()
+    export(trained("alexnet_small"), tmp_path / "model")
+    before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "model", tmp_path / "file"):
+        assert f"'{out}' exists" in error_message(export, trained("alexnet_small"), out)
+    assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+def test_file_with_wrong_logits_is_not_written(trained, tmp_path, monkeypatch):
+    fold = models.fold_batch_norm
+
+    def wrong(model, variables):
+        folded, inference = fold(model, variables)
+        head = inference["params"]["head"]["Dense_0"]
+        head["bias"] = head["bias"] + 2e-4
+        return folded, inference
+
+    monkeypatch.setattr(models, "fold_batch_norm", wrong)
+    line = error_message(
+        export, trained("alexnet_small"), tmp_path / "model", error=FloatingPointError
+    )
+    assert "logits of model.stablehlo differ by 0.0002" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_leaves_no_files(trained, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    run = trained("alexnet_small")
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    error_message(export, run, tmp_path / "model", error=OSError)
+    assert list(tmp_path.iterdir()) == []
+
+
+# The command
+
+
+def command(*flags):
+    """Runs the command in a process without jax2onnx, which is slow."""
+    code = (
+        "import runpy, sys; sys.modules['jax2onnx'] = None;"
+        "runpy.run_module('kdjax.export', run_name='__main__', alter_sys=True)"
+    )
+    return python("-c", code, *flags)
+
+
+def test_command_prints_files_and_notes(trained, tmp_path):
+    out = tmp_path / "model"
+    done = command(f"--workdir={trained('alexnet_small')}", f"--out={out}", "--risk=0.35")
+    (warning,) = done.stderr.splitlines()
+    assert done.returncode == 0 and warning.startswith("kdjax: warning: no model.onnx: ")
+    first, *remaining = done.stdout.splitlines()
+    assert first.startswith(f"{out}/model.stablehlo: 0.1 MB, logits differ by at most ")
+    model_card = card.read(out)
+    assert model_card["certificate"]["risk"] == 0.35 and "at most 0.35 " in model_card["notes"][0]
+    assert remaining == [f"{out}/card.json", *(f"  {note}" for note in model_card["notes"])]
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        ([], "two flags are needed"),
+        (["--workdir=runs"], "two flags are needed"),
+        (["--workdir=nowhere", "--out=nowhere/model"], "'nowhere' is not a workdir"),
+        (["--workdir=nowhere", "--out=tests"], "'tests' exists"),
+    ],
+)
+def test_invalid_input_is_a_one_line_error(flags, part):
+    assert_refused(command(*flags), part)

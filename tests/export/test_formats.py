@@ -1,0 +1,131 @@
+"""Functions exported as StableHLO and as ONNX, compared with the originals."""
+
+import dataclasses
+import logging
+
+import flax.linen as nn
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kdjax
+from kdjax import models, selective
+from kdjax.export import formats
+
+SHAPE = (8, 9, 3)
+WEIGHTS = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+
+
+def reference(images):
+    """Returns logits in float64: the mean colour times a weight matrix."""
+    return (images / 255.0).mean(axis=(1, 2)) @ WEIGHTS.astype(np.float64)
+
+
+def function(score="margin", threshold=0.3):
+    """Returns the same function in JAX, with a confidence score and a threshold."""
+    confidence_of = selective.scores_with_pnorm(3.0)[score]
+
+    def apply(images):
+        logits = jnp.mean(images.astype(jnp.float32) / 255, axis=(1, 2)) @ WEIGHTS
+        confidence = confidence_of(logits)
+        label = jnp.argmax(logits[:, :-1], axis=-1).astype(jnp.int32)
+        return logits, label, confidence, confidence >= threshold
+
+    return apply
+
+
+def images_of(n, shape=SHAPE):
+    return np.random.default_rng(n).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+@pytest.fixture(params=formats.FORMATS)
+def export_format(request):
+    return formats.FORMATS[request.param]
+
+
+@pytest.mark.parametrize("score", selective.scores_with_pnorm(3.0))
+def test_every_score_is_exported_in_every_format(export_format, score):
+    images = images_of(7)
+    outputs = export_format.run(export_format.write(function(score), SHAPE))(images)
+    logits = reference(images)
+    confidence = selective.numpy_scores(3.0)[score](logits)
+    np.testing.assert_allclose(outputs.logits, logits, atol=1e-6)
+    np.testing.assert_array_equal(outputs.label, logits[:, :-1].argmax(axis=1))
+    np.testing.assert_allclose(outputs.confidence, confidence, atol=1e-5)
+    np.testing.assert_array_equal(outputs.accepted, outputs.confidence >= np.float32(0.3))
+    dtypes = [np.asarray(value).dtype for value in outputs]
+    assert dtypes == [np.float32, np.int32, np.float32, np.bool_]
+
+
+def test_exported_function_takes_any_number_of_images(export_format):
+    run = export_format.run(export_format.write(function(), SHAPE))
+    for n in (1, 2, 11):
+        np.testing.assert_allclose(run(images_of(n)).logits, reference(images_of(n)), atol=1e-6)
+
+
+def test_infinite_threshold_accepts_nothing(export_format):
+    run = export_format.run(export_format.write(function(threshold=np.inf), SHAPE))
+    assert not run(images_of(4)).accepted.any()
+
+
+def network(name):
+    """Returns a network with folded batch norm and the same network without folding."""
+    model = models.create(name, 4, width=2)
+    rng = np.random.default_rng(1)
+
+    def random_value(path, leaf):
+        positive = path[-1].key in ("var", "scale")
+        return rng.uniform(0.5, 1.5, leaf.shape) if positive else rng.normal(0, 0.3, leaf.shape)
+
+    images = jnp.zeros((1, *SHAPE))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
+    variables = jax.tree.map_with_path(lambda *leaf: random_value(*leaf).astype(np.float32), shapes)
+    folded, inference = models.fold_batch_norm(model, variables)
+    unfolded = jax.jit(lambda x: model.apply(variables, x.astype(jnp.float32) / 255, False))
+    return lambda x: folded.apply(inference, x.astype(jnp.float32) / 255, False), unfolded
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_folded_network_runs_in_onnx_runtime(name):
+    folded, unfolded = network(name)
+
+    def served(images):
+        logits = folded(images)
+        return logits, jnp.argmax(logits, -1).astype(jnp.int32), logits[:, 0], logits[:, 0] > 0
+
+    images = images_of(3)
+    expected = np.asarray(unfolded(images))
+    outputs = formats.run_onnx(formats.to_onnx(served, SHAPE))(images).logits
+    np.testing.assert_allclose(outputs, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+def test_stablehlo_is_exported_for_all_platforms():
+    exported = jax.export.deserialize(bytearray(formats.to_stablehlo(function(), SHAPE)))
+    assert exported.platforms == formats.PLATFORMS == ("cpu", "cuda", "tpu")
+
+
+def test_files_contain_no_folder_of_the_machine(export_format):
+    content = export_format.write(function(), SHAPE)
+    for folder in (kdjax.__file__, jax.__file__, __file__):
+        assert folder.rpartition("/")[0].encode() not in content
+
+
+def test_writing_restores_the_state_of_the_process_and_prints_nothing(export_format, capfd):
+    def state():
+        config = jax.config.jax_hlo_source_file_canonicalization_regex
+        return config, logging.root.manager.disable, nn.Conv.__call__, jnp.argmax
+
+    before = state()
+    export_format.write(function(), SHAPE)
+    assert capfd.readouterr() == ("", "")
+    assert state() == before
+
+
+def test_unreadable_module_raises_and_prints_nothing(capfd):
+    exported = jax.export.deserialize(bytearray(formats.to_stablehlo(function(), SHAPE)))
+    later = dataclasses.replace(exported, mlir_module_serialized=b"ML\xefR of a later version")
+    with pytest.raises(RuntimeError):
+        formats.run_stablehlo(bytes(later.serialize()))
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,302 @@
+"""Prediction with an exported model, as a function and as a command."""
+
+import dataclasses
+import json
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+from support.commands import assert_refused, command, python
+
+from kdjax.errors import InputError
+from kdjax.export import card, formats
+from kdjax.predict import images as image_files
+from kdjax.predict import load
+
+CLASSES = ["red", "green", "blue"]
+SHAPE = (4, 5, 3)
+
+
+def function(threshold):
+    """Returns a model that predicts the brightest colour; its confidence is the brightness."""
+
+    def apply(images):
+        colours = jnp.mean(images.astype(jnp.float32), axis=(1, 2)) / 255
+        logits = jnp.pad(colours, [(0, 0), (0, 1)])
+        confidence = jnp.max(colours, axis=-1)
+        return logits, jnp.argmax(colours, -1).astype(jnp.int32), confidence, confidence > threshold
+
+    return apply
+
+
+def write(folder, content, **changes):
+    """Writes the folder of a model with the given StableHLO file; returns the folder."""
+    folder.mkdir()
+    (folder / formats.STABLEHLO).write_bytes(content)
+    model_card = {
+        **dict.fromkeys(card.FIELDS),
+        "format": card.FORMAT,
+        "jax": jax.__version__,
+        "classes": CLASSES,
+        "input": {"shape": list(SHAPE)},
+        "threshold": 0.5,
+        "files": {formats.STABLEHLO: {"sha256": card.sha256(content)}},
+        **changes,
+    }
+    (folder / card.FILE_NAME).write_text(json.dumps(model_card))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content():
+    return formats.to_stablehlo(function(0.5), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def folder(content, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("models") / "colours", content)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load(folder, batch_size=4)
+
+
+def images_of(n):
+    return np.random.default_rng(n).integers(0, 256, (n, *SHAPE), dtype=np.uint8)
+
+
+def error_message(call, *arguments, **options):
+    with pytest.raises(InputError) as raised:
+        call(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+# The function
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 11])
+def test_prediction_is_independent_of_the_batch_size(model, n):
+    prediction, colours = model(images_of(n)), images_of(n).mean(axis=(1, 2)) / 255
+    np.testing.assert_allclose(prediction.logits, np.pad(colours, [(0, 0), (0, 1)]), atol=1e-6)
+    np.testing.assert_allclose(prediction.confidence, colours.max(axis=1), atol=1e-6)
+    assert prediction.classes.tolist() == colours.argmax(axis=1).tolist()
+    assert prediction.labels.tolist() == [CLASSES[i] for i in colours.argmax(axis=1)]
+    assert prediction.accepted.tolist() == (colours.max(axis=1) > 0.5).tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "part"),
+    [
+        (images_of(2) / 255, "dtype float64"),
+        (images_of(2).astype(np.float32), "dtype float32"),
+        (images_of(2).astype(int), "dtype int64"),
+        (images_of(2)[0], "shape (4, 5, 3)"),
+        (images_of(2)[..., 0], "shape (2, 4, 5)"),
+        (images_of(2)[:, :3], "shape (2, 3, 5, 3)"),
+        (images_of(0), "shape (0, 4, 5, 3)"),
+        ([], "dtype float64"),
+    ],
+)
+def test_images_of_wrong_dtype_or_shape_raise_with_what_is_needed(model, images, part):
+    line = error_message(model, images)
+    assert part in line and "this model needs uint8 [n, 4, 5, 3]" in line
+
+
+def test_model_without_a_threshold_is_loaded_with_a_warning(content, tmp_path):
+    with pytest.warns(UserWarning, match="abstains on every image"):
+        load(write(tmp_path / "model", content, threshold=None))
+
+
+def test_path_may_be_a_string(folder):
+    assert load(str(folder))(images_of(1)).logits.shape == (1, 4)
+
+
+def test_unloadable_file_raises_with_both_jax_versions(content, tmp_path):
+    exported = jax.export.deserialize(bytearray(content))
+    later = dataclasses.replace(exported, mlir_module_serialized=b"ML\xefR of a later version")
+    line = error_message(load, write(tmp_path / "model", bytes(later.serialize()), jax="99.1.0"))
+    assert "written by jax 99.1.0" in line and f"installed jax {jax.__version__} " in line
+
+
+def test_damaged_or_missing_file_raises(content, tmp_path):
+    folder = write(tmp_path / "model", content)
+    (folder / formats.STABLEHLO).write_bytes(content[: len(content) // 2])
+    assert "is damaged" in error_message(load, folder)
+    (folder / formats.STABLEHLO).unlink()
+    assert "cannot be read" in error_message(load, folder)
+
+
+def test_batch_size_below_one_raises(folder):
+    assert "batch_size 0: must be at least 1" in error_message(load, folder, batch_size=0)
+
+
+def test_prediction_imports_no_training_library():
+    code = (
+        "import sys; import kdjax.predict.images;"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = set(python("-c", code).stdout.split())
+    assert {"jax", "PIL"} <= loaded
+    heavy = {"flax", "optax", "orbax", "tensorflow_datasets", "ml_collections", "sklearn", "absl"}
+    assert not loaded & heavy
+
+
+# Reading images
+
+
+@pytest.fixture
+def album(tmp_path):
+    """A folder with valid images of several sizes and modes, damaged images and other files."""
+    folder = tmp_path / "album"
+    (folder / "more").mkdir(parents=True)
+    PIL.Image.new("RGB", (5, 4), "red").save(folder / "b.png")
+    PIL.Image.new("L", (640, 480), 255).save(folder / "more" / "a.JPG", "jpeg")
+    PIL.Image.new("RGBA", (7, 3), (0, 0, 255, 255)).save(folder / "a.tiff")
+    (folder / "c.png").write_bytes((folder / "b.png").read_bytes()[:40])
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "empty.webp").touch()
+    return folder
+
+
+def read(*names):
+    """Returns the images that are read, and the error messages."""
+    lines = []
+    return list(image_files.read_images(map(str, names), SHAPE, lines.append)), lines
+
+
+def test_folder_is_read_in_sorted_order_and_damaged_images_are_reported(album):
+    images, lines = read(album)
+    assert [image.path for image in images] == [
+        str(album / name) for name in ("a.tiff", "b.png", "more/a.JPG")
+    ]
+    assert [line.split(": ")[0] for line in lines] == [
+        str(album / name) for name in ("c.png", "empty.webp")
+    ]
+    assert all(image.pixels.shape == SHAPE and image.pixels.dtype == np.uint8 for image in images)
+    assert images[1].note == ""
+    assert "resized from 640x480" in images[2].note and "converted from L" in images[2].note
+    assert (images[1].pixels == [255, 0, 0]).all() and (images[2].pixels == 255).all()
+
+
+def test_images_are_read_one_at_a_time(album):
+    lines = []
+    first = next(
+        image_files.read_images([str(album / "b.png"), "nowhere.png"], SHAPE, lines.append)
+    )
+    assert first.path == str(album / "b.png") and lines == []
+
+
+def test_images_of_an_array_have_their_positions(tmp_path):
+    np.savez(tmp_path / "three.npz", images=images_of(3))
+    images, lines = read(tmp_path / "three.npz")
+    assert lines == [] and [image.position for image in images] == [0, 1, 2]
+    np.testing.assert_array_equal([image.pixels for image in images], images_of(3))
+
+
+def test_array_of_one_channel_may_omit_the_channel_axis(tmp_path):
+    np.savez(tmp_path / "grey.npz", images=images_of(2)[..., 0])
+    (first, _) = image_files.read_images([str(tmp_path / "grey.npz")], (4, 5, 1), pytest.fail)
+    np.testing.assert_array_equal(first.pixels, images_of(2)[0, ..., :1])
+
+
+def write_npz(path, **arrays):
+    np.savez(path, **arrays)
+
+
+def write_truncated(path):
+    write_npz(path, images=images_of(5))
+    path.write_bytes(path.read_bytes()[:150])
+
+
+def write_flipped_byte(path):
+    write_npz(path, images=images_of(5))
+    content = bytearray(path.read_bytes())
+    content[200] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda path: write_npz(path, pixels=images_of(1)), "no array 'images': it has pixels"),
+        (lambda path: write_npz(path), "no array 'images': it has no arrays"),
+        (lambda path: write_npz(path, images=images_of(0)), "shape (0, 4, 5, 3)"),
+        (lambda path: write_npz(path, images=images_of(1) / 255), "dtype float64"),
+        (
+            lambda path: write_npz(path, images=np.zeros((1, 8, 8, 3), np.uint8)),
+            "shape (1, 8, 8, 3)",
+        ),
+        (lambda path: write_npz(path, images=np.array([None])), "Object arrays cannot be loaded"),
+        (write_truncated, "damaged, or not an npz file"),
+        (write_flipped_byte, "Bad CRC-32"),
+        (lambda path: path.write_text("images"), "damaged, or not an npz file"),
+        (lambda path: path.mkdir(), "no image file in this folder"),
+        (lambda path: None, "no such file or folder"),
+    ],
+)
+def test_unreadable_file_is_reported_in_one_line_and_reading_continues(make, part, album):
+    make(album / "x.npz")
+    images, (line,) = read(album / "x.npz", album / "b.png")
+    assert line.startswith(f"{album / 'x.npz'}: ") and part in line and "\n" not in line
+    assert [image.path for image in images] == [str(album / "b.png")]
+
+
+# The command
+
+
+def test_command_prints_labels_and_abstentions_and_reports_damaged_images(folder, album):
+    np.savez(album / "dark.npz", images=np.full((1, *SHAPE), 100, np.uint8))
+    done = command("predict", f"--model={folder}", album, album / "dark.npz", "--batch_size=2")
+    assert done.stdout.splitlines() == [
+        f"blue     1.0000  {album}/a.tiff  (resized from 7x3, proportions changed, "
+        "converted from RGBA)",
+        f"red      1.0000  {album}/b.png",
+        f"red      1.0000  {album}/more/a.JPG  (resized from 640x480, proportions changed, "
+        "converted from L)",
+        f"abstain  0.3922  {album}/dark.npz[0]",
+    ]
+    assert [line.split(": ")[:3] for line in done.stderr.splitlines()] == [
+        ["kdjax", "error", f"{album}/{name}"] for name in ("c.png", "empty.webp")
+    ]
+    assert done.returncode == 1
+
+
+def test_json_is_one_object_per_line(folder, album):
+    np.savez(album / "dark.npz", images=np.full((1, *SHAPE), 100, np.uint8))
+    done = command("predict", "--json", f"--model={folder}", album / "b.png", album / "dark.npz")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {
+            "path": f"{album}/b.png",
+            "label": "red",
+            "abstain": False,
+            "confidence": 1.0,
+            "note": "",
+        },
+        {
+            "path": f"{album}/dark.npz",
+            "index": 0,
+            "label": None,
+            "abstain": True,
+            "confidence": pytest.approx(100 / 255),
+            "note": "",
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        ([], "no model given: for example --model=model/"),
+        (["--model=nowhere"], "no model in 'nowhere'"),
+        (["--model={folder}", "--batch_size=0"], "batch_size 0: must be at least 1"),
+    ],
+)
+def test_invalid_input_is_a_one_line_error(folder, flags, part):
+    done = command("predict", *(flag.format(folder=folder) for flag in flags), "a.png")
+    assert_refused(done, part)

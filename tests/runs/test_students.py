@@ -1,0 +1,145 @@
+"""Several students of one teacher, compared with each of them trained separately."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from support.commands import python
+from support.runs import final_arrays, log_lines, tiny
+
+from kdjax import pipeline
+from kdjax.errors import InputError, Preempted
+from kdjax.evaluation import evaluate
+from kdjax.runs import restore, students
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.preemption import Preemption
+
+CHANGES = (
+    {"objective.method": "kd"},
+    {"objective.method": "gambler", "objective.payoff": 1.5},
+    {"seed": 3, "student.model": "resnet8", "student.learning_rate": 0.02},
+)
+NAMES = ["method=kd", "method=gambler,payoff=1.5", "seed=3,model=resnet8,learning_rate=0.02"]
+
+
+def several_students(data_dir: pathlib.Path) -> ConfigDict:
+    return tiny(data_dir, students=CHANGES, **{"objective.pretrain_epochs": 1})
+
+
+@pytest.fixture(scope="module")
+def group_run(data_dir, tmp_path_factory) -> pathlib.Path:
+    """A run that was interrupted, with one student a checkpoint ahead, and resumed."""
+    folder, config = tmp_path_factory.mktemp("students") / "run", several_students(data_dir)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted):
+        patch.setattr(Preemption, "requested", lambda self, step: step == 6)
+        pipeline.train(config, folder)
+    with Checkpoints(folder / "students" / NAMES[0] / "checkpoints", {}) as checkpoints:
+        assert checkpoints.steps() == [4, 6]
+    for name in NAMES[1:]:  # as if the run had been killed between the saves
+        saved = folder / "students" / name / "checkpoints" / "6"
+        saved.rename(folder / f"{name} not saved")
+    dataset = pipeline.train(config, folder)
+    evaluate.evaluate_all(list(pipeline.student_workdirs(config, folder)), dataset)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_student_of_a_group_equals_the_student_trained_separately(
+    name, group_run, data_dir, tmp_path
+) -> None:
+    config = students.expand(several_students(data_dir))[name]
+    with config.unlocked():
+        config.teacher.workdir = str(group_run)
+    dataset = pipeline.train(config, tmp_path)
+    steps, expected = final_arrays(tmp_path)
+    group_steps, actual = final_arrays(group_run / "students" / name)
+    assert steps == group_steps == 8
+    for expected_leaf, leaf in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(leaf, expected_leaf, rtol=1e-3, atol=1e-4)
+    separate = evaluate.evaluate(tmp_path, dataset)
+    results = json.loads((group_run / "students" / name / "results.json").read_text())
+    assert results["test"]["nll"] == pytest.approx(separate["test"]["nll"], rel=1e-3)
+    assert results.keys() == separate.keys()
+
+
+@pytest.mark.slow
+def test_each_student_has_a_workdir_and_links_the_teacher(group_run) -> None:
+    assert sorted(path.name for path in (group_run / "students").iterdir()) == sorted(NAMES)
+    for name in NAMES:
+        folder = group_run / "students" / name
+        assert [line["step"] for line in log_lines(folder) if line["split"] == "dev"] == [4, 8]
+        assert (folder / "predictions" / "test.npz").is_file()
+        restore.restore(folder)
+        needs_teacher = "gambler" not in name
+        assert (folder / "teacher").is_symlink() == needs_teacher
+        if needs_teacher:
+            assert (folder / "teacher").resolve() == group_run / "teacher"
+
+
+@pytest.mark.slow
+def test_run_is_finished_when_all_students_are(group_run, data_dir) -> None:
+    config = several_students(data_dir)
+    results = pipeline.finished_results(config, group_run)
+    assert results and [folder.name for folder in results] == NAMES
+    path = group_run / "students" / NAMES[1] / "results.json"
+    path.rename(path.with_suffix(".hidden"))
+    assert pipeline.finished_results(config, group_run) is None
+    path.with_suffix(".hidden").rename(path)
+    with pytest.raises(InputError, match="seed: 0 -> 1"):
+        pipeline.finished_results(tiny(data_dir, students=CHANGES, seed=1), group_run)
+
+
+@pytest.mark.slow
+def test_workdir_of_the_group_cannot_be_restored(group_run) -> None:
+    with pytest.raises(InputError, match=r"holds several students: choose one .*method=kd"):
+        restore.restore(group_run)
+
+
+@pytest.mark.slow
+def test_command_shows_the_students_side_by_side(group_run, data_dir) -> None:
+    flags = {
+        "students": CHANGES,
+        "smoke": True,
+        "teacher.width": 2,
+        "student.width": 2,
+        "objective.pretrain_epochs": 1,
+        "data.dir": data_dir,
+    }
+    done = python(
+        *("-m", "kdjax.main", "--config=configs/digits.py", f"--workdir={group_run}"),
+        *(f"--config.{field}={value}" for field, value in flags.items()),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is finished; nothing to do" in done.stdout
+    for name in ("method=kd", "method=gambler", "seed=3"):
+        assert f"│ {name}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (({"student.epochs": 3},), "unknown field of a student 'student.epochs'"),
+        (({"teacher.model": "resnet8"},), "unknown field of a student 'teacher.model'"),
+        (({"data.pad": 0},), "unknown field of a student 'data.pad'"),
+        (({"objective.metod": "kd"},), "did you mean 'objective.method'"),
+        (({"objective.method": "kdd"},), "objective.method 'kdd': did you mean 'kd'"),
+        (({"objective.payoff": 0.5},), "objective.payoff.* 0.5"),
+        (({"objective.payoff": "much"},), "objective.payoff 'much'"),
+        (({"seed": 1}, {"seed": 1}), "is given twice"),
+        (({},), "an entry without fields"),
+    ],
+)
+def test_invalid_changes_of_a_student_are_refused(changes, message, data_dir, tmp_path) -> None:
+    with pytest.raises(InputError, match=message):
+        pipeline.train(tiny(data_dir, students=changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_learning_rate_of_a_student_follows_its_model(data_dir) -> None:
+    changes = ({"student.model": "alexnet"}, {"student.model": "resnet8"})
+    config = tiny(data_dir, students=changes, **{"student.learning_rate": 0.0})
+    rates = [expanded.student.learning_rate for expanded in students.expand(config).values()]
+    assert rates == [0.03, 0.1]

@@ -1,0 +1,88 @@
+"""The allocator options reduce page faults, and the compiler options depend on the program."""
+
+import platform
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kdjax.runtime import compiler
+
+FAULTS = """
+import resource
+import numpy as np
+from kdjax.runtime import compiler
+{tune}
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_tuned_allocator_reuses_memory():
+    def page_faults(tune: str) -> int:
+        command = [sys.executable, "-c", FAULTS.format(tune=tune)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert 4 * page_faults("compiler.tune_allocator()") < page_faults("")
+
+
+@pytest.fixture
+def restore_tuning():
+    yield
+    compiler.set_tuned(True)
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_options_are_passed_to_jax_only_if_tuned(tuned, monkeypatch, restore_tuning):
+    options = []
+    monkeypatch.setattr(
+        jax, "jit", lambda function, **kwargs: options.append(kwargs["compiler_options"])
+    )
+    compiler.set_tuned(tuned)
+    for program in compiler.OPTIONS:
+        compiler.jit(jnp.sin, program)
+    expected = [compiler.OPTIONS[name]["cpu"] if tuned else {} for name in compiler.OPTIONS]
+    assert options == expected
+
+
+@pytest.fixture
+def cache_options():
+    names = [
+        "jax_compilation_cache_dir",
+        "jax_compilation_cache_max_size",
+        "jax_persistent_cache_min_compile_time_secs",
+    ]
+    before = {name: jax.config.values[name] for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_compilation_cache_is_in_the_users_cache_folder(tmp_path, monkeypatch, cache_options):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler.enable_compilation_cache()
+    (folder,) = (tmp_path / "kdjax" / "programs").iterdir()
+    assert jax.config.values["jax_compilation_cache_dir"] == str(folder)
+    assert jax.config.values["jax_compilation_cache_max_size"] == compiler.MAX_CACHE_BYTES
+
+
+def test_existing_compilation_cache_is_kept(tmp_path, monkeypatch, cache_options):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "given"))
+    compiler.enable_compilation_cache()
+    assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "given")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cache_folder_that_cannot_be_created_is_not_used(tmp_path, monkeypatch, cache_options):
+    (tmp_path / "file").write_text("where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    compiler.enable_compilation_cache()
+    assert not jax.config.values["jax_compilation_cache_dir"]

@@ -1,0 +1,1 @@
+"""Helper code that several tests share."""

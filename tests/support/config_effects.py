@@ -1,0 +1,118 @@
+"""The effects of a config: what `pipeline.train` loads and trains, in comparable values."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from kdjax import data, pipeline
+from kdjax.data import Dataset, Split
+from kdjax.runs import restore, workdir
+from kdjax.runs.restore import RestoredModel
+from kdjax.runtime import compiler
+from kdjax.training.spec import TrainSpec
+from support.networks import Linear
+
+CLASSES, TRAIN_IMAGES = 10, 2000
+STEPS = (0, 1, 2, 20, 200, 500, 1500, 2500)
+
+
+def _dataset() -> Dataset:
+    """Blank images; only their number and shape matter."""
+
+    def split(count: int) -> Split:
+        return Split(np.zeros((count, 8, 8, 1), np.uint8), np.zeros(count, np.int32))
+
+    return Dataset(
+        name="blank",
+        version="1.0.0",
+        class_names=tuple(map(str, range(CLASSES))),
+        train=split(TRAIN_IMAGES),
+        dev=split(200),
+        calibration=split(200),
+        test=split(200),
+        mean=np.zeros(1, np.float32),
+        std=np.ones(1, np.float32),
+    )
+
+
+def training_effects(
+    config: ConfigDict, folder: pathlib.Path, patch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Returns what `pipeline.train` does with a config, with loading and training replaced.
+
+    Args:
+        config: resolved.
+        folder: an empty workdir.
+        patch: replaces the functions that load and train.
+    """
+    effects: dict[str, Any] = {}
+
+    def load(name: str, **options: Any) -> Dataset:
+        effects["load"] = name, options
+        return _dataset()
+
+    def train_stage(jobs: Any, dataset: Dataset, *, teacher: Any = None, **options: Any) -> None:
+        for job in jobs:
+            where = str(job.folder.relative_to(folder))
+            effects[where] = {
+                **describe_spec(job.spec),
+                "images": len(dataset.train.labels),
+                "teacher trained here": teacher and teacher.folder == folder / "teacher",
+                **options,
+            }
+
+    patch.setattr(data, "load", load)
+    patch.setattr(pipeline, "train_stage", train_stage)
+    patch.setattr(compiler, "set_tuned", lambda tuned: effects.update(tuned=tuned))
+    patch.setattr(restore, "restore", lambda _: RestoredModel(Linear(CLASSES), {}))
+    pipeline.train(config, folder)
+    effects["stage"] = workdir.read_metadata(folder)["stage"]
+    return effects
+
+
+def describe_spec(spec: TrainSpec) -> dict[str, Any]:
+    """Returns the spec with its functions replaced by their values at fixed arguments."""
+    steps = jnp.array(STEPS)
+    average = spec.average_weight and [float(spec.average_weight(step)) for step in steps + 1]
+    return {
+        "stage": spec.stage,
+        "model": repr(spec.model),
+        "seed": spec.seed,
+        "pretrain_epochs": spec.pretrain_epochs,
+        "teacher network": repr(spec.teacher),
+        "objective": _losses(spec),
+        "updates": _updates(spec),
+        "learning_rate": [float(spec.learning_rate(step)) for step in steps],
+        "average": average,
+        "bn_batches": spec.bn_batches,
+        "batches": repr(spec.batches),
+        "epochs": spec.epochs,
+        "eval_batch_size": spec.eval_batch_size,
+        "best_metric": spec.best_metric,
+        "log_every": spec.log_every,
+    }
+
+
+def _losses(spec: TrainSpec) -> dict[str, list[float]]:
+    rng = np.random.default_rng(0)
+    outputs = spec.num_classes + (spec.stage == "student")
+    logits = jnp.asarray(rng.normal(size=(4, outputs)), jnp.float32)
+    teacher_logits = jnp.asarray(rng.normal(size=(4, spec.num_classes)), jnp.float32)
+    _, terms = spec.objective(logits, teacher_logits, jnp.arange(4))
+    return {name: np.asarray(value).tolist() for name, value in terms.items()}
+
+
+def _updates(spec: TrainSpec) -> list[list[float]]:
+    """Returns the parameters after three steps with fixed gradients."""
+    params = {"kernel": jnp.full((2, 2), 0.5), "bias": jnp.full(2, 0.5)}
+    gradient = jax.tree.map(lambda leaf: 2 * leaf, params)
+    state = spec.optimizer.init(params)
+    for _ in range(3):
+        updates, state = spec.optimizer.update(gradient, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    return [np.ravel(leaf).tolist() for leaf in jax.tree.leaves(params)]

@@ -1,0 +1,62 @@
+"""README.md and the pages of docs/: their code blocks and commands."""
+
+import functools
+import pathlib
+import re
+import shlex
+import sys
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from kdjax import config
+from support.commands import ROOT, python
+
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+# `python -m package.module ...` or `python experiments/script.py ...`, up to the end of the line
+# or of the code span.
+COMMAND = re.compile(r"python ((?:-m (?:kdjax|experiments)\.\w+|experiments/\w+\.py)[^&\n`']*)")
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    """Returns the content of the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(path: pathlib.Path) -> list[str]:
+    """Returns the commands on a page: `-m module` or a script, with arguments."""
+    return [command.strip() for command in COMMAND.findall(path.read_text())]
+
+
+def check_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks that a command accepts the given flags, and `kdjax.main` the given config."""
+    words = shlex.split(command)
+    program = words[: 2 if words[0] == "-m" else 1]
+    arguments = words[len(program) :]
+    if program == ["-m", "kdjax.main"]:
+        check_config(arguments, monkeypatch)
+        return
+    subcommand = [word for word in arguments[:1] if program[-1] == "experiments.benchmark"]
+    used = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    assert used <= flags_of(*program, *subcommand)
+
+
+def check_config(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks that the flags of `kdjax.main` parse, and that the config resolves."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["main", *arguments])  # where config_flags looks for fields
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    for name in ("workdir", "coordinator", "num_processes", "process_id"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    assert values(["main", *arguments])[1:] == []
+    config.resolve(values.config)
+
+
+@functools.cache
+def flags_of(*program: str) -> set[str]:
+    """Returns the flags that `--help` of a program lists."""
+    return set(re.findall(r"--[\w-]+", python(*program, "--help", PYTHONPATH=str(ROOT)).stdout))

@@ -1,0 +1,343 @@
+"""Whole runs on the embedded digits, as small as possible."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from support.commands import ROOT
+from support.config_effects import training_effects
+from support.runs import checkpoint, final_arrays, get_config, log_lines, tiny
+
+import kdjax.config
+from kdjax import pipeline
+from kdjax.config import base, field_names, resolve
+from kdjax.errors import InputError, Preempted
+from kdjax.evaluation import evaluate
+from kdjax.runs import restore
+from kdjax.training import spec
+
+CONFIGS = sorted(ROOT.glob("configs/*.py"))
+
+
+@pytest.fixture(scope="module")
+def run(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A finished run with averaged weights and an epoch of pre-training."""
+    folder = tmp_path_factory.mktemp("run") / "digits"
+    changes = {
+        "teacher.model": "alexnet_small",
+        "student.average": "swa",
+        "student.average_start": 0.0,
+        "student.schedule": "step",
+        "student.step_every": 1,
+        "teacher.average": "ema",
+        "objective.pretrain_epochs": 1,
+        "objective.adjustment": "label_smooth_regularization",
+        "selective.delta": 0.1,
+    }
+    dataset = pipeline.train(tiny(data_dir, **changes), folder)
+    evaluate.evaluate(folder, dataset)
+    return folder
+
+
+def test_run_writes_all_files_and_results(run: pathlib.Path) -> None:
+    for name in ("config.json", "metrics.jsonl", "results.json", "predictions/dev.npz"):
+        assert (run / name).is_file(), name
+        assert (run / "teacher" / name).is_file(), name
+    assert list(run.glob("tensorboard/events*"))
+    results = json.loads((run / "results.json").read_text())
+    assert results["classes"] == 10
+    for split in ("dev", "calibration", "test"):
+        assert results[split]["examples"] == results["teacher"][split]["examples"] == 64
+    for network in (results, results["teacher"]):  # both differ from the defaults
+        assert (network["guarantee"]["risk"], network["guarantee"]["delta"]) == (0.03, 0.1)
+    assert results["correction"]["examples"] == 64
+    assert set(results["scores"]) > {"reservation", "softmax_response"}
+    assert set(results["teacher"]["scores"]).isdisjoint({"reservation", "max_probability"})
+
+
+def test_interrupted_evaluation_leaves_no_results(
+    run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Preempted
+
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("results.json"))
+    monkeypatch.setattr(evaluate, "predict_teacher", interrupt)
+    with pytest.raises(Preempted):
+        evaluate.evaluate(copy, restore.load_dataset(run))
+    assert not list(copy.rglob("results.json"))
+
+
+def test_log_has_a_dev_line_per_epoch_and_the_loss_terms(run: pathlib.Path) -> None:
+    lines = log_lines(run)
+    dev = [line for line in lines if line["split"] == "dev"]
+    assert [line["step"] for line in dev] == [4, 8]  # 64 images in batches of 16
+    assert {"accuracy", "nll", "aurc"} <= set(dev[0])
+    first, last = (line for line in lines if line["split"] == "train")
+    assert first["loss"] == pytest.approx(first["cross_entropy"])  # pre-training
+    assert last["loss"] == pytest.approx(last["gambler"] + last["distillation"])
+    assert 0 <= last["teacher_error"] <= 1
+
+
+# Every field of the config with another value and, where it has an effect only together with
+# other fields, those. Fields of both stages are listed once.
+STAGE_CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "model": ("resnet14", {}),
+    "width": (3, {}),
+    "compute_dtype": ("bfloat16", {}),
+    "epochs": (11, {}),
+    "batch_size": (64, {}),
+    "learning_rate": (0.3, {}),
+    "momentum": (0.5, {}),
+    "nesterov": (False, {}),
+    "weight_decay": (0.1, {}),
+    "decay_all": (True, {}),
+    "warmup_epochs": (3.0, {}),
+    "schedule": ("step", {"step_every": 2}),
+    "step_every": (3, {"schedule": "step"}),
+    "step_factor": (0.3, {"schedule": "step", "step_every": 2}),
+    "average": ("swa", {}),
+    "average_start": (0.1, {"average": "swa"}),
+    "ema_decay": (0.5, {"average": "ema", "average_start": 0.0}),
+    "bn_batches": (7, {"average": "ema"}),
+}
+CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "seed": (1, {"order_seed": 0}),
+    "order_seed": (1, {}),
+    "setting": ("depth", {"teacher.model": "", "student.model": ""}),
+    "size": ("laptop", {"teacher.model": "", "student.model": ""}),
+    "cpu_tuning": (False, {}),
+    "smoke": (True, {}),
+    "best_metric": ("nll", {}),
+    "log_every": (7, {}),
+    "eval_batch_size": (32, {}),
+    "data.name": ("svhn_cropped", {}),
+    "data.dir": ("elsewhere", {}),
+    "data.train_split": ("train+extra", {}),
+    "data.test_split": ("extra", {}),
+    "data.dev_fraction": (0.2, {}),
+    "data.calibration_fraction": (0.2, {}),
+    "data.split_seed": (1, {}),
+    "data.limit": (500, {}),
+    "data.pipeline": ("stream", {}),
+    "data.placement": ("sharded", {}),
+    "data.pad": (1, {}),
+    "data.flip": (False, {}),
+    "objective.method": ("ka_gambler_soft", {}),
+    "objective.payoff": (1.5, {}),
+    "objective.distill_weight": (0.5, {}),
+    "objective.temperature": (2.0, {}),
+    "objective.adjustment": ("label_smooth_regularization", {}),
+    "objective.epsilon": (0.2, {"objective.adjustment": "label_smooth_regularization"}),
+    "objective.pretrain_epochs": (2, {}),
+    "teacher.workdir": ("<teacher>", {}),
+    "teacher.cache": ("off", {}),
+    "students": (({"seed": 1}, {"seed": 2}), {}),
+    **{
+        f"{stage}.{field}": (value, {f"{stage}.{key}": setting for key, setting in context.items()})
+        for stage in ("teacher", "student")
+        for field, (value, context) in STAGE_CHANGES.items()
+    },
+}
+# The default workdir: tests/test_commands.py. The certificate: the test of a run's results above.
+TESTED_ELSEWHERE = {"name", "selective.risk", "selective.delta"}
+
+
+def test_every_field_is_in_the_test_of_its_effect() -> None:
+    assert set(CHANGES) | TESTED_ELSEWHERE == set(field_names(base()))
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_every_field_of_the_config_has_an_effect(
+    field: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value, context = CHANGES[field]
+    small = {"teacher.model": "resnet8", "student.model": "alexnet_small", **context}
+    small |= {f"{stage}.epochs": 10 for stage in ("teacher", "student")}
+
+    def effects(name: str, **changes: Any) -> dict[str, Any]:
+        config = base()
+        config.update_from_flattened_dict({**small, **changes})
+        with monkeypatch.context() as patch:
+            return training_effects(resolve(config), tmp_path / name, patch)
+
+    expected = effects("unchanged")
+    assert effects("again") == expected
+    if field == "teacher.workdir":
+        value = str(tmp_path / "unchanged" / "teacher")
+    assert effects("changed", **{field: value}) != expected, f"{field} has no effect"
+
+
+def test_setting_and_size_choose_the_networks() -> None:
+    config = get_config(ROOT / "configs" / "digits.py")
+    config.setting, config.size = "depth", "paper"
+    resolved = resolve(config)
+    assert (resolved.teacher.model, resolved.student.model) == ("resnet50", "resnet18")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_config_resolves_and_documents_its_command(path: pathlib.Path) -> None:
+    text = path.read_text()
+    assert f"python -m kdjax.main --config=configs/{path.name}" in text
+    config = get_config(path)
+    assert config.name == path.stem
+    for setting, size in kdjax.config.PAIRS:
+        config.setting, config.size = setting, size
+        resolved = resolve(config)
+        assert resolved.is_locked
+        outputs = spec.create_network(resolved, "student", 10).num_outputs  # type: ignore[attr-defined]
+        assert outputs == 11
+
+
+def test_best_checkpoint_is_not_one_of_pretraining(run: pathlib.Path) -> None:
+    assert checkpoint(run, "best").step == 8  # the first epoch, to step 4, was pre-training
+
+
+def test_average_is_evaluated_instead_of_the_last_weights(run: pathlib.Path) -> None:
+    best = checkpoint(run, "best")
+    variables = restore.restore(run).variables
+    jax.tree.map(np.testing.assert_array_equal, variables, best.state.average)
+    # The average over the ends of both epochs differs from the last weights.
+    last, averaged = (
+        np.asarray(v["params"]["head"]["Dense_0"]["kernel"])
+        for v in (best.state.variables, variables)
+    )
+    assert np.any(last != averaged)
+
+
+def test_method_without_a_teacher_trains_none(
+    data_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    config = tiny(data_dir, **{"objective.method": "ce"})
+    dataset = pipeline.train(config, tmp_path)
+    assert not (tmp_path / "teacher").exists()
+    results = evaluate.evaluate(tmp_path, dataset)
+    assert "reservation" not in results["scores"]  # the abstention output was not trained
+    assert "teacher" not in results
+
+
+def test_non_finite_loss_stops_the_run(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    changes = {
+        "objective.method": "gambler",
+        "objective.pretrain_epochs": 0,
+        "student.learning_rate": 1e30,
+        "student.model": "alexnet",
+    }
+    message = r"student's loss is not finite at step \d.*gambler"
+    with pytest.raises(FloatingPointError, match=message):
+        pipeline.train(tiny(data_dir, **changes), tmp_path)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_payoff_above_the_number_of_classes_warns(
+    data_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    changes = {"objective.method": "gambler", "objective.payoff": 10.0, "student.batch_size": 5000}
+    config = tiny(data_dir, smoke=False, **changes)
+    with pytest.warns(RuntimeWarning, match="payoff 10.0 .*classes, 10"), pytest.raises(InputError):
+        pipeline.train(config, tmp_path)
+
+
+def test_batch_larger_than_the_data_is_refused(
+    data_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    changes = {"smoke": False, "student.batch_size": 5000, "objective.method": "ce"}
+    with pytest.raises(InputError, match=r"student.batch_size 5000 .* largest that fits is 1150$"):
+        pipeline.train(tiny(data_dir, **changes), tmp_path)
+
+
+# Runs of the command that are stopped and resumed.
+
+FLAGS = {
+    "log_every": 1, "objective.pretrain_epochs": 1,
+    "teacher.width": 2, "teacher.epochs": 1, "student.width": 2, "student.epochs": 3,
+    "student.batch_size": 16, "student.average": "ema", "student.average_start": 0.3,
+    "student.bn_batches": 2,
+}  # fmt: skip
+
+
+def start(folder: pathlib.Path, data_dir: pathlib.Path) -> subprocess.Popen:
+    """Starts a run with 71 steps per epoch, all of them logged, and averaged weights."""
+    flags = [f"--config.{name}={value}" for name, value in FLAGS.items()]
+    command = [sys.executable, "-m", "kdjax.main", "--config=configs/digits.py"]
+    command += [f"--workdir={folder}", f"--config.data.dir={data_dir}", *flags]
+    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def stop_at(
+    process: subprocess.Popen, metrics: pathlib.Path, count: int, stop_signal: signal.Signals
+) -> tuple[int, str]:
+    """Sends the signal once the file has this many lines; returns exit status and output."""
+    deadline = time.monotonic() + 300
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < count:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(stop_signal)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finish(start(folder, data_dir))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGTERM])
+def test_resume_within_an_epoch_is_bit_identical(
+    stop_signal: signal.Signals,
+    uninterrupted: pathlib.Path,
+    data_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    folder = tmp_path / "interrupted"
+    status, output = stop_at(start(folder, data_dir), folder / "metrics.jsonl", 120, stop_signal)
+    stopped = log_lines(folder)[-1]["step"]
+    assert 71 < stopped < 142 and not (folder / "results.json").exists()
+    if stop_signal == signal.SIGTERM:
+        assert saved_steps(folder) == [71, stopped] and status == 75
+        assert f"kdjax: error: student stopped by SIGTERM at step {stopped}" in output
+    else:
+        assert saved_steps(folder) == [71] and status == -stop_signal
+    finish(start(folder, data_dir))
+
+    (steps, expected), (resumed_steps, actual) = final_arrays(uninterrupted), final_arrays(folder)
+    assert steps == resumed_steps == 213
+    for expected_leaf, leaf in zip(expected, actual, strict=True):
+        np.testing.assert_array_equal(leaf, expected_leaf)
+    for name in ("predictions/test.npz", "results.json"):
+        assert (uninterrupted / name).read_bytes() == (folder / name).read_bytes()
+    # The log has each step once, as without the interruption.
+    logged = [
+        [(line["step"], line["split"]) for line in log_lines(path)]
+        for path in (uninterrupted, folder)
+    ]
+    assert logged[0] == logged[1]

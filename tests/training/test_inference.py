@@ -1,0 +1,53 @@
+"""Logits of a whole split, in batches of any size and with changed images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.networks import (
+    CLASSES,
+    COUNT,
+    Linear,
+    device_examples,
+    flat_inputs,
+    random_split,
+    teacher_variables,
+)
+
+from kdjax.data.batches import Examples
+from kdjax.training import inference
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 20, 64])
+def test_every_example_is_predicted_once_for_any_batch_size(batch_size: int) -> None:
+    variables = teacher_variables()
+    layer = variables["params"]["Dense_0"]
+    expected = flat_inputs(random_split()) @ np.float64(layer["kernel"])
+    expected += np.float64(layer["bias"])
+    logits = inference.predict_logits(
+        Linear(CLASSES), variables, device_examples(), batch_size=batch_size
+    )
+    assert logits.shape == (COUNT, CLASSES)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_change_of_images_is_compiled_once_for_all_bound_values() -> None:
+    traced, examples, variables = [], device_examples(), teacher_variables()
+
+    def darken(images: jax.Array, indices: jax.Array, *, divisor: jax.Array) -> jax.Array:
+        traced.append(divisor)
+        return jnp.where(indices[:, None, None, None] % 2 == 0, images // divisor, images)
+
+    images, labels, mean, std = examples
+    for divisor in (2, 3):
+        even = np.arange(COUNT)[:, None, None, None] % 2 == 0
+        darker = np.where(even, images // divisor, images)
+        expected = inference.predict_logits(
+            Linear(CLASSES), variables, Examples(darker, labels, mean, std), batch_size=6
+        )
+        change = jax.tree_util.Partial(darken, divisor=divisor)
+        logits = inference.predict_logits(
+            Linear(CLASSES), variables, examples, batch_size=6, change=change
+        )
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    assert len(traced) == 1

@@ -1,0 +1,124 @@
+"""Jitted programs of train steps, and the training of several students on the same batches."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from support.networks import (
+    BATCH,
+    CLASSES,
+    COUNT,
+    HYPER,
+    SHAPE,
+    device_examples,
+    linear_spec,
+    order,
+    single_program,
+    streamed_examples,
+    teacher_variables,
+)
+
+from kdjax.data.batches import DeviceSplit
+from kdjax.objectives import METHODS
+from kdjax.runtime import sharding
+from kdjax.training import multi_student, step
+from kdjax.training.teacher import OnlineTeacher
+
+
+class Mlp(nn.Module):
+    """A network with one hidden layer."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        hidden = nn.relu(nn.Dense(5)(images.reshape(len(images), -1)))
+        return nn.Dense(self.outputs)(hidden)
+
+
+@pytest.fixture(scope="module")
+def source() -> DeviceSplit:
+    return DeviceSplit(device_examples(), order())
+
+
+@pytest.fixture(scope="module")
+def variables() -> dict[str, Any]:
+    return teacher_variables()
+
+
+def test_scan_of_steps_equals_one_call_per_step(source, variables) -> None:
+    run = single_program(linear_spec())
+    state, losses = step.init_state(linear_spec(), SHAPE), []
+    for _ in range(5):
+        state, metrics = run(state, source, variables, 1)
+        losses.append(metrics["loss"][0])
+    scanned, metrics = run(step.init_state(linear_spec(), SHAPE), source, variables, 5)
+    np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, scanned
+    )
+
+
+def test_students_together_equal_each_trained_separately(source, variables) -> None:
+    def objective(method: str) -> Any:
+        return lambda *args: METHODS[method](*args, hyper=HYPER)
+
+    # Two of the same structure, whose layers are vmapped, one of them without a teacher.
+    specs = [
+        linear_spec(),
+        linear_spec(seed=3, objective=objective("gambler"), teacher=None),
+        linear_spec(seed=4, model=Mlp(CLASSES + 1), objective=objective("ka")),
+    ]
+    program, teacher = multi_student.make_program(specs), OnlineTeacher(variables)
+    states: Any = tuple(step.init_state(spec, SHAPE) for spec in specs)
+    for _ in range(COUNT // BATCH):
+        states, metrics = program(states, source, teacher, 1)
+    for spec, state, values in zip(specs, states, metrics, strict=True):
+        separate, run = step.init_state(spec, SHAPE), single_program(spec)
+        for _ in range(COUNT // BATCH):
+            separate, expected = run(separate, source, variables if spec.teacher else None, 1)
+        for actual, reference in ((state, separate), (values, expected)):
+            assert jax.tree.structure(actual) == jax.tree.structure(reference)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+                actual,
+                reference,
+            )
+
+
+def test_state_is_donated(source, variables) -> None:
+    state = step.init_state(linear_spec(), SHAPE)
+    single_program(linear_spec())(state, source, variables, 1)
+    assert state.variables["params"]["Dense_0"]["kernel"].is_deleted()
+
+
+def test_memory_of_a_step_is_known_without_compiling_again(
+    source, variables, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = linear_spec()
+    program, teacher = (
+        multi_student.make_program([spec]),
+        OnlineTeacher(sharding.replicate(variables)),
+    )
+    states: Any = (step.init_state(spec, SHAPE),)
+    with jax.log_compiles():
+        states, _ = program(states, source, teacher, 1)
+        assert "Finished XLA compilation of jit(steps)" in caplog.text
+        caplog.clear()
+        size = program.memory(states, source, teacher, 1)
+    assert "Finished XLA compilation" not in caplog.text
+    # At least the arguments; a step of so small a network needs less than four times as much.
+    arguments = sum(leaf.nbytes for leaf in jax.tree.leaves((states, source)))
+    assert arguments < size < 4 * arguments
+
+
+def test_accelerators_run_many_steps_per_call_cpu_and_streams_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    examples, streamed = device_examples(), streamed_examples()
+    assert multi_student.steps_per_call(examples) == multi_student.steps_per_call(streamed) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert multi_student.steps_per_call(examples) == multi_student.DEFAULT_STEPS_PER_CALL > 1
+    assert multi_student.steps_per_call(streamed) == 1
