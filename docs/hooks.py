@@ -1,14 +1,17 @@
 """MkDocs hooks: pages generated from the code, and equations as MathML.
 
 Nothing is copied by hand: the configuration reference is read from `kdjax/config.py`, the method
-reference from `kdjax.objectives.METHODS`, the results from `experiments/results/`. The functions
-that generate pages need neither MkDocs nor a network; `tests/test_docs.py` calls them.
+reference from `kdjax.objectives.METHODS`, the results from `experiments/results/`. Every page in
+`docs/` can also be read without a build: links to results lead to the files in the repository, and
+are changed to the pages of the site at build time. The functions that generate pages need neither
+MkDocs nor a network; `tests/test_docs.py` calls them.
 """
 
 import ast
 import inspect
 import io
 import pathlib
+import posixpath
 import re
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +23,10 @@ from kdjax.objectives import METHODS
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 STAGES = ("teacher", "student")
 # Headings of the groups of fields.
 GROUPS = {
@@ -32,21 +37,10 @@ GROUPS = {
     "teacher": "Teacher only",
     "stage": "Each of `teacher` and `student`",
 }
-CONFIGURATION_INTRODUCTION = """\
-# Configuration
-
-Every field of `kdjax.config.base()`, from which each file in `configs/` starts. Set one on the
-command line with `--config.FIELD=VALUE`, or in a config file with `config.FIELD = VALUE`. An
-unknown field or name is an error that names the nearest valid one. This page is generated from
-`kdjax/config.py`."""
-METHODS_INTRODUCTION = r"""
-# Methods
-
-The methods of `kdjax.objectives.METHODS`, chosen by `--config.objective.method=NAME`. Notation:
-$z$ student logits over $m+1$ outputs, the last one abstention, $q=\operatorname{softmax}(z)$, $t$
-teacher logits, $y$ label, $A$ adjustment, $T$ temperature, $o$ payoff, $\lambda$
-`distill_weight`. This page is generated from the table and its docstrings;
-[Concepts](../concepts/distillation.md) derives the equations."""
+# A page in `docs/` has this line; at build time, generated content replaces what follows it.
+MARKER = "<!-- generated -->"
+# A relative link out of the folder of its page.
+LINK = re.compile(r"(?<=\]\()((?:\.\./)+[^)#:]+)(?=[)#])")
 
 
 class Field(NamedTuple):
@@ -90,7 +84,7 @@ def configuration_page() -> str:
         group, dot, _ = field.name.partition(".")
         key = group if dot else ("stage" if field.name in stage_fields else "")
         groups.setdefault(key, []).append(field)
-    parts = [CONFIGURATION_INTRODUCTION]
+    parts = [_introduction("reference/configuration.md")]
     for key, fields in groups.items():
         rows = [(f"`{f.name}`", f"`{f.default!r}`", _cell(f.description)) for f in fields]
         parts += [f"## {GROUPS[key]}", _table(("field", "default", "meaning"), rows)]
@@ -111,7 +105,7 @@ def methods_page() -> str:
         flags = (method.needs_teacher, method.abstains, method.adjusts)
         rows.append((f"[`{name}`](#{name})", *("yes" if flag else "no" for flag in flags)))
     header = ("method", "needs a teacher", "abstains", "adjusts the teacher")
-    parts = [METHODS_INTRODUCTION, _table(header, rows)]
+    parts = [_introduction("reference/methods.md"), _table(header, rows)]
     for name, method in METHODS.items():
         # The text before Args: what the method is, its equation and its source.
         doc = re.split(r"\n\n(?:Args|Returns|Raises):", inspect.getdoc(method.fn) or "")[0]
@@ -119,30 +113,61 @@ def methods_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def result_pages() -> dict[str, str]:
-    """Returns the pages of recorded results, by path in the site."""
+# Pages of which a part is generated, by path in the site.
+GENERATED_PAGES = {
+    "reference/configuration.md": configuration_page,
+    "reference/methods.md": methods_page,
+}
+
+
+def result_pages() -> dict[str, pathlib.Path]:
+    """Returns the files of recorded results, by path in the site."""
     folder = ROOT / "experiments" / "results"
-    return {f"results/{path.name}": path.read_text() for path in sorted(folder.glob("*.md"))}
+    return {f"results/{path.name}": path for path in sorted(folder.glob("*.md"))}
 
 
-def generated_pages() -> dict[str, str]:
-    """Returns every page that is not a file in `docs/`, by path in the site."""
+def added_pages() -> dict[str, pathlib.Path]:
+    """Returns every file of the repository outside `docs/` that is a page, by path in the site."""
     return {
-        "reference/configuration.md": configuration_page(),
-        "reference/methods.md": methods_page(),
-        "project/contributing.md": (ROOT / "CONTRIBUTING.md").read_text(),
-        "project/changelog.md": (ROOT / "CHANGELOG.md").read_text(),
+        "project/contributing.md": ROOT / "CONTRIBUTING.md",
+        "project/changelog.md": ROOT / "CHANGELOG.md",
         **result_pages(),
     }
 
 
+def site_links(markdown: str, page: str) -> str:
+    """Returns the text of a page with links to `added_pages()` as links within the site.
+
+    Args:
+        markdown: of a page in `docs/`.
+        page: its path in the site.
+    """
+    paths = {source: path for path, source in added_pages().items()}
+    folder = DOCS / pathlib.PurePath(page).parent
+
+    def replace(match: re.Match[str]) -> str:
+        path = paths.get((folder / match[1]).resolve())
+        return posixpath.relpath(path, posixpath.dirname(page) or ".") if path else match[0]
+
+    return LINK.sub(replace, markdown)
+
+
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Adds the generated pages."""
+    """Adds the pages that are not files in `docs/`."""
     from mkdocs.structure.files import File
 
-    for path, content in generated_pages().items():
-        files.append(File.generated(config, path, content=content))
+    for path, source in added_pages().items():
+        files.append(File.generated(config, path, content=source.read_text()))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: "Page", **_: Any) -> str:
+    """Inserts the generated part of a page, and makes its links lead to pages of the site."""
+    path = page.file.src_uri
+    generate = GENERATED_PAGES.get(path)
+    if generate:
+        return generate()
+    return markdown if path in added_pages() else site_links(markdown, path)
 
 
 def on_page_content(html: str, **_: Any) -> str:
@@ -168,6 +193,11 @@ def mathml(equation: str, *, display: bool) -> str:
     from latex2mathml.converter import convert
 
     return convert(unescape(equation).strip(), display="block" if display else "inline")
+
+
+def _introduction(page: str) -> str:
+    """Returns what a page in `docs/` has before its generated part."""
+    return (DOCS / page).read_text().partition(MARKER)[0].rstrip()
 
 
 def _comments(source: str) -> dict[int, str]:

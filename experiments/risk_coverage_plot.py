@@ -65,7 +65,7 @@ def read(folder: pathlib.Path) -> Outputs:
 
 
 def draw(outputs: Outputs) -> Figure:
-    """Returns the figure: one curve per score, with a bootstrap interval, and the ideal curve."""
+    """Returns the figure: one curve per score, with 95 % intervals, and the ideal curve."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained", facecolor="white")
     axes = figure.add_subplot(
         xlabel="coverage: accepted, % of the test images",

@@ -49,14 +49,15 @@ def label_smooth_regularization(
     Args:
         probs: p, `[..., m]`, any float dtype.
         labels: y, `[...]`, integers in [0, m).
-        epsilon: in [0, 1 - 1/m), so that y remains the most probable class.
+        epsilon: in [0, 1 - 1/m), so that y remains the most probable class; a scalar, or one value
+            per example, `[...]`.
 
     Returns:
         A, `[..., m]`, float32 (float64 for float64 input).
 
     Raises:
-        ValueError: for a wrong shape, or an epsilon or label out of range (checked only outside
-            jit).
+        ValueError: for a wrong shape, or an epsilon or label out of range (ranges are checked only
+            outside jit).
         TypeError: for a wrong dtype.
 
     Source: "label smooth regularization", arXiv 1911.07471.
@@ -65,10 +66,10 @@ def label_smooth_regularization(
     classes = probs.shape[-1]
     checks.within("epsilon", epsilon, 0, 1 - 1 / classes)
     is_label = _one_hot(probs, labels)
-    wrong = jnp.argmax(probs, axis=-1) != labels
-    epsilon = jnp.asarray(epsilon, probs.dtype)
+    wrong = ~jnp.take_along_axis(is_label, jnp.argmax(probs, axis=-1, keepdims=True), axis=-1)
+    epsilon = checks.per_example("epsilon", epsilon, probs)
     smooth = jnp.where(is_label, 1 - epsilon, epsilon / (classes - 1))
-    return jnp.where(wrong[..., None], smooth, probs)
+    return jnp.where(wrong, smooth, probs)
 
 
 def _one_hot(values: jax.Array, labels: jax.Array) -> jax.Array:

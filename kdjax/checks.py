@@ -1,5 +1,7 @@
 """Argument checks of the pure functions: dtypes, shapes and ranges."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,13 @@ from jax.typing import ArrayLike
 
 from kdjax.errors import InputError
 
+# Temperatures whose square, and logits divided by which, are finite in float32.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-18, 1e18
 
-def concrete(value: ArrayLike) -> bool:
-    """Returns whether the value is known: it is not while jit, vmap or grad trace it."""
-    return not isinstance(value, jax.core.Tracer)
+
+def concrete(value: Any) -> bool:
+    """Returns whether the value is known: it is not while jit, vmap or grad trace (part of) it."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
 def logits(values: ArrayLike, *, least: int) -> jax.Array:
@@ -42,25 +47,31 @@ def targets(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
 def labels(values: ArrayLike, *, shape: tuple[int, ...], classes: int) -> jax.Array:
     """Returns integer labels of the given shape; known values must lie in [0, classes).
 
+    They are checked before the conversion to a JAX array, which would wrap 2^32 to 0.
+
     Raises:
         ValueError: for another shape, or a label out of range (checked only outside jit).
         TypeError: for a dtype that is not an integer.
     """
-    values = jnp.asarray(values)
-    if not jnp.issubdtype(values.dtype, jnp.integer):
+    # NumPy, because under jit JAX would trace the minimum of a constant too.
+    values = np.asarray(values) if concrete(values) else jnp.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.integer) and not _all_integers(values):
         raise TypeError(f"labels of dtype {values.dtype}: need integers")
     if values.shape != shape:
         raise InputError(f"labels of shape {values.shape}: these logits need {shape}")
-    if concrete(values) and values.size:
-        # NumPy, because under jit JAX would trace the minimum of a constant too.
-        known = np.asarray(values)
-        low, high = int(known.min()), int(known.max())
+    if isinstance(values, np.ndarray) and values.size:
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high >= classes:
             bad = low if low < 0 else high
             raise InputError(
                 f"label {bad} is out of range: {classes} classes allow 0..{classes - 1}"
             )
-    return values
+    return jnp.asarray(values)
+
+
+def _all_integers(values: Any) -> bool:
+    """Returns whether the array holds Python integers that exceed 64 bits."""
+    return values.dtype == object and all(isinstance(value, int) for value in values.flat)
 
 
 def above(name: str, value: ArrayLike, bound: float) -> None:
@@ -81,6 +92,49 @@ def within(name: str, value: ArrayLike, low: float, high: float) -> None:
     """
     if concrete(value) and not np.all((np.asarray(value) >= low) & (np.asarray(value) < high)):
         raise InputError(f"{name} {value} is out of range: it must lie in [{low:g}, {high:g})")
+
+
+def temperature(value: ArrayLike, name: str = "temperature") -> None:
+    """Checks that a temperature, unless it is traced, is in the range of finite results.
+
+    Raises:
+        ValueError: with the name, the value and the allowed range.
+    """
+    if concrete(value):
+        known = np.asarray(value)
+        if not np.all((known >= MIN_TEMPERATURE) & (known <= MAX_TEMPERATURE)):
+            raise InputError(
+                f"{name} {value} is out of range: it must lie in "
+                f"[{MIN_TEMPERATURE:g}, {MAX_TEMPERATURE:g}]"
+            )
+
+
+def per_example(name: str, value: ArrayLike, like: jax.Array) -> jax.Array:
+    """Returns a hyperparameter in a shape that broadcasts against the classes of logits.
+
+    Args:
+        name: for the error message.
+        value: a scalar, or one value per example, of a shape that broadcasts to `[...]`.
+        like: logits `[..., k]`, which also give the dtype.
+
+    Returns:
+        A scalar, or an array of as many dimensions as `like`, with one column.
+
+    Raises:
+        ValueError: for another shape, such as `[B, 1]` for logits `[B, k]`.
+    """
+    value = jnp.asarray(value, like.dtype)
+    if value.ndim == 0:
+        return value
+    leading = like.shape[:-1]
+    # Compared from the last axis; a longer shape would add axes to the result.
+    pairs = zip(value.shape[::-1], leading[::-1], strict=False)
+    if value.ndim > len(leading) or any(size not in (1, wanted) for size, wanted in pairs):
+        raise InputError(
+            f"{name} of shape {value.shape}: logits of shape {like.shape} allow a scalar or one "
+            f"value per example, {leading}"
+        )
+    return value.reshape((1,) * (len(leading) - value.ndim) + (*value.shape, 1))
 
 
 def _floating(name: str, values: ArrayLike) -> jax.Array:

@@ -3,24 +3,55 @@
 import functools
 import itertools
 import pathlib
+import runpy
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from absl import app, flags, logging
-from ml_collections.config_flags.config_flags import ConfigFileFlagParser
+from ml_collections import ConfigDict, config_flags
 
+from kdjax import field_types, process
 from kdjax.errors import InputError, Preempted, unknown_name_error
+from kdjax.runtime.paths import user_path
 
 USAGE = 2
-FAILED = 1
+FAILED = process.FAILED
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, the command can be run again
 
 # `--help` lists the flags of the main module: those that are defined below belong to the caller.
 flags.disclaim_key_flags()
+
+
+class _FieldParser(flags.ArgumentParser):
+    """Parses the value of a config field as `resolve` does that of a config file."""
+
+    def __init__(self, kind: type) -> None:
+        self._convert, self._description = field_types.TYPES[kind]
+
+    def parse(self, argument: Any) -> Any:
+        value = self._convert(argument)
+        if value is None:
+            raise ValueError(f"{argument!r} is not {self._description}")
+        return value
+
+
+for _type in (int, float, bool):
+    config_flags.register_flag_parser_for_type(_type, _FieldParser(_type))
+
+
+class _PathParser(flags.ArgumentParser):
+    """Replaces a leading `~`, which the shell does not replace after `--name=`."""
+
+    def parse(self, argument: str) -> str:
+        return str(user_path(argument)) if argument.startswith("~") else argument
+
+
+def define_path(name: str, help_text: str) -> flags.FlagHolder[str | None]:
+    """Defines a flag for a file or a folder."""
+    return flags.DEFINE(_PathParser(), name, None, help_text)
 
 
 class RunFlags(NamedTuple):
@@ -40,7 +71,7 @@ class RunFlags(NamedTuple):
 def define_run_flags() -> RunFlags:
     """Defines `--data_dir`, `--risk` and `--delta` for a command."""
     return RunFlags(
-        flags.DEFINE_string("data_dir", None, "the TFDS directory [as in the run's config]"),
+        define_path("data_dir", "the TFDS directory [as in the run's config]"),
         flags.DEFINE_float(
             "risk", None, "selective risk that the certificate guarantees [as in the run's config]"
         ),
@@ -64,13 +95,18 @@ def run(main: Callable[..., None], *, positional: str = "") -> None:
         positional: name of the positional arguments for messages, such as `"IMAGE..."`; at least
             one must be given. Empty: the command takes none.
     """
+    process.prepare()
     logging.set_verbosity(logging.ERROR)  # JAX, TFDS and Orbax log many lines below this level
-    warnings.showwarning = _print_warning  # type: ignore[assignment]
     flags.FLAGS.set_gnu_getopt()  # flags may follow positional arguments
-    app.run(
-        lambda argv: _run_command(functools.partial(main, argv[1:]) if positional else main),
-        flags_parser=functools.partial(_parse, positional),
-    )
+    try:
+        app.run(
+            lambda argv: _run_command(functools.partial(main, argv[1:]) if positional else main),
+            flags_parser=functools.partial(_parse, positional),
+        )
+    except KeyboardInterrupt as error:
+        _exit_interrupted(error)
+    finally:
+        process.discard_unwritable_output()
 
 
 def _parse(positional: str, argv: Sequence[str]) -> list[str]:
@@ -94,20 +130,20 @@ def _check_config_flags(argv: Sequence[str]) -> None:
     """Checks the config file and the names of the fields before ml_collections parses them.
 
     Raises:
-        InputError: for a missing file or an unknown field, with the nearest name.
+        InputError: for a missing or failing file, or an unknown field, with the nearest name.
     """
     path = _config_file(argv)
     if path is None:
         return
     if not path.is_file():
         raise _missing_config_error(path)
+    config = _load_config(path)
     names = [flag.lstrip("-").partition("=")[0] for flag in argv if flag.startswith("-")]
     fields = {name.removeprefix("no") for name in names if "config." in name}
     if fields:
         # Imported here because kdjax.config imports JAX.
         from kdjax.config import field_names, unknown_field_error
 
-        config = ConfigFileFlagParser("config").parse(str(path))
         known = {f"config.{name}" for name in field_names(config)}
         for name in sorted(fields - known):
             raise unknown_field_error("config field", name, known)
@@ -123,6 +159,40 @@ def _config_file(argv: Sequence[str]) -> pathlib.Path | None:
     return path
 
 
+def _load_config(path: pathlib.Path) -> ConfigDict:
+    """Returns what `get_config` of a config file returns.
+
+    Raises:
+        InputError: naming file, line and error, if the file fails or does not define a config.
+    """
+    if ":" in str(path):  # ml_collections would pass what follows to get_config
+        raise InputError(f"config file {str(path)!r}: the path must not contain ':'")
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        if not callable(get_config):
+            raise InputError(f"config file {str(path)!r} does not define a function get_config()")
+        config = get_config()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_config_error(path, error)) from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"get_config() of {str(path)!r} returns {type(config).__name__}, not a ConfigDict: "
+            "start from kdjax.config.base() and return it"
+        )
+    return config
+
+
+def _config_error(path: pathlib.Path, error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    reason = (str(error).splitlines() or [""])[0]
+    where = f"config file {str(path)!r}" + (f", line {line}" if line else "")
+    return f"{where}: {type(error).__name__}: {reason}"
+
+
 def _missing_config_error(path: pathlib.Path) -> InputError:
     candidates = [str(file) for file in path.parent.glob("*.py")]
     if candidates:
@@ -135,20 +205,21 @@ def _run_command(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, _raise_preempted)
     try:
         main()
+        sys.stdout.flush()  # an error is reported here, not when Python exits
     except InputError as error:
         _exit_with_error(error, USAGE)
     except FloatingPointError as error:
         _exit_with_error(error, FAILED)
-    except KeyboardInterrupt:
-        _exit_with_error(
-            KeyboardInterrupt("interrupted; run the same command again to continue"), FAILED
-        )
+    except KeyboardInterrupt as error:
+        _exit_interrupted(error)
     except Preempted as error:
         _exit_with_error(error, PREEMPTED)
     except Exception as error:
         _exit_on_peer_failure(error)  # the error may only be a consequence of a peer's failure
         if isinstance(error, OSError):
             _exit_with_error(error, FAILED)
+        if line := process.environment_error(error):
+            _exit_with_error(RuntimeError(line), FAILED)
         traceback.print_exc()
         _broadcast_failure(f"{type(error).__name__}: {error}", FAILED)
         sys.exit(FAILED)
@@ -156,6 +227,11 @@ def _run_command(main: Callable[[], None]) -> None:
 
 def _raise_preempted(*_: object) -> None:
     raise Preempted("stopped by SIGTERM; run the same command again to continue")
+
+
+def _exit_interrupted(error: KeyboardInterrupt) -> None:
+    process.finish_interrupted()
+    _exit_with_error(KeyboardInterrupt(str(error) or process.INTERRUPTED), FAILED)
 
 
 def _exit_with_error(error: BaseException, status: int) -> None:
@@ -185,7 +261,3 @@ def _exit_on_peer_failure(error: Exception) -> None:
 def _broadcast_failure(text: str, status: int) -> None:
     if multihost := _multihost():
         multihost.broadcast_failure(text, status)
-
-
-def _print_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
-    print(f"kdjax: warning: {' '.join(str(message).split())}", file=sys.stderr)

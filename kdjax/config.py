@@ -11,7 +11,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from kdjax import checks
+from kdjax import checks, field_types
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.models import DTYPES, MODELS
 from kdjax.objectives import ADJUSTMENTS, METHODS, Hyperparameters
@@ -23,7 +23,7 @@ from kdjax.runtime.sharding import PLACEMENTS
 PAIRS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("structure", "paper"): ("resnet18", "alexnet"),
     ("depth", "paper"): ("resnet50", "resnet18"),
-    ("structure", "laptop"): ("resnet8", "alexnet_small"),
+    ("structure", "laptop"): ("resnet14", "alexnet_small"),
     ("depth", "laptop"): ("resnet14", "resnet8"),
 }
 # The default of 0.1 is the usual value for networks with batch norm. alexnet has no batch norm and
@@ -53,18 +53,25 @@ SYNONYMS: Mapping[str, str] = {
     "alpha": "distill_weight",
     **{old.split(".")[-1]: new.split(".")[-1] for old, new in RENAMED_FIELDS.items()},
 }
+# Largest seed: the random generators take 32 bits.
+MAX_SEED = 2**32 - 1
+# Largest padding: the number of an augmentation must fit in 32 bits.
+MAX_PAD = 16383
 # Weight of the group (such as `student`) against the field when names are compared.
 _GROUP_WEIGHT = 0.25
 
 
 def base() -> ConfigDict:
-    """Returns the config from which every file in `configs/` starts: all fields, documented."""
-    config = ConfigDict()
+    """Returns the config from which every file in `configs/` starts: all fields, documented.
+
+    It accepts values of any type, such as 2.0 for an integer: `resolve` converts or refuses them.
+    """
+    config = ConfigDict(type_safe=False)
     config.name = "run"  # any name; the default workdir is runs/<name>
     # Integer seed of the initial weights, and of the order and augmentation of the images unless
-    # order_seed is set. It does not affect the data splits.
+    # order_seed is set; from 0 to 2^32 - 1. It does not affect the data splits.
     config.seed = 0
-    # Integer seed of the order and augmentation of the images; -1: use seed.
+    # Integer seed of the order and augmentation of the images, from 0 to 2^32 - 1; -1: use seed.
     config.order_seed = -1
     # structure | depth: teacher and student differ in architecture or in depth, see PAIRS.
     config.setting = "structure"
@@ -80,7 +87,7 @@ def base() -> ConfigDict:
     config.log_every = 50
     config.eval_batch_size = 256  # images per batch in evaluation, >= 1
 
-    config.data = ConfigDict()
+    config.data = ConfigDict(type_safe=False)
     config.data.name = "digits"  # digits, or an image-classification data set of TFDS
     # The TFDS directory; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets.
     config.data.dir = ""
@@ -92,9 +99,10 @@ def base() -> ConfigDict:
     config.data.dev_fraction = 0.1
     # Fraction of train_split used as the calibration split, only for certificates; in (0, 1).
     config.data.calibration_fraction = 0.1
-    # Integer seed of both cuts, the same for the teacher and all students.
+    # Integer seed of both cuts, from 0 to 2^32 - 1, the same for the teacher and all students.
     config.data.split_seed = 0
-    config.data.limit = 0  # number of images used of each split, >= 0; 0: all
+    # Number of images used of each split, drawn at random with split_seed, >= 0; 0: all.
+    config.data.limit = 0
     # resident: all images in memory | stream: images of train, dev and calibration are read from
     # disk when needed. Both give the same batches.
     config.data.pipeline = "resident"
@@ -107,7 +115,7 @@ def base() -> ConfigDict:
     # Whether to mirror each image left to right with probability 1/2.
     config.data.flip = True
 
-    config.objective = ConfigDict()
+    config.objective = ConfigDict(type_safe=False)
     # A key of kdjax.objectives.METHODS. ka_gambler_sum was better than ka_gambler_soft on the dev
     # split of Fashion-MNIST, see experiments/results/sum_or_soft.md.
     config.objective.method = "ka_gambler_sum"
@@ -128,7 +136,7 @@ def base() -> ConfigDict:
     # abstention on all images at low payoffs, arXiv 1907.00208.
     config.objective.pretrain_epochs = 0
 
-    config.selective = ConfigDict()
+    config.selective = ConfigDict(type_safe=False)
     # Selective risk (error among accepted images) that the certificate guarantees, in (0, 1).
     config.selective.risk = 0.02
     # Probability that the certificate does not hold, in (0, 1).
@@ -150,7 +158,7 @@ def base() -> ConfigDict:
 
 def _stage() -> ConfigDict:
     """Returns the fields of one stage: a network and its training."""
-    stage = ConfigDict()
+    stage = ConfigDict(type_safe=False)
     stage.model = ""  # a key of kdjax.models.MODELS; empty: derived from setting and size
     stage.width = 0  # channels of the first layer, >= 0; 0: the default of the model
     # float32 | bfloat16: dtype of the network's computation; weights and losses are float32.
@@ -187,8 +195,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
         ValueError: for a missing field, a field out of range, or an unknown name (with the nearest
             valid name).
     """
-    config = ConfigDict(config.to_dict())
-    _check_fields(config)
+    config = convert_types(config)
     _check_names(config)
     teacher, student = PAIRS[config.setting, config.size]
     config.teacher.model = config.teacher.model or teacher
@@ -201,6 +208,25 @@ def resolve(config: ConfigDict) -> ConfigDict:
         _shrink(config)
     _check_ranges(config)
     return config.lock()
+
+
+def convert_types(config: ConfigDict) -> ConfigDict:
+    """Returns a copy with every value as the type of its field, such as 2 for 2.0.
+
+    Raises:
+        InputError: for a missing or unknown field, a value that cannot be converted without loss,
+            or a number that is not finite.
+    """
+    fields, defaults = (flatten_dict(fields.to_dict(), sep=".") for fields in (config, base()))
+    if "students" in config:  # a dict would be flattened
+        given = config.students
+        given = given.to_dict() if isinstance(given, ConfigDict) else given
+        field_types.convert("students", given, defaults["students"])
+    _check_fields(fields, defaults)
+    typed = {
+        name: field_types.convert(name, fields[name], default) for name, default in defaults.items()
+    }
+    return ConfigDict(unflatten_dict(typed, sep="."))
 
 
 def default_learning_rate(model: str) -> float:
@@ -281,8 +307,8 @@ def rename_legacy_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _check_fields(config: ConfigDict) -> None:
-    names, known = set(field_names(config)), set(field_names(base()))
+def _check_fields(fields: Iterable[str], defaults: Iterable[str]) -> None:
+    names, known = set(fields), set(defaults)
     for name in sorted(names - known):
         if name in RENAMED_FIELDS:
             raise InputError(f"config field {name!r} is now called {RENAMED_FIELDS[name]!r}")
@@ -322,8 +348,13 @@ def _check_ranges(config: ConfigDict) -> None:
         checks.within(f"{group}.{field}", config[group][field], 1e-6, 1)
     checks.above("objective.payoff", config.objective.payoff, 1)
     checks.above("objective.temperature", config.objective.temperature, 0)
+    checks.temperature(config.objective.temperature, "objective.temperature")
+    _between("seed", config.seed, 0, MAX_SEED)
+    _between("order_seed", config.order_seed, -1, MAX_SEED)
+    _between("data.split_seed", config.data.split_seed, 0, MAX_SEED)
+    _between("data.pad", config.data.pad, 0, MAX_PAD)
     _at_least(config, 1, "log_every", "eval_batch_size")
-    _at_least(config.data, 0, "limit", "pad", prefix="data.")
+    _at_least(config.data, 0, "limit", prefix="data.")
     checks.within("objective.epsilon", config.objective.epsilon, 0, 1)
     _at_least(config.objective, 0, "distill_weight", "pretrain_epochs", prefix="objective.")
     if config.objective.pretrain_epochs > config.student.epochs:
@@ -338,6 +369,11 @@ def _check_ranges(config: ConfigDict) -> None:
         for field in ("momentum", "average_start", "ema_decay"):
             checks.within(f"{name}{field}", stage[field], 0, 1)
         checks.above(f"{name}step_factor", stage.step_factor, 0)
+
+
+def _between(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name} {value} is out of range: it must be from {low} to {high}")
 
 
 def _at_least(fields: ConfigDict, bound: int, *names: str, prefix: str = "") -> None:

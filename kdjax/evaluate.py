@@ -10,7 +10,7 @@ from absl import flags
 
 from kdjax import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run")
+WORKDIR = cli.define_path("workdir", "the workdir of the run")
 RUN_FLAGS = cli.define_run_flags()
 SHIFT = flags.DEFINE_list(
     "shift",

@@ -1,18 +1,50 @@
 """Loss functions of logits: pure, computed in log space, one value per example.
 
 Each function reduces the class axis only, computes in float32 (in float64 for float64 input) and
-can be jitted, vmapped and differentiated. The last column of `m+1` logits is abstention.
+can be jitted, vmapped and differentiated. The last column of `m+1` logits is abstention. A payoff
+or temperature is a scalar, or an array `[...]` with one value per example.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
-from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from kdjax import checks
 
 __all__ = ["cross_entropy", "distillation", "gambler", "soft_gambler"]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the cross-entropy of the true class.
+
+    L = -log r_y = logsumexp(v) - v_y, r = softmax(v).
+
+    Args:
+        logits: v, class logits, `[..., m]`, any float dtype.
+        labels: y, `[...]`, integers in [0, m).
+
+    Returns:
+        The loss in nats, `[...]`.
+
+    Raises:
+        ValueError: for a label out of range (checked only outside jit), or a wrong shape.
+        TypeError: for logits that are not floats or labels that are not integers.
+
+    Source: `optax.softmax_cross_entropy_with_integer_labels`, which checks no range and computes in
+    the dtype of the logits.
+    """
+    logits = checks.logits(logits, least=2)
+    labels = checks.labels(labels, shape=logits.shape[:-1], classes=logits.shape[-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def _shifted(logits: jax.Array) -> jax.Array:
+    """Shifts the largest logit to 0, so that differences of logsumexps do not cancel."""
+    return logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
 
 
 def _log_with_abstention(
@@ -28,7 +60,8 @@ def _log_with_abstention(
     Returns:
         `[..., k]`.
     """
-    abstention = logits[..., -1:] - jnp.log(jnp.asarray(payoff, logits.dtype))
+    payoff = checks.per_example("payoff", payoff, logits)
+    abstention = logits[..., -1:] - jnp.log(payoff)
     return jnp.logaddexp(class_logits, abstention)
 
 
@@ -41,7 +74,7 @@ def gambler(logits: jax.Array, labels: jax.Array, *, payoff: ArrayLike) -> jax.A
     Args:
         logits: z, `[..., m+1]`, any float dtype; the last column is abstention.
         labels: y, `[...]`, integers in [0, m).
-        payoff: o > 1; for o >= m the optimum never abstains.
+        payoff: o > 1, a scalar or `[...]`; for o >= m the optimum never abstains.
 
     Returns:
         The loss in nats, `[...]`.
@@ -60,6 +93,7 @@ def gambler(logits: jax.Array, labels: jax.Array, *, payoff: ArrayLike) -> jax.A
     logits = checks.logits(logits, least=3)
     labels = checks.labels(labels, shape=logits.shape[:-1], classes=logits.shape[-1] - 1)
     checks.above("payoff", payoff, 1)
+    logits = _shifted(logits)
     true_class = jnp.take_along_axis(logits[..., :-1], labels[..., None], axis=-1)
     return logsumexp(logits, axis=-1) - _log_with_abstention(true_class, logits, payoff)[..., 0]
 
@@ -73,7 +107,7 @@ def soft_gambler(logits: jax.Array, targets: jax.Array, *, payoff: ArrayLike) ->
     Args:
         logits: z, `[..., m+1]`, any float dtype; the last column is abstention.
         targets: A, such as the adjusted teacher's probabilities, `[..., m]`; may contain zeros.
-        payoff: o > 1.
+        payoff: o > 1, a scalar or `[...]`.
 
     Returns:
         The loss in nats, `[...]`.
@@ -87,7 +121,11 @@ def soft_gambler(logits: jax.Array, targets: jax.Array, *, payoff: ArrayLike) ->
     logits = checks.logits(logits, least=3)
     targets = checks.targets(targets, shape=(*logits.shape[:-1], logits.shape[-1] - 1))
     checks.above("payoff", payoff, 1)
-    unnormalized = _log_with_abstention(logits[..., :-1], logits, payoff)
+    logits = _shifted(logits)
+    classes = logits[..., :-1]
+    # A class with neither target nor probability contributes nothing, instead of 0 * -inf.
+    excluded = (targets == 0) & jnp.isneginf(classes)
+    unnormalized = _log_with_abstention(jnp.where(excluded, 0, classes), logits, payoff)
     log_probs = unnormalized - logsumexp(logits, axis=-1, keepdims=True)
     return -jnp.sum(targets * log_probs, axis=-1)
 
@@ -97,13 +135,17 @@ def distillation(
 ) -> jax.Array:
     """Returns the divergence between the teacher's and the student's distribution.
 
-    L = T^2 KL(A || softmax(v / T)). The factor T^2 keeps the scale of the gradient independent
-    of T.
+    L = T^2 sum_i (A_i log(A_i / B_i) - A_i + B_i), B = softmax(v / T). It is T^2 KL(A || B) if A
+    sums to 1, and it is not negative, also if A sums to 1 only up to rounding. The factor T^2 keeps
+    the scale of the gradient independent of T.
 
     Args:
-        logits: v, the student's class logits (without abstention), `[..., m]`, any float dtype.
+        logits: v, the student's class logits (without abstention), `[..., m]`, any float dtype; may
+            be -inf where the target is 0.
         targets: A, the teacher's probabilities at temperature T, `[..., m]`; may contain zeros.
-        temperature: T > 0.
+        temperature: T in [1e-18, 1e18], where T^2 and v / T are finite; a scalar or `[...]`. At
+            high T, A differs from 1/m by t / (m T) only: the rounding of float32 targets limits the
+            accuracy from about T = 1e4 on.
 
     Returns:
         The loss in nats, `[...]`.
@@ -116,10 +158,37 @@ def distillation(
     """
     logits = checks.logits(logits, least=2)
     targets = checks.targets(targets, shape=logits.shape)
-    checks.above("temperature", temperature, 0)
-    temperature = jnp.asarray(temperature, logits.dtype)
+    checks.temperature(temperature)
+    temperature = checks.per_example("temperature", temperature, logits)
+    shifted = _shifted(logits) / temperature
+    loss = jnp.sum(_divergence_terms(targets, shifted), axis=-1, keepdims=True)
+    return (temperature**2 * loss)[..., 0]
+
+
+def _divergence_terms(targets: jax.Array, logits: jax.Array) -> jax.Array:
+    """Returns A log(A / B) - A + B by class, B = softmax(v), for logits v <= 0."""
+    count = logits.shape[-1]
+    # log(m B) and log(m A) are near 0 for flat distributions, where log B and log A would round.
+    log_student = logits - _log_mean_exp(logits)
+    student = jnp.exp(log_student) / count
     positive = targets > 0
     # The inner where avoids log(0): its gradient is not finite, even in the branch not taken.
-    log_targets = jnp.where(positive, jnp.log(jnp.where(positive, targets, 1)), 0)
-    log_student = jax.nn.log_softmax(logits / temperature, axis=-1)
-    return temperature**2 * jnp.sum(targets * (log_targets - log_student), axis=-1)
+    log_ratio = jnp.log(jnp.where(positive, count * targets, 1)) - jnp.where(
+        positive, log_student, 0
+    )
+    # A log(A / B) - A + B = A (d + exp(-d) - 1), d = log(A / B): without cancellation near 0.
+    near = jnp.abs(log_ratio) < 0.5
+    small = jnp.where(near, log_ratio, 0)
+    terms = jnp.where(
+        near, targets * (small + jnp.expm1(-small)), targets * log_ratio - targets + student
+    )
+    return jnp.where(positive, terms, student)
+
+
+def _log_mean_exp(logits: jax.Array) -> jax.Array:
+    """Returns log((1/m) sum_i exp(v_i)), `[..., 1]`, for logits with maximum 0."""
+    mean = jnp.mean(jnp.expm1(logits), axis=-1, keepdims=True)
+    flat = mean > -0.5
+    near = jnp.log1p(jnp.where(flat, mean, 0))
+    far = logsumexp(logits, axis=-1, keepdims=True) - math.log(logits.shape[-1])
+    return jnp.where(flat, near, far)

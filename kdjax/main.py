@@ -12,13 +12,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from kdjax import cli
+from kdjax.errors import InputError
 
 if TYPE_CHECKING:
     from kdjax.data import Dataset
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "the config file, a Python file")
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the workdir of the run [runs/<config name>; runs/<config name>_smoke]"
+WORKDIR = cli.define_path(
+    "workdir", "the workdir of the run [runs/<config name>; runs/<config name>_smoke]"
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, for several processes"
@@ -30,15 +31,12 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "index of this process, fr
 def main() -> None:
     """Runs the command; an interrupted run is resumed, a finished run is only printed."""
     from kdjax import config as configs
-    from kdjax.errors import InputError
     from kdjax.runtime import compiler, multihost
 
     if CONFIG.value is None:
         raise InputError("no config given: for example --config=configs/digits.py")
     config = configs.resolve(CONFIG.value)
-    # A smoke run must not be mixed up with the full run.
-    default = f"runs/{config.name}_smoke" if config.smoke else f"runs/{config.name}"
-    folder = pathlib.Path(WORKDIR.value or default)
+    folder = pathlib.Path(WORKDIR.value or _default_workdir(config))
     compiler.enable_compilation_cache()
     if config.cpu_tuning:
         compiler.tune_allocator()
@@ -46,6 +44,13 @@ def main() -> None:
     results = _run(config, folder)
     if multihost.is_primary():
         _print_results(config, folder, results)
+
+
+def _default_workdir(config: Any) -> str:
+    if not config.name:
+        raise InputError("the config has no name: give one with --config.name, or --workdir")
+    # A smoke run must not be mixed up with the full run.
+    return f"runs/{config.name}_smoke" if config.smoke else f"runs/{config.name}"
 
 
 def _run(config: Any, folder: pathlib.Path) -> dict[pathlib.Path, Any]:

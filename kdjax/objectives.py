@@ -13,7 +13,6 @@ from typing import Any
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from kdjax import adjustment, checks, losses
@@ -26,10 +25,13 @@ Loss = tuple[jax.Array, Parts]
 class Hyperparameters(flax.struct.PyTreeNode):
     """Hyperparameters of the methods; the numbers may be traced.
 
+    A number is a scalar, or an array `[B]` with one value per example.
+
     Attributes:
         payoff: o > 1, payoff of the gambler losses.
         weight: lambda >= 0, weight of the distillation term in methods with a second term.
-        temperature: T > 0 of the teacher, and of the student in the distillation term.
+        temperature: T in [1e-18, 1e18] of the teacher, and of the student in the distillation
+            term.
         adjustment: a key of `ADJUSTMENTS`.
         epsilon: smoothing of `label_smooth_regularization`.
     """
@@ -70,8 +72,10 @@ def teacher_targets(teacher_logits: jax.Array | None, hyper: Hyperparameters) ->
     """
     if teacher_logits is None:
         raise InputError("this method needs teacher logits, got None")
-    checks.above("temperature", hyper.temperature, 0)
-    return jax.nn.softmax(checks.logits(teacher_logits, least=2) / hyper.temperature, axis=-1)
+    checks.temperature(hyper.temperature)
+    logits = checks.logits(teacher_logits, least=2)
+    temperature = checks.per_example("temperature", hyper.temperature, logits)
+    return jax.nn.softmax(logits / temperature, axis=-1)
 
 
 def adjusted_targets(
@@ -94,6 +98,13 @@ def _total(**parts: jax.Array) -> Loss:
 
 def _distil(student_logits: jax.Array, targets: jax.Array, hyper: Hyperparameters) -> jax.Array:
     return losses.distillation(student_logits[..., :-1], targets, temperature=hyper.temperature)
+
+
+def _weighted(student_logits: jax.Array, targets: jax.Array, hyper: Hyperparameters) -> jax.Array:
+    """Returns the distillation term times its weight."""
+    loss = _distil(student_logits, targets, hyper)
+    weight = checks.per_example("weight", hyper.weight, loss[..., None])
+    return weight[..., 0] * loss if weight.ndim else weight * loss
 
 
 def ce(
@@ -121,7 +132,7 @@ def kd(
     targets = teacher_targets(teacher_logits, hyper)
     return _total(
         cross_entropy=losses.cross_entropy(student_logits[..., :-1], labels),
-        distillation=jnp.asarray(hyper.weight) * _distil(student_logits, targets, hyper),
+        distillation=_weighted(student_logits, targets, hyper),
     )
 
 
@@ -199,7 +210,7 @@ def _gambler_sum(
 ) -> Loss:
     return _total(
         gambler=losses.gambler(student_logits, labels, payoff=hyper.payoff),
-        distillation=jnp.asarray(hyper.weight) * _distil(student_logits, targets, hyper),
+        distillation=_weighted(student_logits, targets, hyper),
     )
 
 
@@ -224,7 +235,7 @@ class Method:
         return self.fn(*args, **kwargs)
 
 
-METHODS: Mapping[str, Method] = {
+METHODS: dict[str, Method] = {
     "ce": Method(ce, needs_teacher=False, abstains=False, adjusts=False),
     "kd": Method(kd, needs_teacher=True, abstains=False, adjusts=False),
     "ka": Method(ka, needs_teacher=True, abstains=False, adjusts=True),

@@ -2,6 +2,7 @@
 
 import pathlib
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from kdjax.data import Dataset, dataset_metadata
 from kdjax.objectives import METHODS
 from kdjax.runs import restore, students, workdir
 from kdjax.runtime import atomic_io, compiler, multihost, sharding
+from kdjax.training import step
 from kdjax.training.loop import train_stage
 from kdjax.training.spec import STUDENT, TEACHER, train_spec
 from kdjax.training.teacher import Teacher
@@ -41,6 +43,7 @@ def train(config: ConfigDict, folder: pathlib.Path) -> Dataset:
         InputError: if the workdir, the teacher or the data do not fit the config.
         FloatingPointError: if a loss is not finite.
         Preempted: after SIGTERM, once the state is checkpointed.
+        KeyboardInterrupt: after Ctrl-C; during training, once the state is checkpointed.
     """
     for stage in (TEACHER, STUDENT):
         sharding.check_batch_size(f"{stage}.batch_size", config[stage].batch_size)
@@ -50,8 +53,10 @@ def train(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     compiler.set_tuned(config.cpu_tuning)
     with multihost.primary_first("data prepared"):
         dataset = restore.load_data(config)
+    needs_teacher = any(map(_needs_teacher, configs.values()))
+    _check_stages(config if needs_teacher else None, configs.values(), dataset)
     teacher = None
-    if any(map(_needs_teacher, configs.values())):
+    if needs_teacher:
         teacher = _train_or_load_teacher(config, folder, dataset)
     jobs = [
         _student_job(student_config, student_folder, dataset, teacher)
@@ -73,10 +78,31 @@ def _needs_teacher(config: ConfigDict) -> bool:
     return METHODS[config.objective.method].needs_teacher
 
 
+def _check_stages(
+    config: ConfigDict | None, students: Iterable[ConfigDict], dataset: Dataset
+) -> None:
+    """Raises for all that config and data set do not allow in any stage, before the first step.
+
+    Args:
+        config: of the run; None if no student needs a teacher.
+        students: their configs.
+        dataset: of the run.
+    """
+    for student in students:
+        _warn_if_payoff_too_high(student, dataset.num_classes)
+    metadata = dataset_metadata(dataset)
+    specs = [train_spec(student, STUDENT, metadata) for student in students]
+    if config is not None and not config.teacher.workdir:
+        specs.append(train_spec(config, TEACHER, metadata))
+    networks = {spec.model: spec for spec in specs}
+    for spec in networks.values():
+        step.abstract_state(spec, dataset.image_shape)  # raises for images that are too small
+        _warn_if_soft_targets_collapse(student, dataset.num_classes)
+
+
 def _student_job(
     config: ConfigDict, folder: pathlib.Path, dataset: Dataset, teacher: Teacher | None
 ) -> TrainJob:
-    _warn_if_payoff_too_high(config, dataset.num_classes)
     teacher_model = teacher.model if teacher and _needs_teacher(config) else None
     spec = train_spec(config, STUDENT, dataset_metadata(dataset), teacher_model)
     return TrainJob(spec, folder, config.to_dict())
@@ -88,6 +114,22 @@ def _warn_if_payoff_too_high(config: ConfigDict, num_classes: int) -> None:
         warnings.warn(
             f"objective.payoff {fields.payoff} is not below the number of classes, {num_classes}: "
             "abstaining never pays",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_if_soft_targets_collapse(config: ConfigDict, num_classes: int) -> None:
+    """Warns of the setting in which `ka_gambler_soft` learns to abstain on every image."""
+    fields = config.objective
+    far_from_classes = fields.payoff < 0.9 * num_classes
+    if fields.method == "ka_gambler_soft" and fields.temperature > 1 and far_from_classes:
+        warnings.warn(
+            f"objective.temperature {fields.temperature} with ka_gambler_soft: the student "
+            "abstains where the teacher's largest probability is at most 1 / payoff = "
+            f"{1 / fields.payoff:.2g}, possibly on every image; use "
+            "--config.objective.temperature=1, or a payoff near the number of classes, "
+            f"{num_classes}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -138,3 +138,30 @@ def test_arguments_of_wrong_dtype_or_shape_raise(name):
 def test_epsilon_at_which_the_label_is_not_the_maximum_raises(epsilon):
     with pytest.raises(InputError, match=rf"epsilon {epsilon} .*\[0, 0\.75\)"):
         adjustment.label_smooth_regularization(PROBS, LABELS, epsilon=epsilon)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
+def test_epsilon_of_each_example_smooths_that_example(transform):
+    # As many examples as classes: an array must not broadcast against the classes.
+    probs, labels = np.tile(np.float32([0.7, 0.1, 0.1, 0.1]), (4, 1)), np.array([1, 1, 0, 2])
+    epsilon = np.float32([0, 0.1, 0.3, 0.5])
+
+    def smooth(p, y, e):
+        return adjustment.label_smooth_regularization(p, y, epsilon=e)
+
+    expected = [smoothed(p, y, e) for p, y, e in zip(probs, labels, epsilon, strict=True)]
+    actual = transform(smooth)(probs, labels, epsilon)
+    assert_allclose(actual, expected, rtol=1e-6)
+    assert_allclose(np.sum(actual, axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 4), (3,), (1, 1)])
+def test_epsilon_of_another_shape_raises_with_the_shapes(shape):
+    with pytest.raises(InputError, match=r"epsilon of shape .*one value per example, \(4,\)"):
+        adjustment.label_smooth_regularization(PROBS[:4], LABELS[:4], epsilon=np.full(shape, 0.1))
+
+
+@each_adjustment
+def test_labels_are_checked_before_they_are_converted(name):
+    with pytest.raises(InputError, match=f"label {2**32} is out of range"):
+        ADJUSTMENTS[name](PROBS[:2], np.array([2**32, 0]))

@@ -249,6 +249,7 @@ def unoptimized(monkeypatch):
         monkeypatch.setitem(compiler.OPTIONS, program, compiler.OPTIONS["initialize"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "variant_name"),
     [
@@ -308,6 +309,7 @@ def num_parameters(model):
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
+@pytest.mark.slow
 def test_no_array_of_the_agreement_check_is_constant(tmp_path, unoptimized):
     loss = reference.agreement("alexnet_small", tmp_path)["loss"]
     assert np.isfinite(loss) and np.load(tmp_path / "kdjax.npy").std() > 0.1

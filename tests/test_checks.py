@@ -52,3 +52,19 @@ def test_labels_of_any_integer_dtype_and_empty_labels_are_accepted(dtype):
     assert checks.labels(labels[:0], shape=(0,), classes=5).shape == (0,)
     with pytest.raises(InputError, match=r"label 4 is out of range: 4 classes allow 0\.\.3"):
         checks.labels(labels, shape=(2,), classes=4)
+
+
+@pytest.mark.parametrize("value", [1, 1e-18, np.float32(1e18), jnp.float32(4), [2.0, 3.0]])
+def test_temperatures_of_finite_results_are_accepted(value):
+    checks.temperature(value)
+
+
+@pytest.mark.parametrize("value", [0, 1e-40, np.inf, -1, np.nan, [2.0, 1e20]])
+def test_other_temperatures_are_refused_with_the_range(value):
+    message = re.escape(f"objective.temperature {value} is out of range: it must lie in [1e-18, 1")
+    with pytest.raises(InputError, match=message):
+        checks.temperature(value, "objective.temperature")
+
+
+def test_lists_that_hold_traced_values_are_not_checked():
+    assert jax.jit(lambda x: checks.above("payoff", [x, 2.0], 1) is None and x)(0.5) == 0.5

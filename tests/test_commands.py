@@ -62,6 +62,7 @@ def test_finished_run_prints_the_same_tables_and_changes_nothing(finished_run):
     assert contents(finished_run.folder) == before
 
 
+@pytest.mark.slow
 def test_missing_report_of_a_finished_run_is_written(copy):
     report = copy.folder / "report.html"
     before = report.read_bytes()
@@ -79,6 +80,7 @@ def test_flag_values_may_follow_after_a_space(finished_run):
     assert "is finished" in again.stdout
 
 
+@pytest.mark.slow
 def test_evaluate_with_moved_data_gives_identical_results(finished_run, copy, data_dir, tmp_path):
     shutil.copytree(data_dir / "digits", tmp_path / "moved" / "digits")
     (copy.folder / "results.json").unlink()
@@ -182,6 +184,7 @@ def test_teacher_of_another_data_set_is_a_one_line_error(copy, tmp_path):
 # Recovery from damage
 
 
+@pytest.mark.slow
 def test_given_teacher_is_linked_and_not_trained_again(copy, tmp_path):
     new = copy._replace(folder=tmp_path / "new")
     before = contents(copy.folder)
@@ -200,6 +203,7 @@ def test_given_teacher_is_linked_and_not_trained_again(copy, tmp_path):
     assert contents(new.folder) == before
 
 
+@pytest.mark.slow
 def test_run_resumes_from_the_checkpoint_before_a_damaged_one_bit_identically(finished_run, copy):
     (copy.folder / "results.json").unlink()
     files = (copy.folder / "checkpoints" / "8").rglob("*")
@@ -212,6 +216,7 @@ def test_run_resumes_from_the_checkpoint_before_a_damaged_one_bit_identically(fi
     assert copy.results == finished_run.results  # bit-identical: no step was lost or repeated
 
 
+@pytest.mark.slow
 def test_damaged_data_cache_is_rebuilt(finished_run, copy, data_dir, tmp_path):
     (copy.folder / "results.json").unlink()
     for name in ("digits", "kdjax_arrays/digits"):

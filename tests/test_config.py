@@ -10,10 +10,12 @@ import tokenize
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+import kdjax.cli  # registers the parsers of config fields
 import kdjax.config
 from kdjax.config import base, differences, field_names, hyperparameters, nearest_field, resolve
 from kdjax.errors import InputError
@@ -49,7 +51,7 @@ def leaves(config, prefix=""):
     [
         ("structure", "paper", "resnet18", "alexnet"),
         ("depth", "paper", "resnet50", "resnet18"),
-        ("structure", "laptop", "resnet8", "alexnet_small"),
+        ("structure", "laptop", "resnet14", "alexnet_small"),
         ("depth", "laptop", "resnet14", "resnet8"),
     ],
 )
@@ -234,10 +236,108 @@ def test_field_out_of_range_raises_with_name_and_value(field, value):
         resolve(changed(**{field: value}))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("field", [k for k, v in leaves(base()) if isinstance(v, float)])
-def test_nan_raises_in_every_field(field):
-    with pytest.raises(InputError, match=re.escape(f"{field} nan is ")):
-        resolve(changed(**{field: math.nan}))
+def test_number_that_is_not_finite_raises_in_every_field(field, value):
+    with pytest.raises(InputError, match=re.escape(f"{field} {value} is ")):
+        resolve(changed(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most"),
+    [
+        ("seed", 0, 2**32 - 1),
+        ("order_seed", -1, 2**32 - 1),
+        ("data.split_seed", 0, 2**32 - 1),
+        ("data.pad", 0, 16383),
+    ],
+)
+def test_integer_that_would_wrap_raises(field, least, most):
+    for value in (least, most):
+        resolved = dict(leaves(resolve(changed(**{field: value}))))[field]
+        assert resolved == value or (field, value) == ("order_seed", -1)
+    for value in (least - 1, most + 1):
+        with pytest.raises(InputError, match=re.escape(f"{field} {value} is out of range")):
+            resolve(changed(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        ("student.epochs", 2.0, 2),
+        ("student.epochs", np.float32(2), 2),
+        ("student.epochs", np.int64(2), 2),
+        ("student.epochs", "2e0", 2),
+        ("student.weight_decay", 0, 0.0),
+        ("student.weight_decay", np.float32(0.5), 0.5),
+        ("smoke", 0, False),
+        ("smoke", np.bool_(True), True),
+        ("data.dir", Path("/data"), "/data"),
+        ("students", [{"seed": 1}], ({"seed": 1},)),
+    ],
+)
+def test_value_of_another_type_in_a_config_file_is_converted(field, value, meant):
+    converted = dict(leaves(resolve(changed(**{field: value}))))[field]
+    assert converted == meant and type(converted) is type(meant)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("student.epochs", 2.5, "student.epochs 2.5 is not an integer"),
+        ("student.epochs", True, "student.epochs True is not an integer"),
+        ("student.epochs", None, "student.epochs None is not an integer"),
+        ("seed", "1e400", "seed '1e400' is not an integer"),
+        ("student.momentum", "high", "student.momentum 'high' is not a number"),
+        ("student.momentum", [0.9], "student.momentum [0.9] is not a number"),
+        ("smoke", 2, "smoke 2 is not true or false"),
+        ("data.name", 5, "data.name 5 is not a string"),
+        ("students", None, "students None is not a tuple of dicts"),
+        ("students", 5, "students 5 is not a tuple of dicts"),
+        ("students", ("kd",), "students ('kd',) is not a tuple of dicts"),
+        ("students", {"seed": 1}, "students {'seed': 1} is not a tuple of dicts"),
+    ],
+)
+def test_value_that_cannot_be_converted_raises_one_line(field, value, message):
+    with pytest.raises(InputError, match=re.escape(message)) as raised:
+        resolve(changed(**{field: value}))
+    assert "\n" not in str(raised.value).strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("seed", "1e3", 1000),
+        ("seed", "2.0", 2),
+        ("seed", "0x10", 16),
+        ("order_seed", "-1", -1),
+        ("student.learning_rate", "1e-2", 0.01),
+        ("data.flip", "no", False),
+        ("data.flip", "On", True),
+        ("data.flip", "0", False),
+    ],
+)
+def test_command_line_value_is_what_a_user_means(name, text, value, base_file):
+    parsed = dict(leaves(parse_flags(f"--config={base_file}", f"--config.{name}={text}")))[name]
+    assert parsed == value and type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("seed", "2.5", "'2.5' is not an integer"),
+        ("seed", "", "'' is not an integer"),
+        ("seed", "true", "'true' is not an integer"),
+        ("student.momentum", "", "'' is not a number"),
+        ("student.momentum", "1,5", "'1,5' is not a number"),
+        ("data.flip", "", "'' is not true or false"),
+        ("data.flip", "2", "'2' is not true or false"),
+    ],
+)
+def test_command_line_value_of_another_type_is_one_line(name, text, reason, base_file):
+    with pytest.raises(flags.IllegalFlagValueError) as raised:
+        parse_flags(f"--config={base_file}", f"--config.{name}={text}")
+    assert str(raised.value) == f"flag --config.{name}={text}: {reason}"
 
 
 @pytest.mark.parametrize(

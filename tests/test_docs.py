@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import pathlib
 import pkgutil
+import posixpath
 import re
 import types
 from collections.abc import Iterator
@@ -50,9 +51,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 DOCS = ROOT / "docs"
 DESIGN = (DOCS / "design.md").read_text()
-# Code of each section of "How to add".
+# Text of each section of "How to add", by its title.
 ADDITIONS = {
-    section.partition("\n")[0]: code_blocks(section, "python")
+    section.partition("\n")[0]: section
     for section in DESIGN.partition("## How to add")[2].partition("\n## ")[0].split("\n### ")[1:]
 }
 COMMANDS = sorted({(path, command) for path in PAGES for command in commands(path)})
@@ -91,10 +92,26 @@ def restored_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run_addition(title: str) -> dict:
-    (code,) = ADDITIONS[title]
+    (code,) = code_blocks(ADDITIONS[title], "python")
+    return run(code)
+
+
+def run(code: str) -> dict:
     names: dict = {"__name__": "addition"}
     exec(code, names)
     return names
+
+
+def apply_diff(source: str, diff: str) -> str:
+    """Returns a source with the hunks of a diff applied; each must fit in exactly one place."""
+    for hunk in re.split(r"^@@.*\n", diff, flags=re.MULTILINE)[1:]:
+        before, after = (
+            "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] != sign)
+            for sign in "+-"
+        )
+        assert source.count(before) == 1, before
+        source = source.replace(before, after)
+    return source
 
 
 def resolved(**changes: object) -> object:
@@ -113,6 +130,7 @@ def test_every_command_has_flags_that_exist(
     path: pathlib.Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if re.search(r"\b(PATH|FILE|DIR|NAME)\b", command):
+        command = command.replace("--config=FILE", "--config=configs/digits.py")
         command = re.sub(r"=(PATH|FILE|DIR)", "=x", command).replace("=NAME", "=digits")
     check_command(command, monkeypatch)
 
@@ -230,9 +248,30 @@ def test_the_method_page_is_the_table_of_methods() -> None:
 
 def test_the_results_page_links_every_result() -> None:
     index = (DOCS / "results" / "index.md").read_text()
-    assert {f"results/{name}" for name in re.findall(r"\]\((\w+\.md)\)", index)} == set(
-        hooks.result_pages()
-    )
+    linked = re.findall(r"\]\((\w+\.md)\)", hooks.site_links(index, "results/index.md"))
+    assert {f"results/{name}" for name in linked} == set(hooks.result_pages())
+
+
+def test_every_link_of_a_page_leads_to_a_file_without_a_build() -> None:
+    missing = [
+        (path.name, link)
+        for path in PAGES
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", path.read_text())
+        if not (path.parent / link).exists()
+    ]
+    assert missing == []
+
+
+def test_every_link_of_the_site_leads_to_a_page_of_it() -> None:
+    site = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*") if path.suffix != ".py"}
+    site |= set(hooks.added_pages())
+    for path in DOCS.rglob("*.md"):
+        page = str(path.relative_to(DOCS))
+        generate = hooks.GENERATED_PAGES.get(page)
+        text = generate() if generate else hooks.site_links(path.read_text(), page)
+        links = re.findall(r"\]\(([^)#:\s]+\.\w+)(?:#[^)]*)?\)", text)
+        targets = {posixpath.normpath(posixpath.join(posixpath.dirname(page), x)) for x in links}
+        assert targets <= site, page
 
 
 # "How to add": the code of each section does what the section says.
@@ -277,9 +316,10 @@ def test_the_added_score_is_reported() -> None:
 
 
 def test_the_added_data_source_is_loaded_by_name(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "stripes.py").write_text(ADDITIONS["A data source"][0])
+    (code,) = code_blocks(ADDITIONS["A data source"], "python")
+    (tmp_path / "stripes.py").write_text(code)
     load_file(tmp_path / "stripes.py")
-    dataset = data.load("stripes", data_dir=tmp_path)
+    dataset = data.load("stripes", data_dir=tmp_path / "data")
     assert dataset.class_names == ("horizontal", "vertical")
     assert dataset.image_shape == (8, 8, 1)
     assert len(dataset.train.labels) == 80 and len(dataset.test.labels) == 40
@@ -297,7 +337,8 @@ def test_the_added_metric_writer_is_used_by_every_stage(tmp_path: pathlib.Path) 
 
 
 def test_the_added_augmentation_numbers_every_quarter_turn() -> None:
-    names = run_addition("An augmentation")
+    (diff,) = code_blocks(ADDITIONS["An augmentation"], "diff")
+    names = run(apply_diff(pathlib.Path(augment.__file__).read_text(), diff))
     turning, fixed = (names["Augmentation"](pad=0, flip=True, turn=turn) for turn in (True, False))
     images = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 1), dtype=np.uint8)
     count = names["num_augmentations"](turning)
@@ -342,10 +383,19 @@ def test_every_addition_of_the_design_page_is_tested() -> None:
 # The second file of each addition.
 
 
+def test_every_public_function_of_the_losses_is_in_all() -> None:
+    functions = {
+        name
+        for name, value in vars(losses).items()
+        if inspect.isfunction(value) and value.__module__ == losses.__name__
+        if not name.startswith("_")
+    }
+    assert set(losses.__all__) == functions, "add the loss to __all__ in kdjax/losses.py"
+
+
 def test_every_loss_has_a_reference() -> None:
     equations = load_file(ROOT / "tests" / "test_losses.py").EQUATIONS
-    of_optax = {"cross_entropy"}
-    assert set(losses.__all__) - of_optax == set(equations), (
+    assert set(losses.__all__) == set(equations), (
         "add the equation of each loss of kdjax/losses.py to EQUATIONS in tests/test_losses.py"
     )
 
@@ -367,7 +417,9 @@ def test_scores_of_the_abstention_output_are_listed() -> None:
     logits = np.random.default_rng(0).normal(size=(20, 5))
     changed = logits + np.eye(5)[-1]
     reading = {
-        name for name, score in SCORES.items() if not np.allclose(score(logits), score(changed))
+        name
+        for name, score in SCORES.items()
+        if not np.allclose(score(logits, abstention=True), score(changed, abstention=True))
     }
     assert reading == set(summary.ABSTENTION_SCORES), (
         "ABSTENTION_SCORES in kdjax/evaluation/summary.py lists the scores that read the "

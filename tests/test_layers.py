@@ -14,7 +14,15 @@ ROOT = pathlib.Path(kdjax.__file__).parent
 # From top to bottom. An entry names a module, or a package with everything in it; the entry with
 # the longest path applies. See "Layout" in docs/design.md.
 LAYERS = [
-    {"cli", "main", "evaluate", "export.__main__", "predict.__main__", "report.__main__"},
+    {
+        "cli",
+        "process",
+        "main",
+        "evaluate",
+        "export.__main__",
+        "predict.__main__",
+        "report.__main__",
+    },
     {"pipeline"},
     {"report", "predict"},
     {"export"},
@@ -24,7 +32,7 @@ LAYERS = [
     {"config"},
     {"data", "objectives"},
     {"runtime"},
-    {"losses", "adjustment", "selective", "models", "checks", "errors"},
+    {"losses", "adjustment", "selective", "models", "checks", "errors", "field_types"},
 ]
 PURE_LIBRARIES = {"jax", "flax", "numpy", "scipy", "optax", "kdjax"}
 OLD_WORDS = re.compile(

@@ -1,4 +1,5 @@
 import doctest
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import entr, log_softmax, logsumexp, softmax
 
 from kdjax import losses
@@ -22,7 +23,9 @@ LOSSES = {
     "gambler": lambda z, y: losses.gambler(z, y, payoff=PAYOFF),
     "soft_gambler": lambda z, a: losses.soft_gambler(z, a, payoff=PAYOFF),
     "distillation": lambda z, a: losses.distillation(z[..., :-1], a, temperature=TEMPERATURE),
+    "cross_entropy": lambda z, y: losses.cross_entropy(z[..., :-1], y),
 }
+LABELLED = ("gambler", "cross_entropy")
 
 
 # The equations, for one row of float64 logits.
@@ -42,9 +45,11 @@ def soft_gambler_equation(z, a, payoff=PAYOFF):
 EQUATIONS = {
     "gambler": lambda z, y: -log_with_abstention(z, y, PAYOFF),
     "soft_gambler": soft_gambler_equation,
+    # Targets of low precision do not sum to 1; see the docstring of the loss.
     "distillation": lambda z, a: (
-        TEMPERATURE**2 * (-entr(a).sum() - a @ log_softmax(z[:-1] / TEMPERATURE))
+        TEMPERATURE**2 * (-entr(a).sum() - a @ log_softmax(z[:-1] / TEMPERATURE) - a.sum() + 1)
     ),
+    "cross_entropy": lambda z, y: -log_softmax(z[:-1])[int(y)],
 }
 
 # Large logits of either sign, in single columns and in all.
@@ -72,7 +77,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def supervision_of(name, dtype=jnp.float32):
-    return jnp.asarray(LABELS) if name == "gambler" else jnp.asarray(TARGETS, dtype)
+    return jnp.asarray(LABELS) if name in LABELLED else jnp.asarray(TARGETS, dtype)
 
 
 def expected_losses(name, logits, supervision):
@@ -93,12 +98,10 @@ def test_losses_match_their_equations_and_have_finite_gradients(name, dtype):
     assert np.all(np.isfinite(pull_back(jnp.ones_like(values))[0]))
 
 
-@each_dtype
-def test_cross_entropy_is_that_of_optax_and_finite_for_large_logits(dtype):
-    assert losses.cross_entropy is optax.softmax_cross_entropy_with_integer_labels
-    value_and_grad = jax.value_and_grad(lambda z, y: losses.cross_entropy(z, y))
-    value, gradient = jax.jit(jax.vmap(value_and_grad))(jnp.asarray(EXTREME, dtype), LABELS[:6])
-    assert np.all(np.isfinite(value)) and np.all(np.isfinite(gradient))
+def test_cross_entropy_of_float32_logits_is_that_of_optax_bit_for_bit():
+    logits = jnp.asarray(LOGITS, "float32")
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS % 5)
+    assert_array_equal(losses.cross_entropy(logits, LABELS % 5), expected)
 
 
 @each_loss
@@ -242,9 +245,10 @@ def test_payoff_of_at_most_1_raises_with_its_value(name, payoff):
         getattr(losses, name)(jnp.zeros((12, 5)), supervision_of(name), payoff=payoff)
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, np.nan])
-def test_temperature_of_at_most_0_raises_with_its_value(temperature):
-    with pytest.raises(InputError, match=rf"temperature {temperature} .*greater than 0"):
+@pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf, 1e-40, 1e30])
+def test_temperature_out_of_range_raises_with_its_value(temperature):
+    message = rf"temperature {re.escape(str(temperature))} .*must lie in \[1e-18, 1e\+18\]"
+    with pytest.raises(InputError, match=message):
         losses.distillation(jnp.zeros((1, 3)), jnp.ones((1, 3)), temperature=temperature)
 
 
@@ -274,6 +278,138 @@ def test_labels_that_are_constants_of_a_jitted_function_are_checked():
     too_high = labels + 1
     with pytest.raises(InputError, match="label 4 is out of range"):
         jax.jit(lambda z: losses.gambler(z, too_high, payoff=PAYOFF))(logits)
+
+
+HYPERPARAMETERS = {
+    "gambler": ("payoff", [1.5, 3.0, 50.0]),
+    "soft_gambler": ("payoff", [1.5, 3.0, 50.0]),
+    "distillation": ("temperature", [0.5, 2.0, 30.0]),
+}
+each_hyperparameter = pytest.mark.parametrize("name", HYPERPARAMETERS)
+
+
+def with_hyperparameter(name):
+    """The loss as a function of logits, supervision and its hyperparameter."""
+    loss, (field, _) = getattr(losses, name), HYPERPARAMETERS[name]
+    return lambda z, t, value: loss(z, t, **{field: value})
+
+
+def three_examples(name):
+    """As many examples as classes: an array must not broadcast against the classes."""
+    columns = 3 if name == "distillation" else 4
+    logits = jnp.asarray(np.random.default_rng(5).normal(size=(3, columns)) * 3, "float32")
+    supervision = jnp.arange(3) if name == "gambler" else jnp.asarray(TARGETS[1:4, :3], "float32")
+    return logits, supervision
+
+
+@each_hyperparameter
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
+def test_hyperparameter_of_each_example_gives_the_loss_of_that_example(name, transform):
+    loss, values = with_hyperparameter(name), np.array(HYPERPARAMETERS[name][1], "f4")
+    logits, supervision = three_examples(name)
+    rows = zip(logits, supervision, values.tolist(), strict=True)
+    expected = [loss(z[None], t[None], value)[0] for z, t, value in rows]
+    assert_allclose(transform(loss)(logits, supervision, values), expected, rtol=2e-6)
+
+
+@each_hyperparameter
+def test_hyperparameter_broadcasts_against_the_leading_dimensions(name):
+    loss, values = with_hyperparameter(name), jnp.array(HYPERPARAMETERS[name][1])
+    logits, supervision = (jnp.stack([each, each[::-1]]) for each in three_examples(name))
+    expected = jnp.stack([loss(z, t, values) for z, t in zip(logits, supervision, strict=True)])
+    assert_allclose(loss(logits, supervision, values), expected, rtol=2e-6)
+    by_row = jnp.array([[2.0], [5.0]])
+    expected = [loss(z, t, v) for z, t, v in zip(logits, supervision, (2.0, 5.0), strict=True)]
+    assert_allclose(loss(logits, supervision, by_row), expected, rtol=2e-6)
+
+
+@each_hyperparameter
+@pytest.mark.parametrize("shape", [(3, 1), (1, 1), (2,), (4,), (1, 3)])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_hyperparameter_of_another_shape_raises_with_the_shapes(name, shape, transform):
+    loss, field = with_hyperparameter(name), HYPERPARAMETERS[name][0]
+    message = (
+        rf"{field} of shape {re.escape(str(shape))}: .*a scalar or one value per example, \(3,\)"
+    )
+    with pytest.raises(InputError, match=message):
+        transform(loss)(*three_examples(name), jnp.full(shape, 2.0))
+
+
+@pytest.mark.parametrize("temperature", [20.0, 1e2, 1e3, 1e4, 1e5])
+def test_distillation_of_float32_is_accurate_at_high_temperature(temperature):
+    student, teacher = np.random.default_rng(0).normal(size=(2, 200, 10)) * 4
+    targets = jax.nn.softmax(jnp.asarray(teacher, "float32") / temperature)
+    distil = jax.jit(
+        jax.value_and_grad(lambda z: losses.distillation(z, targets, temperature=temperature).sum())
+    )
+    actual = losses.distillation(jnp.asarray(student, "float32"), targets, temperature=temperature)
+    assert np.all(actual >= 0)
+    p, q = softmax(teacher / temperature, axis=1), softmax(student / temperature, axis=1)
+    expected = temperature**2 * np.sum(p * np.log(p / q), axis=1)
+    # A target of 1 / m (1 + t / T) in float32 determines t up to 6e-8 T.
+    assert_allclose(actual, expected, rtol=2e-6 + 3e-7 * temperature)
+    gradient = distil(jnp.asarray(student, "float32"))[1]
+    assert_allclose(gradient, temperature * (q - p), rtol=0, atol=1e-6 + 1e-7 * temperature)
+
+
+def test_distillation_at_the_ends_of_the_temperature_range_is_finite():
+    logits, targets = jnp.asarray([[3.0, -2.0, 1e4]]), jnp.asarray([[0.2, 0.8, 0.0]])
+    for temperature in (1e-18, 1e18):
+        value, gradient = jax.value_and_grad(
+            lambda z, t=temperature: losses.distillation(z, targets, temperature=t).sum()
+        )(logits)
+        assert np.isfinite(value) and np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("name", ["gambler", "soft_gambler", "cross_entropy"])
+def test_losses_do_not_lose_precision_at_large_logits(name, scale):
+    logits = np.asarray(NORMAL * scale, "f4")
+    logits[:, -1] = logits[:, :-1].max(axis=1) + np.arange(6, dtype="f4")  # q_a decides
+    supervision = supervision_of(name)[:6]
+    expected = expected_losses(name, logits, supervision)
+    assert_allclose(LOSSES[name](jnp.asarray(logits), supervision), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["soft_gambler", "distillation"])
+def test_excluded_class_with_target_zero_contributes_nothing(name):
+    logits = jnp.asarray([[1.0, 2.0, -jnp.inf, 0.5, -1.0], [1.0, 2.0, -jnp.inf, 0.5, -jnp.inf]])
+    targets = jnp.asarray([[0.3, 0.5, 0.0, 0.2]] * 2)
+    with_class = jax.jit(jax.value_and_grad(lambda z: LOSSES[name](z, targets).sum()))(logits)
+    kept = jnp.array([0, 1, 3, 4])
+    without_class = jax.value_and_grad(lambda z: LOSSES[name](z, targets[:, kept[:-1]]).sum())(
+        logits[:, kept]
+    )
+    assert np.isfinite(with_class[0])
+    assert_allclose(with_class[0], without_class[0], rtol=1e-6)
+    assert_allclose(with_class[1][:, kept], without_class[1], rtol=1e-5, atol=1e-7)
+    assert_array_equal(with_class[1][:, 2], 0)
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize(
+    ("labels", "bad"),
+    [
+        (np.array([0, 2**32, 1]), 2**32),
+        (np.array([0, 2**63, 1], np.uint64), 2**63),
+        ([0, -(2**32), 1], -(2**32)),
+        ([0, 2**70, 1], 2**70),
+        (np.array([0, 1, 4]), 4),
+        (np.array([-1, 1, 2]), -1),
+    ],
+)
+def test_labels_are_checked_before_they_are_converted(name, labels, bad):
+    with pytest.raises(InputError, match=f"label {bad} is out of range: 4 classes allow 0..3"):
+        LOSSES[name](jnp.asarray(NORMAL[:3], "float32"), labels)
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_of_every_integer_type_give_the_same_loss(name):
+    logits, expected = jnp.asarray(NORMAL[:3], "float32"), None
+    for labels in ([0, 3, 1], *(np.array([0, 3, 1], dtype) for dtype in ("u1", "i8", "u8"))):
+        actual = LOSSES[name](logits, labels)
+        expected = actual if expected is None else expected
+        assert_array_equal(actual, expected)
 
 
 def test_doctests_pass():

@@ -51,6 +51,7 @@ def test_notebooks_are_found():
     ]
 
 
+@pytest.mark.slow
 @every_notebook
 def test_executed_notebook_has_outputs_of_the_committed_kinds(
     path, finished_run, tmp_path, monkeypatch

@@ -196,9 +196,9 @@ def test_unknown_adjustment_raises_with_the_nearest_name(name):
 
 
 @pytest.mark.parametrize("name", TEACHER)
-@pytest.mark.parametrize("temperature", [0, -1.0])
-def test_temperature_of_at_most_0_raises_with_its_value(name, temperature):
-    with pytest.raises(InputError, match=f"temperature {temperature} .*greater than 0"):
+@pytest.mark.parametrize("temperature", [0, -1.0, np.inf, 1e-40])
+def test_temperature_out_of_range_raises_with_its_value(name, temperature):
+    with pytest.raises(InputError, match=f"temperature {temperature} .*must lie in"):
         METHODS[name](STUDENT, TEACHER_LOGITS, LABELS, hyper=HYPER.replace(temperature=temperature))
 
 
@@ -206,3 +206,35 @@ def test_temperature_of_at_most_0_raises_with_its_value(name, temperature):
 def test_teacher_with_another_number_of_classes_raises_with_the_shapes(name):
     with pytest.raises(InputError, match=r"targets of shape \(16, 5\).*need \(16, 4\)"):
         METHODS[name](STUDENT, STUDENT, LABELS, hyper=HYPER)
+
+
+PER_EXAMPLE = {
+    "payoff": np.linspace(1.2, 4, BATCH, dtype="f4"),
+    "weight": np.linspace(0, 2, BATCH, dtype="f4"),
+    "temperature": np.linspace(0.5, 9, BATCH, dtype="f4"),
+    "epsilon": np.linspace(0, 0.7, BATCH, dtype="f4"),
+}
+
+
+@each_method
+def test_hyperparameters_of_each_example_give_the_loss_of_that_example(name):
+    hyper = HYPER.replace(adjustment="label_smooth_regularization")
+    method = jax.jit(lambda z, t, y, h: METHODS[name](z, t, y, hyper=h)[0])
+    actual = method(STUDENT, TEACHER_LOGITS, LABELS, hyper.replace(**PER_EXAMPLE))
+    expected = []
+    for i in range(BATCH):
+        scalars = {field: jnp.float32(values[i]) for field, values in PER_EXAMPLE.items()}
+        rows = (each[i : i + 1] for each in (STUDENT, TEACHER_LOGITS, LABELS))
+        expected.append(method(*rows, hyper.replace(**scalars))[0])
+    assert actual.shape == (BATCH,)
+    assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("field", PER_EXAMPLE)
+@pytest.mark.parametrize("shape", [(BATCH, 1), (1, 1), (CLASSES,)])
+def test_hyperparameter_of_another_shape_raises_with_the_shapes(field, shape):
+    hyper = HYPER.replace(
+        adjustment="label_smooth_regularization", **{field: np.full(shape, PER_EXAMPLE[field][4])}
+    )
+    with pytest.raises(InputError, match=rf"{field} of shape .*one value per example, \(16,\)"):
+        METHODS["ka_gambler_sum"](STUDENT, TEACHER_LOGITS, LABELS, hyper=hyper)

@@ -132,7 +132,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.placement": ("sharded", {}),
     "data.pad": (1, {}),
     "data.flip": (False, {}),
-    "objective.method": ("ka_gambler_soft", {}),
+    "objective.method": ("ka_gambler_soft", {"objective.temperature": 1.0}),
     "objective.payoff": (1.5, {}),
     "objective.distill_weight": (0.5, {}),
     "objective.temperature": (2.0, {}),
@@ -214,6 +214,7 @@ def test_average_is_evaluated_instead_of_the_last_weights(run: pathlib.Path) -> 
     assert np.any(last != averaged)
 
 
+@pytest.mark.slow
 def test_method_without_a_teacher_trains_none(
     data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -225,6 +226,7 @@ def test_method_without_a_teacher_trains_none(
     assert "teacher" not in results
 
 
+@pytest.mark.slow
 def test_non_finite_loss_stops_the_run(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     changes = {
         "objective.method": "gambler",
@@ -253,6 +255,32 @@ def test_batch_larger_than_the_data_is_refused(
     changes = {"smoke": False, "student.batch_size": 5000, "objective.method": "ce"}
     with pytest.raises(InputError, match=r"student.batch_size 5000 .* largest that fits is 1150$"):
         pipeline.train(tiny(data_dir, **changes), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student.batch_size": 5000}, "student.batch_size 5000 is more than the 1150"),
+        (
+            {"objective.adjustment": "label_smooth_regularization", "objective.epsilon": 0.95},
+            r"objective.epsilon 0.95 is out of range: it must lie in \[0, 0.9\)",
+        ),
+        ({"student.epochs": 2**31}, "student.epochs 2147483648 is out of range"),
+        (
+            {
+                "students": ({"seed": 1}, {"objective.epsilon": 0.95}),
+                **{"objective.adjustment": "label_smooth_regularization"},
+            },
+            "objective.epsilon 0.95",
+        ),
+    ],
+)
+def test_what_the_data_set_does_not_allow_is_refused_before_the_teacher_is_trained(
+    changes: dict[str, Any], message: str, data_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        pipeline.train(tiny(data_dir, smoke=False, **changes), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Runs of the command that are stopped and resumed.

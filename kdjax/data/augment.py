@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import errors
+from kdjax.runtime import prng
 
 # Two independent streams of random numbers from one seed.
 _ORDER, _AUGMENT = 0, 1
 
 
 def _epoch_key(stream: int, seed: int | jax.Array, epoch: int | jax.Array) -> jax.Array:
-    # The generator is explicit, so that the examples do not depend on JAX's default generator.
-    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
-    return jax.random.fold_in(key, epoch)
+    return jax.random.fold_in(jax.random.fold_in(prng.key(seed), stream), epoch)
 
 
 def epoch_order(n: int, *, seed: int | jax.Array, epoch: int | jax.Array) -> jax.Array:
@@ -28,7 +27,9 @@ def epoch_order(n: int, *, seed: int | jax.Array, epoch: int | jax.Array) -> jax
     Returns:
         int32 [n], a permutation of 0..n-1.
     """
-    return jax.random.permutation(_epoch_key(_ORDER, seed, epoch), jnp.arange(n, dtype=jnp.int32))
+    numbers = jnp.arange(n, dtype=jnp.int32)
+    with prng.pinned():
+        return jax.random.permutation(_epoch_key(_ORDER, seed, epoch), numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +81,13 @@ def sample_augmentation(
     if pad < 0:
         raise errors.InputError(f"pad is {pad}: must be 0 or more pixels")
     key = _epoch_key(_AUGMENT, seed, epoch)
-    limits = jnp.array([2 * pad + 1, 2 * pad + 1, 1 + flip])
-    draw = jax.vmap(lambda i: jax.random.randint(jax.random.fold_in(key, i), (3,), 0, limits))
-    top, left, mirrored = draw(indices).T
+    limits = jnp.array([2 * pad + 1, 2 * pad + 1, 1 + flip], jnp.int32)
+
+    def draw(index: jax.Array) -> jax.Array:
+        return jax.random.randint(jax.random.fold_in(key, index), (3,), 0, limits, jnp.int32)
+
+    with prng.pinned():
+        top, left, mirrored = jax.vmap(draw)(indices).T
     return (top * (2 * pad + 1) + left) * (1 + flip) + mirrored
 
 

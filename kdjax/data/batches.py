@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from kdjax import errors
 from kdjax.data.augment import (
     Augmentation,
     apply_augmentation,
@@ -114,7 +115,15 @@ def put_split(split: Split, mean: np.ndarray, std: np.ndarray, placement: str = 
         mean: float32 [c], of the train split.
         std: float32 [c], of the train split.
         placement: of the images, see `sharding.put_images`.
+
+    Raises:
+        InputError: for a label that int32 cannot hold, which the devices would wrap.
     """
+    labels = np.asarray(split.labels)
+    if labels.size and not 0 <= labels.min() <= labels.max() <= np.iinfo(np.int32).max:
+        raise errors.InputError(
+            f"labels from {labels.min()} to {labels.max()}: must lie in 0..{np.iinfo(np.int32).max}"
+        )
     images, rest = split.images, sharding.replicate((split.labels, mean, std))
     if not isinstance(images, Records):
         images = sharding.put_images(images, placement)

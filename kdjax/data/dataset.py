@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import warnings
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,6 +15,8 @@ from kdjax.data.records import Records
 from kdjax.data.tfds import cache, locate
 
 Images = TypeVar("Images", np.ndarray, Records)
+# Streams of random numbers of `limit_examples`; the cuts use the seed alone and [seed, 1].
+_SAMPLE_STREAMS = {"train": 2, "dev": 3, "calibration": 4, "test": 5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +92,18 @@ def load(
         dev_fraction: fraction of `train_split` used as dev, stratified by class, in (0, 1).
         calibration_fraction: fraction of `train_split` used for calibration, drawn from the rest
             regardless of class, in (0, 1).
-        split_seed: seed of both cuts.
+        split_seed: seed of both cuts, >= 0.
         stream: leave the images of train, dev and calibration on disk, as `Records`.
 
     Returns:
         The data set; `mean` and `std` are computed on train after the cuts.
 
     Raises:
-        InputError: for an unknown name or split, a data set that is not image classification,
-            missing or wrong files, or files that cannot be downloaded.
+        InputError: for an argument out of range, an unknown name or split, a data set that is not
+            image classification, missing or wrong files, files that cannot be downloaded, or a
+            `data_dir` that holds other things and no prepared set.
     """
+    _check_cuts(dev_fraction, calibration_fraction, split_seed)
     root = _root(data_dir)
     train_parts, test_parts = _parts(train_split, test_split)
     directory = locate.directory(name, root, [*train_parts, *test_parts])
@@ -106,6 +111,7 @@ def load(
         [cache.load(root, directory, part, images=not stream) for part in train_parts]
     )
     test = arrays.join([cache.load(root, directory, part) for part in test_parts])
+    _warn_about_empty_classes(name, train)
     images = _on_disk(directory, train_split) if stream else train.images
     rest, dev = splits.stratified_cut(train.labels, dev_fraction, split_seed)
     size = round(calibration_fraction * len(train.labels))
@@ -148,25 +154,67 @@ def is_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> bo
     return locate.newest(name, _root(data_dir)) is not None
 
 
-def take_first(dataset: Dataset, limit: int) -> Dataset:
-    """Returns at most the first `limit` examples of each split; the statistics are unchanged.
+def limit_examples(dataset: Dataset, limit: int, seed: int) -> Dataset:
+    """Returns a random sample of at most `limit` examples of each split, in the same order.
+
+    The samples of train, dev and test have every class in proportion. That of calibration is drawn
+    regardless of class, as the certificate requires (see `splits.random_cut`). The statistics stay
+    those of the full train split.
+
+    Args:
+        dataset: the data set.
+        limit: largest number of examples in a split, >= 1.
+        seed: of the random choice, >= 0.
 
     Raises:
-        InputError: if `limit` is below 1.
+        InputError: if `limit` or `seed` is out of range.
     """
     if limit < 1:
         raise errors.InputError(f"limit={limit}: must be at least 1")
+    _check_seed(seed)
+
+    def sample(name: str) -> Split:
+        split = getattr(dataset, name)
+        if len(split.labels) <= limit:
+            return split
+        stream = [seed, _SAMPLE_STREAMS[name]]
+        if name == "calibration":
+            rows = splits.random_sample(len(split.labels), limit, stream)
+        else:
+            rows = splits.stratified_sample(split.labels, limit, stream)
+        return Split(split.images[rows], split.labels[rows])
+
     return dataclasses.replace(
         dataset,
-        train=_first(dataset.train, limit),
-        dev=_first(dataset.dev, limit),
-        calibration=_first(dataset.calibration, limit),
-        test=_first(dataset.test, limit),
+        train=sample("train"),
+        dev=sample("dev"),
+        calibration=sample("calibration"),
+        test=sample("test"),
     )
 
 
-def _first(split: Split, limit: int) -> Split:
-    return Split(split.images[:limit], split.labels[:limit])
+def _check_cuts(dev_fraction: float, calibration_fraction: float, seed: int) -> None:
+    for name, fraction in (("dev", dev_fraction), ("calibration", calibration_fraction)):
+        if not 0 < fraction < 1:
+            raise errors.InputError(f"{name} fraction is {fraction}: must lie between 0 and 1")
+    _check_seed(seed)
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise errors.InputError(f"split_seed is {seed}: must be at least 0")
+
+
+def _warn_about_empty_classes(name: str, loaded: arrays.Arrays) -> None:
+    counts = np.bincount(loaded.labels, minlength=len(loaded.class_names))
+    empty = [repr(str(loaded.class_names[label])) for label in np.flatnonzero(counts == 0)]
+    if empty:
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        warnings.warn(
+            f"{name} has no training image of class {', '.join(empty[:5])}{more}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _on_disk(directory: pathlib.Path, split: str) -> Records:
@@ -181,7 +229,13 @@ def _root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     root = os.fspath(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
     if "://" in root:
         raise errors.InputError(f"data_dir {root!r}: must be a local directory")
-    return pathlib.Path(root).expanduser().absolute()
+    try:
+        return pathlib.Path(root).expanduser().absolute()
+    except RuntimeError as failure:  # no home directory, or that of an unknown user
+        raise errors.InputError(
+            f"data_dir {root!r}: the home directory is unknown; give another directory, as"
+            " --config.data.dir=DIR or TFDS_DATA_DIR=DIR"
+        ) from failure
 
 
 def _parts(train_split: str, test_split: str) -> tuple[list[str], list[str]]:

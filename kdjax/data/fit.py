@@ -1,4 +1,4 @@
-"""Conversion of any image to the size and channels of a network's input."""
+"""Decoding of any image for training and prediction, and conversion to a network's input."""
 
 import numpy as np
 import PIL.Image
@@ -12,11 +12,31 @@ _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
+def decode(image: PIL.Image.Image, channels: int) -> np.ndarray:
+    """Returns the pixels of an image: the same for training and for prediction.
+
+    The image is rotated according to its EXIF orientation, scaled from 16 to 8 bits, composited
+    on black if it is transparent, and converted to grey or RGB.
+
+    Args:
+        image: of any size and mode.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 [h, w, channels], height and width of the upright image.
+
+    Raises:
+        InputError: for a mode without a defined white value.
+        OSError: for a truncated image file.
+    """
+    converted, _ = _convert(image, channels)
+    return np.array(converted).reshape(converted.height, converted.width, channels)
+
+
 def fit(image: PIL.Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
     """Converts an image to a network's input, and describes the conversion.
 
-    The image is rotated according to its EXIF orientation, scaled from 16 to 8 bits, composited
-    on black if it is transparent, converted to grey or RGB, and resized without cropping.
+    The image is decoded as by `decode`, and resized without cropping.
 
     Args:
         image: of any size and mode.
@@ -36,8 +56,7 @@ def fit(image: PIL.Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarray
     # Before the pixels are read: Pillow rotates a TIFF on reading and drops the tag.
     rotated = image.getexif().get(_ORIENTATION, 1) != 1
     frames = getattr(image, "n_frames", 1)
-    opaque, transparent = _on_black(_eight_bits(PIL.ImageOps.exif_transpose(image)))
-    converted = _converted(opaque, _MODES[channels])
+    converted, transparent = _convert(image, channels)
     changes = {
         f"one of {frames} frames": frames > 1,
         "turned upright": rotated,
@@ -48,6 +67,12 @@ def fit(image: PIL.Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarray
     }
     pixels = np.array(_resized(converted, (width, height))).reshape(shape)
     return pixels, ", ".join(change for change, applies in changes.items() if applies)
+
+
+def _convert(image: PIL.Image.Image, channels: int) -> tuple[PIL.Image.Image, bool]:
+    """Returns the upright image in grey or RGB, and whether any pixel was transparent."""
+    opaque, transparent = _on_black(_eight_bits(PIL.ImageOps.exif_transpose(image)))
+    return _converted(opaque, _MODES[channels]), transparent
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 from kdjax import checks, errors
+from kdjax.runtime import prng
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # Radius of the blur in pixels: four standard deviations of the strongest, as in CIFAR-10-C.
@@ -30,7 +31,7 @@ def noise(image: jax.Array, key: jax.Array, sigma: jax.Array) -> jax.Array:
 
     Source: Hendrycks, Dietterich, ICLR 2019, arXiv 1903.12261.
     """
-    return image + 255 * sigma * jax.random.normal(key, image.shape)
+    return image + 255 * sigma * jax.random.normal(key, image.shape, jnp.float32)
 
 
 def blur(image: jax.Array, key: jax.Array, sigma: jax.Array) -> jax.Array:
@@ -92,10 +93,12 @@ def rotation(image: jax.Array, key: jax.Array, degrees: jax.Array) -> jax.Array:
     Returns:
         float32 [h, w, c].
     """
-    angle = jnp.deg2rad(degrees) * jax.random.rademacher(key, (), jnp.float32)
+    clockwise = jax.random.bernoulli(key, jnp.float32(0.5))
+    angle = jnp.deg2rad(degrees) * jnp.where(clockwise, jnp.float32(1), jnp.float32(-1))
     centre = [(size - 1) / 2 for size in image.shape[:2]]
     down, right = (
-        grid - middle for grid, middle in zip(jnp.indices(image.shape[:2]), centre, strict=True)
+        grid - middle
+        for grid, middle in zip(jnp.indices(image.shape[:2], jnp.float32), centre, strict=True)
     )
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     source = [centre[0] + cosine * down + sine * right, centre[1] + cosine * right - sine * down]
@@ -121,12 +124,12 @@ def _at_severities(
             )
         if checks.concrete(severity) and severity not in SEVERITIES:
             raise errors.InputError(f"severity {severity}: must be one of {SEVERITIES}")
-        # The generator is explicit, so that the images do not depend on JAX's default generator.
-        key = jax.random.key(seed, impl="threefry2x32")
+        key = prng.key(seed)
         keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
-        strength = jnp.asarray(strengths)[severity - 1]
+        strength = jnp.asarray(strengths, jnp.float32)[severity - 1]
         corrupt_batch = jax.vmap(lambda image, image_key: corrupt(image, image_key, strength))
-        pixels = corrupt_batch(images.astype(jnp.float32), keys)
+        with prng.pinned():
+            pixels = corrupt_batch(images.astype(jnp.float32), keys)
         return jnp.clip(jnp.round(pixels), 0, 255).astype(jnp.uint8)
 
     return shift

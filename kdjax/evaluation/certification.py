@@ -8,12 +8,23 @@ import jax
 import numpy as np
 
 from kdjax import selective
+from kdjax.errors import InputError
 from kdjax.evaluation.predictions import Predictions
+from kdjax.selective.certificates import LEAST_ACCEPTED
 
 # Risks that are certified in addition to the requested one, to show the coverage that each costs.
-# Each certificate holds on its own with probability 1 - delta, not all of them together.
+# Each of these certificates holds on its own with probability 1 - delta; those that hold together
+# are certified at a smaller delta, see `certify`.
 RISKS = (0.1, 0.05, 0.02, 0.01, 0.005)
-CERTIFIERS = {"sgr": selective.sgr, "learn_then_test": selective.learn_then_test}
+LTT = "learn_then_test"
+CERTIFIERS = {"sgr": selective.sgr, LTT: selective.learn_then_test}
+
+# What every page, table and card says about certificates.
+CHOICE = (
+    "A certificate holds for a run, a risk and a delta that were fixed before the calibration "
+    "split was seen: if one of S certified runs or risks is chosen by its certificate or its test "
+    "results, certify at delta / S."
+)
 
 # Confidence [n] and whether each prediction is correct, bool [n].
 Sample = tuple[np.ndarray, np.ndarray]
@@ -52,50 +63,84 @@ class OperatingPoint(NamedTuple):
         return selective.scores_with_pnorm(self.pnorm)[self.score]
 
     def accepts(self, confidence: Any) -> Any:
-        """Returns whether each confidence [n] is accepted, bool [n]."""
-        return confidence >= self.threshold
+        """Returns whether each confidence [n], a numpy or JAX array, is accepted, bool [n].
+
+        float32 confidences are compared as in float64, though JAX rounds the threshold to float32.
+        """
+        if confidence.dtype == np.float64:
+            return confidence >= self.threshold
+        rounded = np.float32(self.threshold)
+        above = np.nextafter(rounded, np.float32(np.inf))
+        return confidence >= (above if float(rounded) < self.threshold else rounded)
 
 
-def certify(calibration: Sample, test: Sample, *, risk: float, delta: float) -> dict[str, Any]:
+def certify(
+    calibration: Sample, test: Sample, *, risk: float, delta: float, runs: int = 1
+) -> dict[str, Any]:
     """Certifies thresholds on a calibration split and evaluates them on test.
+
+    A certificate holds for a run and a risk that were chosen before the calibration split was
+    seen. To choose afterwards among several certificates, all of them have to hold together: by
+    the union bound, S certificates at delta / S do with probability at least 1 - delta.
 
     Args:
         calibration: sample that was used for nothing else.
         test: sample of the test split.
         risk: the requested risk, in (0, 1).
         delta: in (0, 1), the probability that a certificate may fail.
+        runs: S >= 1, the number of runs among which one may be chosen by its certificate, its
+            coverage or its test results.
 
     Returns:
         `risk`, `delta`, `examples` of the calibration split, and `certificates`: one entry per
         risk, the largest first, with `sgr` and `learn_then_test`; each of these has `threshold`
         (None if no threshold can be certified), `coverage` on the calibration split,
-        `risk_bound`, `test_coverage` and `test_error`.
+        `risk_bound`, `test_coverage` and `test_error`. `runs`; `all_runs`, the certificate of
+        learn_then_test at the requested risk and delta / S, with that `delta`, which holds for all
+        runs together; `simultaneous`, `delta` / (S L) for L risks, and `certificates`, the same
+        entries at this delta with `learn_then_test` alone: these hold for all risks and all runs
+        together.
 
     Raises:
-        ValueError: for a risk or delta out of range, or confidences with NaN.
+        ValueError: for a risk or delta out of range, runs < 1, or confidences with NaN.
     """
+    if runs < 1:
+        raise InputError(f"runs {runs}: must be at least 1")
+    risks = sorted({*RISKS, risk}, reverse=True)
+
+    def certificate(certifier: str, target: float, level: float) -> dict[str, float | None]:
+        return _on_test(CERTIFIERS[certifier](*calibration, risk=target, delta=level), test)
+
     entries = [
-        {
-            "risk": target,
-            **{
-                name: _on_test(certifier(*calibration, risk=target, delta=delta), test)
-                for name, certifier in CERTIFIERS.items()
-            },
-        }
-        for target in sorted({*RISKS, risk}, reverse=True)
+        {"risk": target, **{name: certificate(name, target, delta) for name in CERTIFIERS}}
+        for target in risks
     ]
+    shared, smallest = delta / runs, delta / (runs * len(risks))
     return {
         "risk": risk,
         "delta": delta,
         "examples": len(calibration[1]),
         "certificates": entries,
+        "runs": runs,
+        "all_runs": {"delta": shared, **certificate(LTT, risk, shared)},
+        "simultaneous": {
+            "delta": smallest,
+            "certificates": [
+                {"risk": target, LTT: certificate(LTT, target, smallest)} for target in risks
+            ],
+        },
     }
+
+
+def least_examples(risk: float, delta: float) -> int:
+    """Returns how many accepted examples without an error certify a risk: (1 - r)^k <= delta."""
+    return max(LEAST_ACCEPTED, math.ceil(math.log(delta) / math.log1p(-risk)))
 
 
 def requested_certificate(guarantee: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the certificate that a run uses: of learn_then_test, at the requested risk."""
     (entry,) = (entry for entry in guarantee["certificates"] if entry["risk"] == guarantee["risk"])
-    return entry["learn_then_test"]
+    return entry[LTT]
 
 
 def certify_again(
@@ -105,6 +150,7 @@ def certify_again(
     *,
     risk: float | None = None,
     delta: float | None = None,
+    runs: int | None = None,
 ) -> dict[str, Any]:
     """Returns the guarantee of a run for another risk or delta; see `certify`.
 
@@ -114,6 +160,7 @@ def certify_again(
         test: the same of the test split.
         risk: instead of the run's.
         delta: instead of the run's.
+        runs: among which one may be chosen, instead of the run's.
     """
     score = selective.numpy_scores(results["pnorm"])[results["best_score"]]
     samples = ((score(split.logits), selective.is_correct(*split)) for split in (calibration, test))
@@ -122,6 +169,7 @@ def certify_again(
         *samples,
         risk=requested["risk"] if risk is None else risk,
         delta=requested["delta"] if delta is None else delta,
+        runs=requested.get("runs", 1) if runs is None else runs,
     )
 
 

@@ -9,11 +9,10 @@ import numpy as np
 from kdjax import data, objectives, selective
 from kdjax.data.batches import load_split
 from kdjax.errors import InputError
-from kdjax.evaluation import predictions, summary
+from kdjax.evaluation import network, predictions, summary
 from kdjax.evaluation.predictions import Predictions
 from kdjax.runs import restore, workdir
 from kdjax.runtime import atomic_io, compiler, multihost
-from kdjax.training import inference
 from kdjax.training.spec import STUDENT, TEACHER
 
 # Without train, where the error is too low because the network was trained on it.
@@ -29,6 +28,7 @@ def evaluate(
     risk: float | None = None,
     delta: float | None = None,
     teacher_outputs: Outputs | None = None,
+    runs: int = 1,
 ) -> Results:
     """Evaluates the best checkpoint of a workdir, and of its teacher.
 
@@ -38,6 +38,7 @@ def evaluate(
         risk: of the certificate, instead of the config's.
         delta: of the certificate, instead of the config's.
         teacher_outputs: of `predict_teacher`, if already computed.
+        runs: number of students among which one may be chosen, see `certification.certify`.
 
     Returns:
         The content of `results.json`, see `summary.summarize`; with a teacher also `teacher`,
@@ -58,7 +59,7 @@ def evaluate(
         "delta": config.selective.delta if delta is None else delta,
     }
     outputs = predict_splits(folder, dataset, SPLITS)
-    results = _summarize(folder, outputs, certificate)
+    results = _summarize(folder, outputs, certificate | {"runs": runs})
     if teacher.exists():
         if teacher_outputs is None:
             teacher_outputs = predict_teacher(folder, dataset)
@@ -74,10 +75,16 @@ def evaluate(
 def evaluate_all(
     folders: Sequence[pathlib.Path], dataset: data.Dataset
 ) -> dict[pathlib.Path, Results]:
-    """Evaluates workdirs of students with the same teacher, which is applied once."""
+    """Evaluates workdirs of students with the same teacher, which is applied once.
+
+    Their results have a second certificate that holds for all students together.
+    """
     with_teacher = [folder for folder in folders if (folder / "teacher").exists()]
     outputs = predict_teacher(with_teacher[0], dataset) if with_teacher else None
-    return {folder: evaluate(folder, dataset, teacher_outputs=outputs) for folder in folders}
+    return {
+        folder: evaluate(folder, dataset, teacher_outputs=outputs, runs=len(folders))
+        for folder in folders
+    }
 
 
 def predict_teacher(folder: pathlib.Path, dataset: data.Dataset) -> Outputs:
@@ -89,11 +96,12 @@ def predict_splits(
     folder: pathlib.Path, dataset: data.Dataset, splits: Sequence[str]
 ) -> dict[str, Predictions]:
     """Returns the outputs of a workdir's best checkpoint on some splits."""
-    restored, batch_size = restore.restore(folder), restore.load_config(folder).eval_batch_size
+    restored = network.restore_network(folder)
+    batch_size = restore.load_config(folder).eval_batch_size
 
     def predict(split: str) -> Predictions:
         examples = load_split(dataset, split)
-        logits = inference.predict_logits(*restored, examples, batch_size=batch_size)
+        logits = network.predict_logits(restored, examples, batch_size=batch_size)
         return Predictions(logits, np.asarray(examples.labels))
 
     return {split: predict(split) for split in splits}
@@ -107,13 +115,13 @@ def _write(folder: pathlib.Path, outputs: Outputs, results: Results) -> None:
         atomic_io.write_json(folder / "results.json", results)
 
 
-def _summarize(folder: pathlib.Path, outputs: Outputs, certificate: Mapping[str, float]) -> Results:
+def _summarize(folder: pathlib.Path, outputs: Outputs, certificate: Mapping[str, Any]) -> Results:
     """Returns the results of a workdir's network from its outputs on `SPLITS`.
 
     Args:
         folder: the workdir.
         outputs: by split.
-        certificate: requested `risk` and `delta`.
+        certificate: requested `risk` and `delta`, and optionally `runs`.
     """
     metadata = workdir.read_metadata(folder)
     if metadata["stage"] == TEACHER:

@@ -13,6 +13,7 @@ from kdjax.data.batches import Examples, load_split, put_split
 from kdjax.data.fit import fit
 from kdjax.data.shift import SEVERITIES, SHIFTS
 from kdjax.errors import InputError, unknown_name_error
+from kdjax.evaluation import network
 from kdjax.evaluation.certification import OperatingPoint, Sample, operating_point
 from kdjax.runs import restore, workdir
 from kdjax.runtime import atomic_io
@@ -106,7 +107,9 @@ def _load_other(
     """Returns the test split of another data set in the run's image shape, and the conversion."""
     fields = metadata["config"]["data"]
     loaded = data.load(name, data_dir=data_dir or fields["dir"] or None)
-    split = (data.take_first(loaded, fields["limit"]) if fields["limit"] else loaded).test
+    if fields["limit"]:
+        loaded = data.limit_examples(loaded, fields["limit"], fields["split_seed"])
+    split = loaded.test
     shape = tuple(metadata["dataset"]["image_shape"])
     if split.images.shape[1:] == shape:
         return split, ""
@@ -118,11 +121,11 @@ def _load_other(
 
 def _sampler(folder: pathlib.Path, point: OperatingPoint) -> Callable[..., Sample]:
     """Returns `(examples, change) -> sample` of the workdir's network."""
-    metadata, restored = workdir.read_metadata(folder), restore.restore(folder)
+    metadata, restored = workdir.read_metadata(folder), network.restore_network(folder)
     batch_size = metadata["config"]["eval_batch_size"]
 
     def sample(examples: Examples, change: Partial = inference.NO_CHANGE) -> Sample:
-        logits = inference.predict_logits(*restored, examples, batch_size=batch_size, change=change)
+        logits = network.predict_logits(restored, examples, batch_size=batch_size, change=change)
         if metadata["stage"] == TEACHER:
             logits = selective.append_abstention(logits)
         correct = selective.is_correct(logits, np.asarray(examples.labels))

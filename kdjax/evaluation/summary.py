@@ -42,7 +42,7 @@ def teacher_errors(teacher_logits: np.ndarray, labels: np.ndarray) -> dict[str, 
 
 
 def summarize(
-    outputs: Mapping[str, Predictions], *, abstains: bool, risk: float, delta: float
+    outputs: Mapping[str, Predictions], *, abstains: bool, risk: float, delta: float, runs: int = 1
 ) -> dict[str, Any]:
     """Returns the content of `results.json` for a network.
 
@@ -53,12 +53,14 @@ def summarize(
         abstains: whether the abstention output was trained.
         risk: the requested risk of the certificate, in (0, 1).
         delta: the probability that a certificate may fail, in (0, 1).
+        runs: number of runs among which one may be chosen, see `certification.certify`.
 
     Returns:
         `accuracy`, `nll` and `ece` on each split; `best_score`, the score with the lowest AURC
-        on dev; `pnorm`, the p of `max_logit_pnorm`; for each score its ranking metrics,
-        `error_at_coverage` on test, and `thresholds` from dev with their coverage and error on
-        test; and the `guarantee` of the best score, see `certification.certify`.
+        on dev; `pnorm`, the p of `max_logit_pnorm`, the AURC of which on dev is cross-validated;
+        for each score its ranking metrics, `error_at_coverage` on test, and `thresholds` from
+        dev with their coverage and error on test; and the `guarantee` of the best score, see
+        `certification.certify`.
     """
     dev, test = outputs["dev"], outputs["test"]
     pnorm = selective.best_pnorm(*dev)
@@ -68,6 +70,8 @@ def summarize(
         if abstains or name not in ABSTENTION_SCORES
     }
     metrics = {name: _score_metrics(score, dev, test) for name, score in scores.items()}
+    # The scores compete by `dev_aurc`: that of the p chosen on the same split would be too low.
+    metrics["max_logit_pnorm"]["dev_aurc"] = selective.cross_validated_pnorm_aurc(*dev)
     best = min(metrics, key=lambda name: metrics[name]["dev_aurc"])
     calibration_sample, test_sample = (
         (scores[best](split.logits), selective.is_correct(*split))
@@ -75,18 +79,21 @@ def summarize(
     )
     return {
         "classes": dev.logits.shape[1] - 1,
-        **{split: _calibration_metrics(predictions) for split, predictions in outputs.items()},
+        **{split: accuracy_metrics(predictions) for split, predictions in outputs.items()},
         "best_score": best,
         "pnorm": pnorm,
         "scores": metrics,
-        "guarantee": certification.certify(calibration_sample, test_sample, risk=risk, delta=delta),
+        "guarantee": certification.certify(
+            calibration_sample, test_sample, risk=risk, delta=delta, runs=runs
+        ),
     }
 
 
-def _calibration_metrics(split: Predictions) -> dict[str, float]:
+def accuracy_metrics(split: Predictions) -> dict[str, float]:
+    """Returns `examples`, `accuracy`, `nll` and `ece` of logits [n, m+1] and labels."""
     logits, labels = split
     correct = selective.is_correct(logits, labels)
-    response = np.asarray(selective.softmax_response(logits))
+    response = np.asarray(selective.softmax_response(logits, abstention=True))
     return {
         "examples": len(labels),
         "accuracy": float(correct.mean()),

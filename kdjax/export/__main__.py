@@ -4,13 +4,12 @@ python -m kdjax.export --workdir=runs/digits --out=model/ [--risk=0.01] [--delta
 """
 
 import pathlib
-
-from absl import flags
+from collections.abc import Mapping
 
 from kdjax import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run")
-OUT = flags.DEFINE_string("out", None, "the folder to create")
+WORKDIR = cli.define_path("workdir", "the workdir of the run")
+OUT = cli.define_path("out", "the folder to create")
 RUN_FLAGS = cli.define_run_flags()
 
 
@@ -37,9 +36,18 @@ def main() -> None:
         difference = file["largest_difference"]
         print(
             f"{out / name}: {size:.1f} MB, logits differ by at most {difference:.1g} from the "
-            f"network's on {model_card['checked']['on']}"
+            f"network's on {model_card['checked']['on']}{_decisions(file['calibration'])}"
         )
     print(out / card.FILE_NAME, *model_card["notes"], sep="\n  ")
+
+
+def _decisions(calibration: Mapping[str, int] | None) -> str:
+    """Returns on how many calibration images a file decides like the run; "" without them."""
+    if calibration is None:
+        return ""
+    images = calibration["images"]
+    same = images - calibration["different_decisions"]
+    return f"; it decides like the run on {same:,} of {images:,} calibration images"
 
 
 if __name__ == "__main__":

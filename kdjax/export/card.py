@@ -22,11 +22,13 @@ FIELDS: Mapping[str, str] = {
     "outputs": "descriptions of the outputs by name, in order",
     "score": "name of the confidence score, and p of max_logit_pnorm",
     "threshold": "the lowest accepted confidence; null: no image is accepted",
-    "certificate": "risk, delta and coverage for which the threshold is certified; null: none",
-    "test": "metrics of the trained network on the test split",
+    "certificate": "risk, delta and coverage for which the threshold is certified, and the logits "
+    "on which it is based; null: none",
+    "test": "metrics of the exported network on the test split",
     "config_sha256": "SHA-256 of the run's config.json",
     "checked": "images on which the files were compared with the network, and the tolerance",
-    "files": "for each file: SHA-256, origin, and differences from the network",
+    "files": "for each file: SHA-256, origin, differences from the network, and from the decisions "
+    "of the run on the calibration split",
     "notes": "notes for users of the model",
 }
 

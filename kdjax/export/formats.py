@@ -19,7 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-OPSET = 23  # version of the ONNX operator set
+# Version of the ONNX operator set: the oldest that expresses every network of `kdjax.models`, so
+# that old versions of ONNX Runtime load the file. The logits are those of opset 23 to the bit.
+OPSET = 18
+IR_VERSION = 8  # of the file format, the one that was current with this operator set
 _SOURCE_FILES = "jax_hlo_source_file_canonicalization_regex"
 
 
@@ -120,6 +123,7 @@ def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
             input_names=["images"],
             output_names=list(Outputs._fields),
         )
+    model.ir_version = min(model.ir_version, IR_VERSION)
     return model.SerializeToString()
 
 

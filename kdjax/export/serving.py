@@ -1,7 +1,7 @@
-"""The exported function, and the comparison of exported files with the network."""
+"""The exported function, its certificate, and the comparison of exported files with the network."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,122 +10,192 @@ import numpy as np
 
 from kdjax import data, models, selective
 from kdjax.data.augment import normalize
-from kdjax.data.batches import put_split
-from kdjax.evaluation import predictions
+from kdjax.data.batches import load_split, put_split
+from kdjax.evaluation import network, predictions, summary
 from kdjax.evaluation.certification import OperatingPoint, certify_again, operating_point
+from kdjax.evaluation.predictions import Predictions
 from kdjax.export import formats
 from kdjax.runs import restore, workdir
-from kdjax.training import inference
 
 TOLERANCE = 1e-4  # largest allowed difference of a logit from the network's
-CHECKED_IMAGES = 256  # number of images on which the outputs are compared
-# The default of accelerators rounds the factors of matrix products to about ten bits.
-PRECISION = "highest"
+CHECKED_IMAGES = 256  # images of test, or of random pixels, on which the outputs are compared
+BATCH_SIZE = 256  # of the comparison
+
+
+class Served(NamedTuple):
+    """The network as it is exported, with its operating point.
+
+    Attributes:
+        restored: the student, in float32.
+        point: the operating point, certified on its own logits if the data set is available.
+        logits_from: description of the logits on which the certificate is based.
+        test: accuracy metrics on test.
+    """
+
+    restored: restore.RestoredModel
+    point: OperatingPoint
+    logits_from: str
+    test: Mapping[str, Any]
 
 
 class Reference(NamedTuple):
-    """Images with the outputs of the network on this machine.
+    """Images with the outputs of the network on this machine, and the decisions of the run.
 
     Attributes:
-        images: uint8 [n, h, w, c].
+        images: batches, uint8 [b, h, w, c]: all of calibration, then some of test; or some of
+            random pixels.
         source: description of the images.
         outputs: of the network, in float32.
+        run_accepted: whether the run accepts each calibration image, bool; empty for random
+            pixels.
         from_run: largest difference of the logits from those of the run; None for random pixels.
     """
 
-    images: np.ndarray
+    images: Sequence[Any]
     source: str
     outputs: formats.Outputs
+    run_accepted: np.ndarray
     from_run: float | None
 
 
-def run_operating_point(
-    folder: pathlib.Path, results: Mapping[str, Any], risk: float | None, delta: float | None
-) -> OperatingPoint:
-    """Returns the operating point of a workdir, certified again from its predictions.
+def serve(
+    folder: pathlib.Path,
+    results: Mapping[str, Any],
+    *,
+    data_dir: str | None,
+    risk: float | None,
+    delta: float | None,
+) -> tuple[Served, Reference]:
+    """Returns the student of a workdir as it is exported, and outputs to compare the files with.
+
+    Score, its parameter, risk and delta are those of the run. The threshold is certified on the
+    logits of the exported network, which are computed here; without the data set, on those that
+    the run has saved.
 
     Args:
         folder: the workdir.
         results: content of `results.json`.
+        data_dir: the TFDS directory, if not that of the run.
         risk: of the certificate, instead of the run's.
         delta: of the certificate, instead of the run's.
 
     Raises:
-        InputError: without predictions, or for a risk or delta out of range.
+        InputError: without predictions or a finished training, for a risk or delta out of range,
+            or if the data set has changed.
     """
-    calibration, test = (
-        predictions.load(predictions.path_of(folder, split)) for split in ("calibration", "test")
+    saved = {
+        split: predictions.load(predictions.path_of(folder, split))
+        for split in ("calibration", "test")
+    }
+
+    def point_of(calibration: Predictions, test: Predictions) -> OperatingPoint:
+        guarantee = certify_again(results, calibration, test, risk=risk, delta=delta)
+        return operating_point({**results, "guarantee": guarantee})
+
+    run_point = point_of(saved["calibration"], saved["test"])
+    restored = network.restore_network(folder)
+    dataset = _load_dataset(folder, data_dir)
+    if dataset is None:
+        served = Served(
+            restored, run_point, "those of the run (no data set at export)", results["test"]
+        )
+        return served, _random_reference(folder, served)
+    batch_size = restore.load_config(folder).eval_batch_size
+
+    def predict(split: str) -> Predictions:
+        examples = load_split(dataset, split)
+        logits = network.predict_logits(restored, examples, batch_size=batch_size)
+        return Predictions(logits, np.asarray(examples.labels))
+
+    calibration, test = predict("calibration"), saved["test"]
+    from_run = largest_difference(calibration.logits, saved["calibration"].logits)
+    if from_run > TOLERANCE:  # another network: the run's bfloat16, or other hardware
+        test = predict("test")
+    served = Served(
+        restored,
+        point_of(calibration, test),
+        "those of the exported network, computed at export",
+        results["test"] if test is saved["test"] else summary.accuracy_metrics(test),
     )
-    guarantee = certify_again(results, calibration, test, risk=risk, delta=delta)
-    return operating_point({**results, "guarantee": guarantee})
+    run_accepted = np.asarray(run_point.accepts(run_point.confidence(saved["calibration"].logits)))
+    return served, _data_reference(dataset, served, calibration.logits, run_accepted, from_run)
 
 
-def float32_network(folder: pathlib.Path) -> restore.RestoredModel:
-    """Returns the network of a workdir with float32 computation, also if trained in bfloat16.
+def _load_dataset(folder: pathlib.Path, data_dir: str | None) -> data.Dataset | None:
+    """Returns the data set of a workdir; None if it is not prepared on this machine."""
+    fields = workdir.read_metadata(folder)["config"]["data"]
+    if not data.is_prepared(fields["name"], data_dir or fields["dir"] or None):
+        return None
+    return restore.load_dataset(folder, data_dir)
 
-    Compilers round bfloat16 differently; float32 outputs agree between them.
-    """
-    restored = restore.restore(folder)
-    return restored._replace(model=restored.model.clone(dtype=jnp.float32))
+
+def _data_reference(
+    dataset: data.Dataset,
+    served: Served,
+    calibration_logits: np.ndarray,
+    run_accepted: np.ndarray,
+    from_run: float,
+) -> Reference:
+    """Returns all of calibration and the first images of test, with the network's outputs."""
+    test = data.Split(dataset.test.images[:CHECKED_IMAGES], dataset.test.labels[:CHECKED_IMAGES])
+    examples = put_split(test, dataset.mean, dataset.std)
+    logits = network.predict_logits(served.restored, examples, batch_size=CHECKED_IMAGES)
+    source = (
+        f"all {len(calibration_logits)} images of calibration and the first {len(logits)} of test"
+    )
+    return Reference(
+        [*_batches(dataset.calibration.images), *_batches(test.images)],
+        source,
+        _evaluate(np.concatenate([calibration_logits, logits]), served.point),
+        run_accepted,
+        from_run,
+    )
 
 
-def serving_function(
-    restored: restore.RestoredModel, dataset: Mapping[str, Any], point: OperatingPoint
-) -> formats.Function:
+def _random_reference(folder: pathlib.Path, served: Served) -> Reference:
+    dataset = workdir.read_metadata(folder)["dataset"]
+    shape = (CHECKED_IMAGES, *dataset["image_shape"])
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mean, std = (np.asarray(dataset[name], np.float32) for name in ("mean", "std"))
+    examples = put_split(data.Split(images, np.zeros(len(images), np.int32)), mean, std)
+    logits = network.predict_logits(served.restored, examples, batch_size=CHECKED_IMAGES)
+    outputs = _evaluate(logits, served.point)
+    source = f"{len(images)} images of random pixels"
+    return Reference([images], source, outputs, np.zeros(0, bool), None)
+
+
+def _batches(images: Any) -> list[Any]:
+    return [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+
+
+def serving_function(served: Served, dataset: Mapping[str, Any]) -> formats.Function:
     """Returns the function uint8 [n, h, w, c] -> the fields of `formats.Outputs`.
 
     Args:
-        restored: the student.
+        served: the student with its operating point.
         dataset: of `data.dataset_metadata`.
-        point: the operating point.
     """
     # On the host, because an exported file must not contain the placement on devices.
-    model, variables = models.fold_batch_norm(restored.model, jax.device_get(restored.variables))
+    variables = jax.device_get(served.restored.variables)
+    model, variables = models.fold_batch_norm(served.restored.model, variables)
     mean, std = (jnp.asarray(dataset[name], jnp.float32) for name in ("mean", "std"))
 
     def function(images: jax.Array) -> tuple[jax.Array, ...]:
-        with jax.default_matmul_precision(PRECISION):
+        with jax.default_matmul_precision(network.PRECISION):
             logits: Any = model.apply(variables, normalize(images, mean, std), train=False)
-        return _outputs(logits, point)
+        return _outputs(logits, served.point)
 
     return function
 
 
 def _outputs(logits: jax.Array, point: OperatingPoint) -> tuple[jax.Array, ...]:
     confidence = point.confidence(logits)
-    label = selective.predict(logits).astype(jnp.int32)
+    label = selective.predict(logits, abstention=True).astype(jnp.int32)
     return logits, label, confidence, point.accepts(confidence)
 
 
-def reference_outputs(
-    folder: pathlib.Path,
-    restored: restore.RestoredModel,
-    point: OperatingPoint,
-    data_dir: str | None,
-) -> Reference:
-    """Returns the network's outputs on test images or, without the data set, on random pixels.
-
-    Raises:
-        InputError: if the data set has changed.
-    """
-    metadata = workdir.read_metadata(folder)
-    dataset, fields = metadata["dataset"], metadata["config"]["data"]
-    has_data = data.is_prepared(fields["name"], data_dir or fields["dir"] or None)
-    if has_data:
-        images = restore.load_dataset(folder, data_dir).test.images[:CHECKED_IMAGES]
-    else:
-        shape = (CHECKED_IMAGES, *dataset["image_shape"])
-        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    mean, std = (np.asarray(dataset[name], np.float32) for name in ("mean", "std"))
-    examples = put_split(data.Split(images, np.zeros(len(images), np.int32)), mean, std)
-    with jax.default_matmul_precision(PRECISION):
-        logits = inference.predict_logits(*restored, examples, batch_size=CHECKED_IMAGES)
-    outputs = formats.Outputs(*jax.device_get(_outputs(jnp.asarray(logits), point)))
-    if not has_data:
-        return Reference(images, f"{len(images)} images of random pixels", outputs, None)
-    run_logits = predictions.load(predictions.path_of(folder, "test")).logits[: len(images)]
-    source = f"the first {len(images)} images of test"
-    return Reference(images, source, outputs, largest_difference(logits, run_logits))
+def _evaluate(logits: np.ndarray, point: OperatingPoint) -> formats.Outputs:
+    return formats.Outputs(*jax.device_get(_outputs(jnp.asarray(logits), point)))
 
 
 def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -134,7 +204,7 @@ def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def check_file(name: str, content: bytes, reference: Reference) -> dict[str, Any]:
-    """Runs an exported file and compares its outputs with the network's.
+    """Runs an exported file and compares its outputs with the network's and the run's.
 
     Args:
         name: a key of `formats.FORMATS`.
@@ -143,19 +213,31 @@ def check_file(name: str, content: bytes, reference: Reference) -> dict[str, Any
 
     Returns:
         `largest_difference`: of a logit; `different_decisions`: the number of images that only one
-        of the two accepts, because of rounding of a confidence at the threshold.
+        of file and network accepts, because of rounding of a confidence at the threshold;
+        `calibration`: the number of `images` of the calibration split, of those that the file has
+        `accepted`, and of `different_decisions` between file and run; None without the data set.
 
     Raises:
         FloatingPointError: if a logit differs by more than `TOLERANCE`.
     """
-    outputs = formats.FORMATS[name].run(content)(reference.images)
+    run = formats.FORMATS[name].run(content)
+    batches = [run(np.asarray(images)) for images in reference.images]
+    outputs = formats.Outputs(*map(np.concatenate, zip(*batches, strict=True)))
     difference = largest_difference(outputs.logits, reference.outputs.logits)
     if not difference <= TOLERANCE:
         raise FloatingPointError(
             f"the logits of {name} differ by {difference:.2g} from the network's, more than "
             f"{TOLERANCE:g}: nothing was written"
         )
+    run_accepted = reference.run_accepted
+    accepted = outputs.accepted[: len(run_accepted)]
+    calibration = {
+        "images": len(run_accepted),
+        "accepted": int(accepted.sum()),
+        "different_decisions": int(np.sum(accepted != run_accepted)),
+    }
     return {
         "largest_difference": difference,
         "different_decisions": int(np.sum(outputs.accepted != reference.outputs.accepted)),
+        "calibration": calibration if len(run_accepted) else None,
     }

@@ -2,7 +2,6 @@
 
 import math
 import os
-import pathlib
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.export import card, formats
+from kdjax.runtime.paths import user_path
 
 BATCH_SIZE = 256
 Shape = tuple[int, int, int]
@@ -112,9 +112,10 @@ def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model
     """
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size}: must be at least 1")
-    folder = pathlib.Path(path)
+    folder = user_path(path)
     model_card = card.read(folder)
     content = card.read_file(folder, model_card, formats.STABLEHLO)
+    jax.devices()  # an error of the device is not one of the model
     try:
         run = formats.run_stablehlo(content)
     except Exception as error:  # the type depends on the version of JAX

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdjax.predict import Prediction
     from kdjax.predict.images import LoadedImage
 
-MODEL = flags.DEFINE_string("model", None, "the folder written by kdjax.export")
+MODEL = cli.define_path("model", "the folder written by kdjax.export")
 JSON = flags.DEFINE_bool("json", False, "print one JSON object per line")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images per batch")
 
@@ -36,9 +36,12 @@ def main(arguments: list[str]) -> None:
 
     def on_error(message: str) -> None:
         failures.append(message)
-        print(f"kdjax: error: {message}", file=sys.stderr)
+        print(f"kdjax: error: {_printable(message)}", file=sys.stderr)
 
-    images = image_files.read_images(arguments, model.image_shape, on_error)
+    def on_skip(message: str) -> None:
+        print(f"kdjax: note: {_printable(message)}", file=sys.stderr)
+
+    images = image_files.read_images(arguments, model.image_shape, on_error, on_skip)
     width = max(map(len, [*model.card["classes"], "abstain"]))
     while batch := list(itertools.islice(images, model.batch_size)):
         for row in _rows(batch, model(np.stack([image.pixels for image in batch]))):
@@ -66,9 +69,17 @@ def _line(row: dict, width: int) -> str:
     """Returns the result of an image as a line of text; `width` is that of the label."""
     index = f"[{row['index']}]" if "index" in row else ""
     note = f"  ({row['note']})" if row["note"] else ""
-    return (
-        f"{row['label'] or 'abstain':{width}}  {row['confidence']:.4f}  {row['path']}{index}{note}"
-    )
+    path = _printable(row["path"])
+    return f"{row['label'] or 'abstain':{width}}  {row['confidence']:.4f}  {path}{index}{note}"
+
+
+def _printable(text: str) -> str:
+    """Returns a text with line breaks, control characters and invalid bytes escaped.
+
+    A file name may contain all of them; each result stays on one line.
+    """
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
 
 
 if __name__ == "__main__":

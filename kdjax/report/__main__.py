@@ -2,21 +2,21 @@
 
 python -m kdjax.report runs/digits [--out=FILE] [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
 python -m kdjax.report runs/a runs/b [--out=comparison.html] [--risk=0.01] [--delta=0.05]
+
+For the workdir of several students the page compares them, in comparison.html of this workdir.
 """
 
 import pathlib
 import warnings
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from kdjax import cli
 
 if TYPE_CHECKING:
     from kdjax.data import Split
 
-OUT = flags.DEFINE_string(
-    "out", None, "the file to write [report.html in the workdir, or comparison.html]"
+OUT = cli.define_path(
+    "out", "the file to write [report.html in the workdir; for several runs comparison.html]"
 )
 RUN_FLAGS = cli.define_run_flags()
 
@@ -25,17 +25,29 @@ def main(arguments: list[str]) -> None:
     """Runs the command for the given workdirs."""
     from kdjax.report import page
 
-    folders = [pathlib.Path(argument) for argument in arguments]
+    given = [pathlib.Path(argument) for argument in arguments]
+    folders = [student for folder in given for student in _students(folder)]
     runs = [
         page.read(folder, risk=RUN_FLAGS.risk.value, delta=RUN_FLAGS.delta.value)
         for folder in folders
     ]
     out = pathlib.Path(OUT.value) if OUT.value else None
     if len(runs) > 1:
-        path = page.write_comparison(runs, out or pathlib.Path("comparison.html"))
+        default = given[0] if len(given) == 1 else pathlib.Path()
+        path = page.write_comparison(runs, out or default / "comparison.html")
     else:
         path = page.write(runs[0], _test_images(folders[0]), out=out)
     print(path)
+
+
+def _students(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the workdirs of the students in a workdir; the workdir itself if it holds one run."""
+    from kdjax import pipeline
+    from kdjax.runs import restore, workdir
+
+    if workdir.read_metadata(folder)["stage"] != workdir.STUDENTS:
+        return [folder]
+    return list(pipeline.student_workdirs(restore.load_config(folder), folder))
 
 
 def _test_images(folder: pathlib.Path) -> "Split | None":

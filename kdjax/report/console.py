@@ -1,5 +1,6 @@
 """Tables of the results on the terminal, for a log or a text file."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.evaluation.certification import CERTIFIERS
+from kdjax.evaluation.certification import CERTIFIERS, CHOICE, LTT
 
 MIN_WIDTH = 100  # characters; below that rich would truncate columns
 # Keys of a score's metrics, with their column headings.
@@ -34,19 +35,22 @@ def show_many(results_by_student: Mapping[str, Mapping[str, Any]], title: str) -
         results_by_student: results as in `show`, by the name of the student.
         title: of the table.
     """
-    columns = ("student", "accuracy %", "score", "risk % at 90 %", "at 80 %", "AURC x 1000")
+    columns = ("student", "dev AURC", "accuracy %", "score", "risk % at 90 %", "at 80 %", "AURC")
     table = _table(title, *columns)
     for name, results in results_by_student.items():
         best = results["best_score"]
         values = results["scores"][best]
         risks = (_percent(values["error_at_coverage"][coverage]) for coverage in ("90", "80"))
-        accuracy, area = _percent(results["test"]["accuracy"]), f"{1000 * values['aurc']:.2f}"
-        table.add_row(name, accuracy, best, *risks, area)
+        areas = [f"{1000 * values[key]:.2f}" for key in ("dev_aurc", "aurc")]
+        accuracy = _percent(results["test"]["accuracy"])
+        table.add_row(name, areas[0], accuracy, best, *risks, areas[1])
     notes = (
-        "score: the one with the lowest AURC on dev",
+        "score: the one with the lowest AURC on dev; AURC times 1,000",
         "risk: selective risk (error among accepted) at 90 % and 80 % coverage of test",
+        f"choose a student by its AURC on dev. {CHOICE}",
+        "comparison.html has certificates that hold for all students together",
     )
-    _print(table, *map(Text, notes))
+    _print(table, *(Text(line) for note in notes for line in textwrap.wrap(note, MIN_WIDTH - 10)))
 
 
 def show_shift(shifts: Mapping[str, Any], title: str) -> None:
@@ -160,13 +164,37 @@ def _certificates(results: Mapping[str, Any]) -> Group:
                 _percent(values["test_coverage"]),
                 _percent(values["test_error"]),
             )
-    notes = (
+    notes = [
         f"with probability {100 * (1 - guarantee['delta']):g} % over calibration splits, the "
         "selective risk on new data is at most",
         "the certified risk; each line holds on its own, not all of them together",
         "* the requested risk",
-    )
+        *textwrap.wrap(CHOICE, MIN_WIDTH - 10),
+    ]
+    if together := simultaneous_coverage(guarantee):
+        values = ", ".join(f"{100 * risk:g}: {_percent(value)}" for risk, value in together.items())
+        notes += [
+            f"with --delta={guarantee['simultaneous']['delta']:.3g} the certificates of learn_then_"
+            f"test {_scope(guarantee)} hold together;",
+            f"coverage % by certified risk %: {values}",
+        ]
     return Group(table, *map(Text, notes))
+
+
+def simultaneous_coverage(guarantee: Mapping[str, Any]) -> dict[float, float]:
+    """Returns the coverage by risk of the certificates that hold together, see `certify`.
+
+    Empty for results of a version that did not compute them.
+    """
+    simultaneous = guarantee.get("simultaneous", {"certificates": []})
+    return {entry["risk"]: entry[LTT]["coverage"] for entry in simultaneous["certificates"]}
+
+
+def _scope(guarantee: Mapping[str, Any]) -> str:
+    """Returns which certificates hold together."""
+    runs = guarantee["runs"]
+    students = f" and of all {runs} students" if runs > 1 else ""
+    return f"at all these risks{students}"
 
 
 def _shifts(shifts: Mapping[str, Any], title: str) -> Group:

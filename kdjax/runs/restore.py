@@ -12,6 +12,7 @@ from kdjax import data
 from kdjax.errors import InputError
 from kdjax.models.apply import Variables
 from kdjax.runs import workdir
+from kdjax.runtime.paths import user_path
 from kdjax.training import step
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.spec import train_spec
@@ -42,7 +43,9 @@ def load_data(config: ConfigDict) -> data.Dataset:
         split_seed=fields.split_seed,
         stream=fields.pipeline == "stream",
     )
-    return data.take_first(dataset, fields.limit) if fields.limit else dataset
+    if not fields.limit:
+        return dataset
+    return data.limit_examples(dataset, fields.limit, fields.split_seed)
 
 
 def load_config(folder: pathlib.Path) -> ConfigDict:
@@ -82,14 +85,10 @@ def restore(folder: str | os.PathLike[str]) -> RestoredModel:
     Raises:
         InputError: if the folder is not a workdir, or its training is not finished.
     """
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     metadata = workdir.read_metadata(folder)
     if metadata["stage"] == workdir.STUDENTS:
-        names = sorted(path.name for path in (folder / workdir.STUDENTS).glob("*"))
-        raise InputError(
-            f"{str(folder)!r} holds several students: choose one of the workdirs in "
-            f"{str(folder / workdir.STUDENTS)!r}: {', '.join(names)}"
-        )
+        raise workdir.several_students_error(folder)
     spec = train_spec(load_config(folder), metadata["stage"], metadata["dataset"])
     template = step.abstract_state(spec, tuple(metadata["dataset"]["image_shape"]))
     with Checkpoints(folder / "checkpoints", metadata["config"]) as checkpoints:

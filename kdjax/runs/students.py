@@ -1,5 +1,6 @@
 """Several students of one teacher: the name, workdir and config of each."""
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from kdjax.errors import InputError
 # but not the shared ones.
 _FREE_PREFIXES = ("objective.", "selective.", "student.", "seed", "best_metric")
 _SHARED_FIELDS = ("student.epochs", "student.batch_size")
+# Longest name of a folder in bytes, on Linux and macOS.
+_MAX_NAME_BYTES = 255
 
 
 def student_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -31,13 +34,19 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
         config: resolved.
 
     Raises:
-        InputError: for an unknown or shared field, or if two students are equal.
+        InputError: for an unknown or shared field, if two students are equal, or if the name of one
+            is too long for a folder.
     """
     expanded: dict[str, ConfigDict] = {}
     for changes in config.students:
         name = ",".join(f"{field.split('.')[-1]}={value}" for field, value in changes.items())
         if not name:
             raise InputError("students: an entry without fields; each must change at least one")
+        if (size := len(os.fsencode(name))) > _MAX_NAME_BYTES:
+            raise InputError(
+                f"students: the folder name {name!r} would have {size} bytes, at most "
+                f"{_MAX_NAME_BYTES} are possible: change fewer fields in it"
+            )
         if name in expanded:
             raise InputError(f"students: {dict(changes)} is given twice")
         expanded[name] = _student_config(config, changes)
@@ -45,7 +54,7 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def _student_config(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    changed = ConfigDict({**config.to_dict(), "students": ()})
+    changed = ConfigDict({**config.to_dict(), "students": ()}, type_safe=False)
     allowed = [
         field
         for field in configs.field_names(changed)
@@ -54,10 +63,7 @@ def _student_config(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDic
     for field, value in changes.items():
         if field not in allowed:
             raise configs.unknown_field_error("field of a student", field, allowed)
-        try:
-            changed.update_from_flattened_dict({field: value})
-        except (TypeError, ValueError) as error:
-            raise InputError(f"students: {field} {value!r}: {error}") from error
+        changed.update_from_flattened_dict({field: value})
     default = configs.default_learning_rate(config.student.model)
     if "student.learning_rate" not in changes and changed.student.learning_rate == default:
         changed.student.learning_rate = 0.0  # resolves to the default of the student's own model

@@ -16,6 +16,7 @@ from kdjax.config import differences, rename_legacy_fields
 from kdjax.data import Dataset, dataset_metadata
 from kdjax.errors import InputError
 from kdjax.runtime.atomic_io import read_json, write_json
+from kdjax.runtime.paths import user_path
 from kdjax.training.spec import TEACHER
 
 # `stage` of the workdir of several students, each of which has its own workdir within it.
@@ -50,6 +51,11 @@ def require_writable(folder: pathlib.Path) -> None:
     Raises:
         InputError: if it cannot be created or written.
     """
+    if "\\" in str(folder.absolute()):
+        raise InputError(
+            f"workdir {str(folder)!r}: the path of a workdir must not contain a backslash, which "
+            "TensorStore reads as a slash; choose another --workdir"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -116,6 +122,15 @@ def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
     return {**metadata, "config": rename_legacy_fields(metadata["config"])}
 
 
+def several_students_error(folder: pathlib.Path) -> InputError:
+    """Returns the error for the workdir of several students where that of one is needed."""
+    names = sorted(path.name for path in (folder / STUDENTS).glob("*"))
+    return InputError(
+        f"{str(folder)!r} holds several students: choose one of the workdirs in "
+        f"{str(folder / STUDENTS)!r}: {', '.join(names)}"
+    )
+
+
 def read_results(folder: pathlib.Path) -> dict[str, Any]:
     """Returns what `results.json` of a workdir holds.
 
@@ -177,7 +192,7 @@ def teacher_folder(path: str) -> pathlib.Path:
     Raises:
         InputError: if there is no teacher.
     """
-    folder = pathlib.Path(path).expanduser()
+    folder = user_path(path)
     if read_metadata(folder)["stage"] == TEACHER:
         return folder
     if (folder / "teacher" / "config.json").exists():

@@ -40,9 +40,14 @@ def write_file(path: pathlib.Path, content: bytes | str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file as `write_file` does; missing parent folders are created."""
+    """Writes a JSON file as `write_file` does; missing parent folders are created.
+
+    Raises:
+        ValueError: for a number that is not finite, which JSON cannot represent.
+    """
+    content = json.dumps(value, indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, json.dumps(value, indent=2) + "\n")
+    write_file(path, content)
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -5,12 +5,15 @@ import hashlib
 import os
 import pathlib
 import platform
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from kdjax.runtime import sharding
+from kdjax.errors import InputError
+from kdjax.runtime import program_cache, sharding
+from kdjax.runtime.paths import user_path
 
 Options = Mapping[str, Any]
 
@@ -59,22 +62,33 @@ def jit(function: Callable, program: str = "train", **kwargs: Any) -> Callable:
 def enable_compilation_cache() -> None:
     """Stores compiled programs in the user's cache folder, where later runs find them.
 
-    Does nothing if JAX already has a cache folder (`JAX_COMPILATION_CACHE_DIR`), or if the folder
-    cannot be created or written.
+    Does nothing if JAX already has a cache folder (`JAX_COMPILATION_CACHE_DIR`). Damaged entries
+    are removed; a folder that cannot be used is not used, with a warning.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    try:
+        caches = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    except InputError as error:
+        _warn_no_cache(str(error))
+        return
     # A home folder may be shared by machines whose processors have different instructions.
     folder = caches / "kdjax" / "programs" / f"{platform.machine()}-{_processor_id()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    if reason := program_cache.repair(folder):
+        _warn_no_cache(reason)
         return
-    if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _warn_no_cache(reason: str) -> None:
+    warnings.warn(
+        f"compiled programs are not stored for the next run: {reason}; another folder can be given "
+        "with XDG_CACHE_HOME",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def tune_allocator() -> None:

@@ -125,7 +125,7 @@ def check_peers() -> None:
 
 def is_peer_failure(error: BaseException) -> bool:
     """Returns whether an error is what a process sees after another process has died."""
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return False
     kinds = "Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED"
     broken = isinstance(error, jax.errors.JaxRuntimeError) and any(k in str(error) for k in kinds)

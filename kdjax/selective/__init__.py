@@ -24,6 +24,7 @@ from kdjax.selective.metrics import (
 from kdjax.selective.resampling import Interval, bootstrap, compare
 from kdjax.selective.scores import (
     SCORES,
+    class_logits,
     margin,
     max_logit_pnorm,
     max_probability,
@@ -38,6 +39,7 @@ from kdjax.selective.summary import (
     append_abstention,
     best_pnorm,
     confusion_matrix,
+    cross_validated_pnorm_aurc,
     is_correct,
     numpy_scores,
     scores_with_pnorm,
@@ -60,9 +62,11 @@ __all__ = [
     "bin_index",
     "bootstrap",
     "brier",
+    "class_logits",
     "compare",
     "confusion_matrix",
     "coverage_at_risk",
+    "cross_validated_pnorm_aurc",
     "e_aurc",
     "error_at_coverage",
     "expected_calibration_error",

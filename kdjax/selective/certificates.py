@@ -5,7 +5,11 @@ of a checkpoint or score), it is i.i.d. with the new data, and the true risk doe
 threshold is lowered. Then, with probability at least 1 - delta over calibration samples, the error
 rate of new predictions with `confidence >= threshold` is at most `risk_bound`. The coverage is
 that of the calibration sample. The assumption on the risk is needed because the thresholds are
-confidences of the sample; thresholds fixed before the sample was drawn would not need it.
+taken from the sample; thresholds fixed before the sample was drawn would not need it.
+
+A threshold lies half-way between the least confident accepted prediction, the k-th, and the next
+one. Given the confidence s of the next one, the k accepted predictions are i.i.d. above s, so that
+the binomial tail bounds the risk of the threshold s; that of a higher one is not larger.
 """
 
 import bisect
@@ -28,7 +32,8 @@ class Certificate(NamedTuple):
     """A threshold with a bound on its risk; the threshold is infinite if none is certified.
 
     Attributes:
-        threshold: accept `confidence >= threshold`; infinite if none is certified.
+        threshold: accept `confidence >= threshold`; half-way between two confidences of the
+            calibration sample, see `ranking.threshold_after`; infinite if none is certified.
         coverage: accepted fraction of the calibration sample; 0 if none is certified.
         risk_bound: bound on the true selective risk; 1 if none is certified.
     """
@@ -136,4 +141,4 @@ def _certificate(groups: ranking.TieGroups, end: int, bound: float) -> Certifica
     if end == 0:
         return Certificate(threshold=math.inf, coverage=0.0, risk_bound=1.0)
     coverage = float(groups.accepted[end] / groups.accepted[-1])
-    return Certificate(float(groups.threshold[end - 1]), coverage, bound)
+    return Certificate(ranking.threshold_after(groups.threshold, end), coverage, bound)

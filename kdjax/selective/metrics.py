@@ -244,17 +244,19 @@ def coverage_at_risk(
 
 
 def threshold_at_coverage(confidence: ArrayLike, *, coverage: float) -> float:
-    """Largest threshold that accepts at least a given fraction of a sample.
+    """Threshold that accepts the least fraction of a sample that is at least a given one.
 
-    max {t : #(confidence >= t) / n >= coverage}: the k-th largest confidence, k the least count
-    with k / n >= coverage. Choose it on the development split.
+    Half-way between the k-th largest confidence and the next smaller one, so that rounding of a
+    confidence does not change a decision; k is the least count with k / n >= coverage. If all are
+    accepted, a little below the lowest. Choose it on the development split.
 
     Args:
         confidence: `[n]`, higher = more confident.
         coverage: in (0, 1].
 
     Returns:
-        The threshold, one of the confidences.
+        The threshold: `#(confidence >= t) / n >= coverage`, and the same predictions are accepted
+        as with the largest threshold of this property.
 
     Raises:
         ValueError: for n = 0, NaN, or a coverage outside (0, 1].
@@ -262,8 +264,10 @@ def threshold_at_coverage(confidence: ArrayLike, *, coverage: float) -> float:
 
     Source: Geifman, El-Yaniv, NIPS 2017, arXiv 1705.08500.
     """
-    ranks = np.sort(validation.confidences(confidence))
-    return float(ranks[-_least_count(validation.fractions("coverage", coverage), ranks.size)])
+    values, counts = np.unique(validation.confidences(confidence), return_counts=True)
+    accepted = np.cumsum(counts[::-1])
+    count = _least_count(validation.fractions("coverage", coverage), int(accepted[-1]))
+    return ranking.threshold_after(values[::-1], 1 + int(np.searchsorted(accepted, count)))
 
 
 def accept_at(confidence: ArrayLike, correct: ArrayLike, threshold: float) -> tuple[float, float]:

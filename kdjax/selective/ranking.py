@@ -4,6 +4,7 @@ Predictions of equal confidence form a tie group. In a random order within it, e
 number of errors among the first k predictions, rises linearly in expectation.
 """
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -74,16 +75,25 @@ def tie_groups(confidence: ArrayLike, correct: ArrayLike) -> TieGroups:
 
 
 def accepted_at(coverages: ArrayLike, total: int) -> NDArray[np.float64]:
-    """Returns how many of `total` predictions are accepted: round(c n), halves to even.
+    """Returns how many of `total` predictions are accepted, see `count_at`.
 
     Raises:
         ValueError: for a coverage outside (0, 1] or too small to accept one.
         TypeError: for a dtype that is not real.
     """
     fractions = validation.fractions("coverages", coverages)
-    accepted = np.rint(fractions * total)
+    counts = [count_at(coverage, total) for coverage in fractions.flat]
+    accepted = np.array(counts, np.float64).reshape(fractions.shape)
     validation.require(accepted >= 1, fractions, f"coverages must accept at least one of {total}")
     return accepted
+
+
+def count_at(coverage: float, total: int) -> int:
+    """Returns round(c n), halves to even, of the decimal c that was stated.
+
+    In float64, 0.7 * 45 < 31.5: rounding the product would give 31 instead of 32.
+    """
+    return round(Fraction(repr(float(coverage))) * total)
 
 
 def expected_risk(groups: TieGroups, accepted: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,5 +111,60 @@ def augrc(groups: TieGroups) -> float:
     return float(np.trapezoid(groups.errors, groups.accepted)) / float(groups.accepted[-1]) ** 2
 
 
+def aurc_weights(total: int) -> NDArray[np.float64]:
+    """Returns what an error at rank j = 1..n adds to AURC: (1/n) sum_{k >= j} 1/k, `[n]`."""
+    return np.cumsum(1 / np.arange(total, 0, -1))[::-1] / total
+
+
+def augrc_weights(total: int) -> NDArray[np.float64]:
+    """Returns what an error at rank j = 1..n adds to AUGRC: (n - j + 1/2) / n^2, `[n]`."""
+    return (total - np.arange(1, total + 1) + 0.5) / total**2
+
+
+def coverage_weights(total: int, accepted: float) -> NDArray[np.float64]:
+    """Returns what an error at rank j = 1..n adds to risk(k): 1/k for j <= k, `[n]`."""
+    return (np.arange(1, total + 1) <= accepted) / accepted
+
+
+def contributions(ranked: Ranked, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns what each prediction adds to a metric that is a sum of weights over errors.
+
+    Args:
+        ranked: the predictions.
+        weights: of an error at rank j = 1..n, the most confident first, `[n]`.
+
+    Returns:
+        `[n]`: 0 for a correct prediction; for an error, the mean weight of its tie group.
+    """
+    accepted = count_groups(ranked).accepted
+    sums = np.diff(np.concatenate(([0.0], np.cumsum(weights)))[accepted])
+    return np.where(ranked.wrong, (sums / np.diff(accepted))[ranked.group], 0.0)
+
+
 def _cumulative(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(counts)))
+
+
+def threshold_after(levels: NDArray[np.float64], end: int) -> float:
+    """Returns a threshold that accepts the first `end` of some distinct confidences and no other.
+
+    It lies half-way between the last accepted confidence and the next one, so that rounding, for
+    example in an exported file, does not change the decision of either. If all are accepted, it
+    lies below the lowest by half the mean distance between neighbours; if they are all equal, by
+    2^-10 of the larger of 1 and their absolute value.
+
+    Args:
+        levels: distinct confidences `[u]`, decreasing, below infinity; the last may be -inf.
+        end: in 1..u.
+    """
+    last = float(levels[end - 1])
+    if last == -np.inf:
+        return last
+    if end < levels.size and levels[end] > -np.inf:
+        middle = last / 2 + float(levels[end]) / 2
+        # Neighbouring floats have nothing between them.
+        return middle if levels[end] < middle <= last else last
+    finite = levels[np.isfinite(levels)]
+    if finite.size > 1:
+        return last - float(finite[0] / 2 - last / 2) / (finite.size - 1)
+    return last - 2.0**-10 * max(1.0, abs(last))

@@ -1,25 +1,27 @@
-"""Bootstrap intervals of metrics, exact under ties; float64 numpy.
+"""Intervals of metrics and of their differences between two runs; float64 numpy.
 
-Resampling the predictions of one network measures the variation due to the choice of test examples.
-It does not measure the variation between training seeds.
+They measure the variation due to the choice of test examples, not that between training seeds.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdjax.errors import InputError
-from kdjax.selective import ranking, validation
+from kdjax.selective import binomial, intervals, ranking, validation
+from kdjax.selective.intervals import Bounds
 
 COVERAGES = (0.95, 0.9, 0.8, 0.7)
-Metric = Callable[[ranking.TieGroups], ArrayLike]
+# From this number of errors on, an interval also contains that of the bootstrap. Below, the
+# bootstrap is too narrow; see experiments/results/intervals.md.
+ENOUGH_ERRORS = 10
+CHUNK = 1 << 22  # numbers of a batch of resamples, which limits the memory
 
 
 class Interval(NamedTuple):
-    """An estimate and its bootstrap percentile interval.
+    """An estimate and its confidence interval.
 
     Attributes:
         estimate: on the sample itself.
@@ -32,6 +34,20 @@ class Interval(NamedTuple):
     high: float
 
 
+class Metric(NamedTuple):
+    """A metric as a sum of weights over errors.
+
+    Attributes:
+        weights: what an error at rank j = 1..n adds, the most confident first, `[n]`.
+        accepted: k of a metric that is errors(k) / k; None for an area.
+        maximum: the largest value.
+    """
+
+    weights: NDArray[np.float64]
+    accepted: int | None
+    maximum: float
+
+
 def bootstrap(
     confidence: ArrayLike,
     correct: ArrayLike,
@@ -41,32 +57,47 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Bootstrap intervals of the metrics of a run, by resampling its test predictions.
+    """Intervals of the metrics of a run.
 
-    Each of R resamples draws n rows with replacement. An interval extends from the (1 - level) / 2
-    to the (1 + level) / 2 quantile of a metric over the resamples, with linear interpolation. Rows
-    that are drawn more than once are ties.
+    `accuracy` has the exact binomial interval (Clopper-Pearson) of errors(n) of n predictions,
+    `error_at_c` that of errors(k) of k; `aurc` and `augrc` have the interval of a weighted sum of
+    Poisson events, see `intervals.weighted_sum`. From 10 errors on, all but `accuracy` are widened
+    to contain the percentile interval of the bootstrap, which resamples the predictions and so also
+    varies which of them are accepted. Under ties errors(k) is an expectation, not an integer; the
+    beta quantiles of the exact interval are then those of this real number.
 
     Args:
         confidence: `[n]`, higher = more confident.
         correct: `[n]`, boolean or 0 and 1.
         coverages: in (0, 1], each accepting at least one prediction.
-        resamples: R >= 1.
+        resamples: R >= 1, of the bootstrap.
         level: in (0, 1).
         seed: >= 0; equal seeds and equal n draw the same rows.
 
     Returns:
-        Intervals of `accuracy`, `aurc`, `augrc` and, for each coverage c, `error_at_c`.
+        Intervals of `accuracy`, `aurc`, `augrc` and, for each coverage c, `error_at_c`. Their
+        measured coverage is in experiments/results/intervals.md.
 
     Raises:
         ValueError: for n = 0, unequal lengths, NaN, a `correct` that is not boolean, or an option
             out of range.
         TypeError: for a dtype that is not real.
 
-    Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    Sources: Clopper, Pearson, Biometrika 1934; Efron, Tibshirani, "An Introduction to the
+    Bootstrap", 1993, chapter 13.
     """
-    values = _resampled(ranking.rank(confidence, correct), coverages, resamples, seed)
-    return _intervals(values, level)
+    ranked = ranking.rank(confidence, correct)
+    level = validation.probability("level", level)
+    metrics = _metrics(coverages, ranked.wrong.size)
+    terms = {
+        name: ranking.contributions(ranked, metric.weights) for name, metric in metrics.items()
+    }
+    resampled = _resampled([ranked], metrics, terms, resamples, seed)
+    results = {
+        name: _interval(terms[name], _of_run(terms[name], metric, level), resampled[name], level)
+        for name, metric in metrics.items()
+    }
+    return _with_accuracy(results, total=1.0)
 
 
 def compare(
@@ -80,11 +111,13 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Bootstrap intervals of the differences a - b of two runs on the same test examples.
+    """Intervals of the differences a - b of two runs on the same test examples.
 
-    The bootstrap is paired: both runs are resampled at the same rows, so the difficulty of the
-    rows, which is common to both, cancels. An interval that does not contain 0 is a significant
-    difference at this level.
+    They are paired: only examples that the runs treat differently count, see
+    `intervals.difference`; for accuracy these are the discordant pairs. From 10 such examples on,
+    all but `accuracy` are widened to contain the percentile interval of the bootstrap, which
+    resamples both runs at the same rows. An interval that does not contain 0 is a
+    significant difference at this level. With few errors the intervals are conservative.
 
     Args:
         confidence_a: `[n]`, of run a, higher = more confident; the order of the examples is the
@@ -93,7 +126,7 @@ def compare(
         confidence_b: `[n]`, of run b; its scale may differ from that of a.
         correct_b: `[n]`, of run b.
         coverages: in (0, 1], each accepting at least one prediction.
-        resamples: R >= 1.
+        resamples: R >= 1, of the bootstrap.
         level: in (0, 1).
         seed: >= 0; equal seeds and equal n draw the same rows.
 
@@ -109,49 +142,116 @@ def compare(
     a, b = ranking.rank(confidence_a, correct_a), ranking.rank(confidence_b, correct_b)
     if a.wrong.size != b.wrong.size:
         raise InputError(f"run b has {b.wrong.size} predictions: run a needs {a.wrong.size}")
-    # Equal seeds draw the same rows for both runs, which makes the bootstrap paired.
-    values_a, values_b = (_resampled(run, coverages, resamples, seed) for run in (a, b))
-    return _intervals({name: values_a[name] - values_b[name] for name in values_a}, level)
-
-
-def _resampled(
-    ranked: ranking.Ranked, coverages: Sequence[float], resamples: int, seed: int
-) -> dict[str, NDArray[np.float64]]:
-    """Returns each metric as `[1 + R]`: of the sample itself, then of the R resamples."""
-    metrics = _metrics(coverages, ranked.wrong.size)
-    values = [
-        [metric(groups) for metric in metrics.values()]
-        for groups in _resamples(ranked, resamples, seed)
-    ]
-    return dict(zip(metrics, np.array(values).T, strict=True))
-
-
-def _resamples(ranked: ranking.Ranked, resamples: int, seed: int) -> Iterator[ranking.TieGroups]:
-    # Rows are sorted once; a resample only counts them again.
-    group, wrong, threshold = ranked
-    rng = np.random.default_rng(validation.integer("seed", seed, least=0))
-    yield ranking.count_groups(ranked)
-    for _ in range(validation.integer("resamples", resamples, least=1)):
-        rows = rng.integers(wrong.size, size=wrong.size)
-        yield ranking.count_groups(ranking.Ranked(group[rows], wrong[rows], threshold))
+    level = validation.probability("level", level)
+    metrics = _metrics(coverages, a.wrong.size)
+    terms = {
+        name: ranking.contributions(a, metric.weights) - ranking.contributions(b, metric.weights)
+        for name, metric in metrics.items()
+    }
+    resampled = _resampled([a, b], metrics, terms, resamples, seed)
+    results = {
+        name: _interval(
+            terms[name], _of_difference(terms[name], metric, level), resampled[name], level
+        )
+        for name, metric in metrics.items()
+    }
+    return _with_accuracy(results, total=0.0)
 
 
 def _metrics(coverages: Sequence[float], total: int) -> dict[str, Metric]:
-    accepted = ranking.accepted_at(coverages, total)
-    errors: dict[str, Metric] = {
-        f"error_at_{coverage}": partial(ranking.expected_risk, accepted=k)
-        for coverage, k in zip(coverages, accepted, strict=True)
+    """Returns the metrics by name; `error` is 1 - accuracy."""
+    at_coverage = {
+        f"error_at_{coverage}": Metric(ranking.coverage_weights(total, k), int(k), 1.0)
+        for coverage, k in zip(coverages, ranking.accepted_at(coverages, total), strict=True)
     }
-    return {"accuracy": _accuracy, "aurc": ranking.aurc, "augrc": ranking.augrc, **errors}
-
-
-def _accuracy(groups: ranking.TieGroups) -> float:
-    return float((groups.accepted[-1] - groups.errors[-1]) / groups.accepted[-1])
-
-
-def _intervals(values: Mapping[str, NDArray[np.float64]], level: float) -> dict[str, Interval]:
-    tail = (1 - validation.probability("level", level)) / 2
     return {
-        name: Interval(float(estimate), *np.quantile(resampled, [tail, 1 - tail]).tolist())
-        for name, (estimate, *resampled) in values.items()
+        "error": Metric(ranking.coverage_weights(total, total), total, 1.0),
+        "aurc": Metric(ranking.aurc_weights(total), None, 1.0),
+        "augrc": Metric(ranking.augrc_weights(total), None, 0.5),
+        **at_coverage,
     }
+
+
+def _of_run(terms: NDArray[np.float64], metric: Metric, level: float) -> Bounds:
+    """Returns the interval of a metric that holds with few errors."""
+    if metric.accepted is None:
+        low, high = intervals.weighted_sum(terms, metric.weights, level)
+        return Bounds(low, min(high, metric.maximum))
+    errors = float(np.sum(terms)) * metric.accepted
+    # k times a sum of fractions 1 / k is not quite an integer.
+    errors = round(errors) if abs(errors - round(errors)) < 1e-9 else errors
+    return Bounds(*binomial.proportion_interval(errors, metric.accepted, level))
+
+
+def _of_difference(terms: NDArray[np.float64], metric: Metric, level: float) -> Bounds:
+    """Returns the interval of a difference of a metric that holds with few errors."""
+    low, high = intervals.difference(terms, metric.weights, level)
+    return Bounds(max(low, -metric.maximum), min(high, metric.maximum))
+
+
+def _is_widened(metric: Metric, terms: NDArray[np.float64]) -> bool:
+    """Returns whether the interval must contain that of the bootstrap.
+
+    Not with few errors, nor if every prediction is accepted: the exact interval leaves nothing to
+    add.
+    """
+    return bool(np.count_nonzero(terms) >= ENOUGH_ERRORS) and metric.accepted != terms.size
+
+
+def _interval(
+    terms: NDArray[np.float64], bounds: Bounds, resampled: NDArray[np.float64], level: float
+) -> Interval:
+    """Returns the interval, widened to contain the percentile interval of resamples, if any."""
+    estimate = float(np.sum(terms))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    quantiles = np.quantile(resampled, tails).tolist() if resampled.size else []
+    # The estimate is included, because rounding must not put it outside.
+    values = [*bounds, *quantiles, estimate]
+    return Interval(estimate, min(values), max(values))
+
+
+def _with_accuracy(results: dict[str, Interval], total: float) -> dict[str, Interval]:
+    """Replaces the interval of the error by that of `total` - error."""
+    estimate, low, high = results.pop("error")
+    return {"accuracy": Interval(total - estimate, total - high, total - low), **results}
+
+
+def _resampled(
+    runs: Sequence[ranking.Ranked],
+    metrics: Mapping[str, Metric],
+    terms: Mapping[str, NDArray[np.float64]],
+    resamples: int,
+    seed: int,
+) -> dict[str, NDArray[np.float64]]:
+    """Returns the metrics of R resamples of a run, or the differences of two runs.
+
+    Rows that are drawn more than once are ties. Both runs are resampled at the same rows.
+
+    Returns:
+        By metric, `[R]`; `[0]` if its interval is not widened.
+    """
+    rng = np.random.default_rng(validation.integer("seed", seed, least=0))
+    left = validation.integer("resamples", resamples, least=1)
+    widened = [name for name, metric in metrics.items() if _is_widened(metric, terms[name])]
+    if not widened:
+        return {name: np.empty(0) for name in metrics}
+    weights = np.stack([metrics[name].weights for name in widened])
+    n, values = weights.shape[1], []
+    while left:
+        size = min(left, max(1, CHUNK // n))
+        rows = rng.integers(n, size=(size, n))
+        first, *second = (weights @ _expected_errors(run, rows).T for run in runs)
+        values.append(first - second[0] if second else first)
+        left -= size
+    by_name = dict(zip(widened, np.concatenate(values, axis=1), strict=True))
+    return {name: by_name.get(name, np.empty(0)) for name in metrics}
+
+
+def _expected_errors(ranked: ranking.Ranked, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the expected error at each rank of samples of rows, `[R, n]`."""
+    group, wrong, threshold = ranked
+    bins = group[rows] + threshold.size * np.arange(len(rows))[:, None]
+    sizes = np.bincount(bins.ravel(), minlength=len(rows) * threshold.size)
+    errors = np.bincount(bins[wrong[rows]], minlength=sizes.size)
+    shares = errors / np.maximum(sizes, 1)
+    return np.repeat(shares, sizes).reshape(rows.shape)

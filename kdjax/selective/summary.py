@@ -1,11 +1,16 @@
-"""Predictions, scores and metrics of a split from its logits and labels; float64 numpy."""
+"""Predictions, scores and metrics of a split from its logits and labels; float64 numpy.
+
+The logits are those of a kdjax network, `[n, m+1]` with abstention in the last column; see
+`append_abstention` for a network without it.
+"""
 
 import functools
 from collections.abc import Callable
 
 import numpy as np
 
-from kdjax.selective import calibration, metrics, scores
+from kdjax import checks
+from kdjax.selective import calibration, metrics, ranking, scores
 
 # Candidate values of p for `max_logit_pnorm`. At 1 and at infinity the score has many ties, which
 # rounding errors would break.
@@ -17,9 +22,16 @@ def is_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Args:
         logits: [n, m+1], the last column abstention.
-        labels: [n].
+        labels: [n], integers in [0, m).
+
+    Raises:
+        ValueError: for a wrong shape or a label out of range, such as m - 1 where the logits have m
+            columns, all of them classes.
+        TypeError: for logits that are not floats or labels that are not integers.
     """
-    return np.asarray(scores.predict(logits)) == labels
+    predicted = np.asarray(scores.predict(logits, abstention=True))
+    classes = np.shape(logits)[-1] - 1
+    return predicted == np.asarray(checks.labels(labels, shape=predicted.shape, classes=classes))
 
 
 def append_abstention(class_logits: np.ndarray) -> np.ndarray:
@@ -43,10 +55,11 @@ def split_metrics(logits: np.ndarray, labels: np.ndarray, num_classes: int) -> d
         raise FloatingPointError("the network's logits are not finite: its weights have diverged")
     logits = append_abstention(logits[:, :num_classes])
     correct = is_correct(logits, labels)
+    confidence = scores.softmax_response(logits, abstention=True)
     return {
         "accuracy": float(correct.mean()),
         "nll": calibration.negative_log_likelihood(logits[:, :-1], labels),
-        "aurc": metrics.aurc(np.asarray(scores.softmax_response(logits)), correct),
+        "aurc": metrics.aurc(np.asarray(confidence), correct),
     }
 
 
@@ -60,21 +73,62 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 def best_pnorm(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the p of `max_logit_pnorm` with the lowest AURC on a development split.
 
+    That AURC is too optimistic for a comparison with scores without a parameter; see
+    `cross_validated_pnorm_aurc`.
+
     Args:
         logits: [n, m+1], the last column abstention.
         labels: [n].
     """
     correct = is_correct(logits, labels)
+    return min(PNORMS, key=lambda p: metrics.aurc(_pnorm_score(logits, p), correct))
 
-    def aurc(p: float) -> float:
-        return metrics.aurc(np.asarray(scores.max_logit_pnorm(logits, p=p)), correct)
 
-    return min(PNORMS, key=aurc)
+def cross_validated_pnorm_aurc(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the AURC of `max_logit_pnorm` on dev, as if p had been chosen without each example.
+
+    AURC is a sum over the errors. Each error counts with the p that is best without it, at its rank
+    under that p (leave-one-out). The lowest AURC of `PNORMS`, which `best_pnorm` chooses, is lower
+    than that of an equally good score without a parameter; this value can be compared.
+
+    Args:
+        logits: [n, m+1], the last column abstention.
+        labels: [n].
+    """
+    correct = is_correct(logits, labels)
+    weights = ranking.aurc_weights(len(correct))
+    # By p and example.
+    terms = np.stack(
+        [
+            ranking.contributions(ranking.rank(_pnorm_score(logits, p), correct), weights)
+            for p in PNORMS
+        ]
+    )
+    return leave_one_out(terms)
+
+
+def leave_one_out(terms: np.ndarray) -> float:
+    """Returns the sum over examples of the term of the candidate that is best without it.
+
+    Args:
+        terms: what each example adds to the metric of each candidate, [candidates, n].
+    """
+    chosen = np.argmin(terms.sum(axis=1, keepdims=True) - terms, axis=0)
+    return float(np.take_along_axis(terms, chosen[None], axis=0).sum())
+
+
+def _pnorm_score(logits: np.ndarray, p: float) -> np.ndarray:
+    return np.asarray(scores.max_logit_pnorm(logits, p=p, abstention=True))
 
 
 def scores_with_pnorm(p: float) -> dict[str, Callable]:
-    """Returns the scores by name, with this p of `max_logit_pnorm`; JAX can trace them."""
-    return {**scores.SCORES, "max_logit_pnorm": functools.partial(scores.max_logit_pnorm, p=p)}
+    """Returns the scores by name, with this p of `max_logit_pnorm`, for logits [..., m+1].
+
+    JAX can trace them. The last column is abstention.
+    """
+    by_name: dict[str, Callable] = dict(scores.SCORES)
+    by_name["max_logit_pnorm"] = functools.partial(scores.max_logit_pnorm, p=p)
+    return {name: functools.partial(score, abstention=True) for name, score in by_name.items()}
 
 
 def numpy_scores(p: float) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

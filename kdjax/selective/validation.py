@@ -45,11 +45,16 @@ def require(condition: ArrayLike, values: ArrayLike, rule: str) -> None:
 def fractions(name: str, values: ArrayLike) -> NDArray[np.float64]:
     """Returns numbers of any shape in (0, 1] as float64.
 
+    A float32 number becomes its shortest decimal: 0.1, not 0.100000001.
+
     Raises:
         ValueError: for a value outside (0, 1].
         TypeError: for a dtype that is not real.
     """
     array = floats(name, values)
+    given = np.asarray(values)
+    if given.dtype == np.float32 or given.dtype == np.float16:
+        array = np.array([float(str(value)) for value in given.flat]).reshape(given.shape)
     require((array > 0) & (array <= 1), array, f"{name} must lie in (0, 1]")
     return array
 

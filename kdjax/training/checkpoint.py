@@ -6,6 +6,7 @@ best are kept: if the newest is damaged, training continues from the one before 
 """
 
 import contextlib
+import glob
 import json
 import logging
 import math
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from etils.epath.gpath import PosixGPath
 from orbax.checkpoint import v1 as ocp
 
 from kdjax.errors import InputError
@@ -28,6 +30,13 @@ from kdjax.runtime.atomic_io import write_json
 _DAMAGED_PREFIX = "damaged-"
 _CHECKSUMS = "kdjax_crc32.json"
 _POLICIES = ocp.training.preservation_policies
+
+
+class _LiteralPath(PosixGPath):
+    """A path of Orbax in which brackets and stars of the folder are not patterns."""
+
+    def glob(self, pattern: str) -> Iterator["_LiteralPath"]:
+        yield from map(type(self), PosixGPath(glob.escape(str(self))).glob(pattern))
 
 
 class Restored(NamedTuple):
@@ -70,7 +79,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         )
         self._pending_step: int | None = None
         self._orbax = ocp.training.Checkpointer(
-            folder.absolute(),
+            _LiteralPath(folder.absolute()),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=_POLICIES.AnyPreservationPolicy([_POLICIES.LatestN(2), best]),
             cleanup_tmp_directories=True,

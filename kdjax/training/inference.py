@@ -14,6 +14,8 @@ from kdjax.models.apply import Variables, apply_eval
 from kdjax.runtime import compiler, sharding
 
 NO_CHANGE = Partial(lambda images, indices: images)
+# A batch is padded to its full size at most up to this one, above only to the size of the split.
+MAX_PADDED_BATCH = 4096
 
 
 @functools.cache
@@ -42,14 +44,17 @@ def predict_logits(
         model: the network.
         variables: its `params` and `batch_stats`.
         examples: the split.
-        batch_size: rounded up to a multiple of the device count.
+        batch_size: rounded up to a multiple of the device count; more than the split holds is the
+            same as the split.
         change: `(images uint8 [b, h, w, c], indices int32 [b]) -> images`, applied before the
             normalization. Its bound arguments are traced: other values do not recompile.
 
     Returns:
         float32 [n, outputs].
     """
-    count, batch_size = len(examples.labels), sharding.round_up_batch_size(batch_size)
+    count = len(examples.labels)
+    batch_size = min(batch_size, max(count, MAX_PADDED_BATCH))
+    batch_size = sharding.round_up_batch_size(batch_size)
     forward, steps = _forward(model, batch_size), -(-count // batch_size)
     # The last batch is padded with copies of the last example, which are cut off again.
     order = np.minimum(np.arange(steps * batch_size, dtype=np.int32), count - 1)

@@ -7,7 +7,6 @@ import jax
 from kdjax.data import Dataset
 from kdjax.data.augment import epoch_order
 from kdjax.data.batches import BatchSource, BatchSpec, Examples, iterate_batches, load_split
-from kdjax.errors import Preempted
 from kdjax.runtime import multihost, sharding
 from kdjax.training import multi_student
 from kdjax.training.preemption import Preemption
@@ -36,9 +35,11 @@ def train_stage(
     Raises:
         FloatingPointError: if a loss is not finite.
         Preempted: after SIGTERM, once the state is checkpointed.
+        KeyboardInterrupt: after Ctrl-C, once the state is checkpointed.
     """
     spec = jobs[0].spec
-    with TrainGroup(jobs, dataset.image_shape) as group:
+    # The group is closed first: it waits for the last checkpoint, which a signal must not prevent.
+    with Preemption() as preemption, TrainGroup(jobs, dataset.image_shape) as group:
         if group.step >= spec.total_steps:
             for job in jobs if multihost.is_primary() else ():
                 print(f"{spec.stage} in {job.folder} is finished: {group.step} steps")
@@ -46,8 +47,10 @@ def train_stage(
         train_split, dev = (load_split(dataset, name, placement) for name in ("train", "dev"))
         source = _teacher_source(jobs, dataset, train_split, teacher, teacher_cache)
         group.open_logs()
-        with Preemption() as preemption:
-            _run_epochs(group, spec, train_split, dev, source, preemption)
+        preemption.listen()
+        _run_epochs(group, spec, train_split, dev, source, preemption)
+    if preemption.recorded:  # while the last checkpoint was saved
+        raise preemption.stopped(spec.stage, group.step)
 
 
 def _run_epochs(
@@ -73,10 +76,10 @@ def _run_epochs(
             group.run_steps(epoch, batch_source, teacher, count)
             if preemption.requested(group.step) and group.step % steps_per_epoch:
                 group.save()
-                raise _preempted(spec, group.step)
+                raise preemption.stopped(spec.stage, group.step)
         group.end_epoch(epoch, train_split, order, dev)
         if preemption.requested(group.step):
-            raise _preempted(spec, group.step)
+            raise preemption.stopped(spec.stage, group.step)
 
 
 def _teacher_source(
@@ -110,10 +113,3 @@ def iterate_calls(
             count = min(most_steps, spec.steps_per_epoch - position)
             yield next(sources), count
             position += count
-
-
-def _preempted(spec: TrainSpec, step: int) -> Preempted:
-    return Preempted(
-        f"{spec.stage} stopped by SIGTERM at step {step}, which is saved: the same command "
-        "continues"
-    )

@@ -5,7 +5,9 @@ To add another destination, write a class with the methods of `MetricWriter` and
 """
 
 import json
+import os
 import pathlib
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -68,7 +70,11 @@ class TensorBoardWriter:
         """
         from tensorboardX import SummaryWriter  # slow to import
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+        # The names of tensorboardX differ only by the second; TensorBoard reads them in this order.
+        suffix = f".{time.time_ns()}.{os.getpid()}"
+        self._writer = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=done + 1, filename_suffix=suffix
+        )
 
     def write(self, step: int, split: str, clock: float, values: Mapping[str, float]) -> None:
         """Adds the scalars; see `MetricWriter.write`."""
@@ -81,22 +87,23 @@ class TensorBoardWriter:
 
 
 # `(folder of the stage, steps already done) -> MetricWriter`; a run opens all of them.
-METRIC_WRITERS: Mapping[str, Callable[[pathlib.Path, int], MetricWriter]] = {
+METRIC_WRITERS: dict[str, Callable[[pathlib.Path, int], MetricWriter]] = {
     "jsonl": JsonLinesWriter,
     "tensorboard": TensorBoardWriter,
 }
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:
-    """Removes the lines of later steps, and a last line that was cut off when a run was killed."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record["step"] <= step:
-            kept.append(line + "\n")
-    atomic_io.write_file(path, "".join(kept))
+    """Removes the lines of later steps and damaged ones, such as one cut off by a kill."""
+    if path.exists():
+        lines = path.read_bytes().splitlines()
+        kept = [line + b"\n" for line in lines if 0 <= _step(line) <= step]
+        atomic_io.write_file(path, b"".join(kept))
+
+
+def _step(line: bytes) -> int:
+    """Returns the step of a line of `metrics.jsonl`; -1 if it is damaged."""
+    try:
+        return int(json.loads(line.decode())["step"])
+    except (ValueError, TypeError, KeyError, IndexError):
+        return -1

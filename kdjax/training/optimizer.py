@@ -1,7 +1,7 @@
 """Learning-rate schedules by name, and the optimizer of a stage, composed from optax."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ def _step(options: ScheduleOptions, steps_per_epoch: int, warmup: int) -> optax.
 
 # Name -> `(options, steps per epoch, warm-up steps) -> schedule`; its step 0 is the first step
 # after the warm-up. To add one, add it here and its name to `config.SCHEDULES`.
-SCHEDULES: Mapping[str, Callable[[ScheduleOptions, int, int], optax.Schedule]] = {
+SCHEDULES: dict[str, Callable[[ScheduleOptions, int, int], optax.Schedule]] = {
     "cosine": _cosine,
     "step": _step,
 }

@@ -10,14 +10,15 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from kdjax import checks, losses, models, objectives
 from kdjax import config as configs
-from kdjax import losses, models, objectives
 from kdjax.data.augment import Augmentation
 from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
 from kdjax.training import averaging, optimizer
 
 TEACHER, STUDENT = "teacher", "student"
+MAX_STEPS = 2**31 - 1  # the state counts the steps in 32 bits
 Options = TypeVar("Options")
 
 # `(logits, teacher logits or None, labels) -> (loss [b], its terms by name, [b] each)`.
@@ -93,16 +94,10 @@ def train_spec(
         teacher: the network of the teacher, for a student whose method needs one.
 
     Raises:
-        InputError: if there are fewer training images than a batch holds.
+        InputError: if the data set does not fit the config, such as fewer images than a batch.
     """
     fields, num_classes = config[stage], len(dataset["class_names"])
-    examples = dataset["train_examples"]
-    if fields.batch_size > examples:
-        raise InputError(
-            f"{stage}.batch_size {fields.batch_size} is more than the {examples} training images; "
-            f"the largest that fits is {examples}"
-        )
-    steps_per_epoch = examples // fields.batch_size
+    steps_per_epoch = _steps_per_epoch(stage, fields, dataset["train_examples"])
     learning_rate = optimizer.learning_rate_schedule(
         fields.schedule,
         _from_fields(optimizer.ScheduleOptions, fields),
@@ -113,7 +108,7 @@ def train_spec(
         model=create_network(config, stage, num_classes),
         num_classes=num_classes,
         seed=config.seed,
-        objective=_objective(config) if stage == STUDENT else _teacher_objective,
+        objective=_objective(config, num_classes) if stage == STUDENT else _teacher_objective,
         pretrain_epochs=config.objective.pretrain_epochs if stage == STUDENT else 0,
         teacher=teacher,
         optimizer=optimizer.make_optimizer(
@@ -145,6 +140,21 @@ def train_spec(
     )
 
 
+def _steps_per_epoch(stage: str, fields: ConfigDict, examples: int) -> int:
+    if fields.batch_size > examples:
+        raise InputError(
+            f"{stage}.batch_size {fields.batch_size} is more than the {examples} training images; "
+            f"the largest that fits is {examples}"
+        )
+    steps = examples // fields.batch_size
+    if fields.epochs * steps > MAX_STEPS:
+        raise InputError(
+            f"{stage}.epochs {fields.epochs} is out of range: with {steps} steps in an epoch it "
+            f"must be at most {MAX_STEPS // steps}"
+        )
+    return steps
+
+
 def _from_fields(options: type[Options], fields: ConfigDict) -> Options:
     """Returns a dataclass with the values of the config's fields of the same names."""
     names = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]
@@ -159,8 +169,11 @@ def _teacher_objective(
     return loss, {"cross_entropy": loss}
 
 
-def _objective(config: ConfigDict) -> Objective:
-    method = objectives.METHODS[config.objective.method]
+def _objective(config: ConfigDict, num_classes: int) -> Objective:
+    fields = config.objective
+    method = objectives.METHODS[fields.method]
+    if method.adjusts and fields.adjustment == "label_smooth_regularization":
+        checks.within("objective.epsilon", fields.epsilon, 0, 1 - 1 / num_classes)
     return functools.partial(method, hyper=configs.hyperparameters(config))
 
 

@@ -6,9 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from kdjax.training.metric_writer import METRIC_WRITERS, MetricWriter
+
+_BAR_WIDTH = 6
+# The metrics that a progress bar shows first, and their names there.
+_MAIN_METRICS: Mapping[str, str] = {"dev_accuracy": "dev", "loss": "loss"}
 
 
 class StageLog:
@@ -91,16 +96,18 @@ class StageLog:
         if step > self._shown_step:
             self._steps_per_second = (step - self._shown_step) / (now - self._shown_at)
             self._shown_at, self._shown_step = now, step
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        status = (
-            f"epoch {-(-step // self._steps_per_epoch)}/{self._epochs}  {numbers}  "
-            f"{self._steps_per_second * self._batch_size:,.0f} images/s  "
-            f"{self._time_left(step)} left"
-        )
+        epoch = f"epoch {-(-step // self._steps_per_epoch)}/{self._epochs}"
+        rate = f"{self._steps_per_second * self._batch_size:,.0f} images/s"
+        left = f"{self._time_left(step)} left"
         if self._bar:
+            width = self._bar.console.width - len(self.stage) - _BAR_WIDTH - 2
+            status = " ".join(
+                [epoch, *_shown_metrics(values, [epoch, rate, left], width), rate, left]
+            )
             self._bar.update(self._task, completed=step, status=status)
         else:
-            self.note(status)
+            numbers = [f"{name} {value:.4g}" for name, value in values.items()]
+            self.note("  ".join([epoch, *numbers, rate, left]))
 
     def note(self, text: str) -> None:
         """Prints a line, beginning with the name of the stage."""
@@ -119,8 +126,28 @@ class StageLog:
 
 
 def _progress_bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
-    return Progress(*columns, TextColumn("{task.fields[status]}"), console=Console())
+    status = TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="crop"))
+    bar = BarColumn(bar_width=_BAR_WIDTH)
+    return Progress(TextColumn("{task.description}"), bar, status, console=Console())
+
+
+def _shown_metrics(values: Mapping[str, float], others: Sequence[str], width: int) -> list[str]:
+    """Returns the metrics for which a progress bar has room, the most important ones first.
+
+    Args:
+        values: by name.
+        others: what is shown beside them.
+        width: characters for both.
+    """
+    room = width - sum(len(text) + 1 for text in others)
+    shown = []
+    first = [name for name in _MAIN_METRICS if name in values]
+    for name in [*first, *(name for name in values if name not in first)]:
+        text = f"{_MAIN_METRICS.get(name, name)} {values[name]:.4g}"
+        if len(text) + 1 <= room:
+            shown.append(text)
+            room -= len(text) + 1
+    return shown
 
 
 def _hours_minutes_seconds(seconds: float) -> str:

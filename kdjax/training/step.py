@@ -9,7 +9,7 @@ import optax
 
 from kdjax.data.batches import Batch
 from kdjax.models.apply import Variables, apply_train
-from kdjax.runtime import compiler
+from kdjax.runtime import compiler, prng
 from kdjax.training import averaging
 from kdjax.training.spec import TrainSpec
 
@@ -33,8 +33,9 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def _initial_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
-    key = jax.random.key(spec.seed, impl="threefry2x32")
-    initial = spec.model.init(key, jnp.zeros((1, *image_shape)), train=False)
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    with prng.pinned():
+        initial = spec.model.init(prng.key(spec.seed), images, train=False)
     variables = {"params": initial["params"], "batch_stats": initial.get("batch_stats", {})}
     return TrainState(
         step=jnp.zeros((), jnp.int32),

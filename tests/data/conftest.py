@@ -2,7 +2,7 @@
 
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import PIL.Image
@@ -63,9 +63,48 @@ def small_set(tmp_path: pathlib.Path) -> Callable[..., stand_ins.Pairs]:
 
 
 @pytest.fixture
+def encoded_set(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., pathlib.Path]:
+    """Returns a function that prepares encoded images with any labels; it returns `data_dir`.
+
+    The splits train and test hold the same records.
+    """
+    monkeypatch.setattr(tfds.features.ClassLabel, "encode_example", lambda self, label: label)
+    root = tmp_path / "data"
+
+    def prepare(
+        records: Sequence[tuple[bytes, int]], *, shape: tuple[int, ...], classes: int
+    ) -> pathlib.Path:
+        class EncodedSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self) -> Any:
+                features = {
+                    "image": tfds.features.Image(shape=shape),
+                    "label": tfds.features.ClassLabel(num_classes=classes),
+                }
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict(features)
+                )
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+                return {split: self._generate_examples() for split in ("train", "test")}
+
+            def _generate_examples(self) -> Iterator[Any]:
+                for i, (image, label) in enumerate(records):
+                    yield i, {"image": image, "label": label}
+
+        EncodedSet(data_dir=root).download_and_prepare(file_format="array_record")
+        return root
+
+    return prepare
+
+
+@pytest.fixture
 def originals(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Callable[..., Any]:
     """Returns a function that replaces a data set's original files by small ones at `base_url`."""
-    monkeypatch.setattr(sources, "DEBIAN", tmp_path / "no-debian-package-here")
+    monkeypatch.setattr(sources, "DEBIAN", tmp_path / ".no-debian-package-here")
 
     def stand_in(
         name: str, base_url: str = "http://127.0.0.1:9/"

@@ -11,6 +11,7 @@ import pytest
 
 from kdjax.data import Split, batches
 from kdjax.data.records import Records
+from kdjax.errors import InputError
 
 COUNT, SHAPE, SIZE = 50, (4, 3, 2), 8
 RNG = np.random.default_rng(0)
@@ -57,6 +58,14 @@ def no_thread_is_left() -> Iterator[None]:
     while [thread for thread in threading.enumerate() if "grain" in thread.name]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("label", [-1, 2**31, 2**32])
+def test_label_that_would_wrap_on_the_devices_raises(label: int) -> None:
+    labels = LABELS.astype(np.int64)
+    labels[7] = label
+    with pytest.raises(InputError, match=f"labels from .*{label}.*: must lie in 0..2147483647"):
+        batches.put_split(Split(IMAGES, labels), np.full(2, 0.5), np.full(2, 0.2))
 
 
 @pytest.mark.parametrize("start", [0, 1, 5])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax.data.fit import fit
+from kdjax.data.fit import decode, fit
 from kdjax.errors import InputError
 
 H, W = 9, 12
@@ -146,6 +146,15 @@ def test_first_frame_of_an_animation_is_used() -> None:
     result, note = fit(PIL.Image.open(file), (H, W, 1))
     np.testing.assert_array_equal(result[..., 0], GREY)
     assert note == "one of 3 frames, converted from P"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", MODES)
+def test_decoding_equals_conversion_without_resizing(mode: str, channels: int) -> None:
+    image = MODES[mode][0]
+    pixels = decode(image, channels)
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (H, W, channels))
+    np.testing.assert_array_equal(pixels, fit(image, (H, W, channels))[0])
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,9 +2,8 @@
 
 import json
 import pathlib
-import sys
-import time
-from collections.abc import Callable, Iterator
+import pwd
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from support import stand_ins
 
 from kdjax import data, errors
 from kdjax.data import arrays
-from kdjax.data.tfds import builders, decode, prepare
+from kdjax.data.tfds import decode, prepare
 
 
 @pytest.fixture(scope="module")
@@ -90,41 +89,6 @@ def test_default_directory_is_that_of_tfds(
     np.testing.assert_array_equal(data.load("digits").dev.images, digits.dev.images)
 
 
-def test_take_first_keeps_the_first_examples_and_the_statistics(digits: data.Dataset) -> None:
-    few = data.take_first(digits, 150)
-    for split, full_split, size in zip(
-        splits_of(few), splits_of(digits), (150, 144, 144, 150), strict=True
-    ):
-        np.testing.assert_array_equal(split.images, full_split.images[:size])
-        np.testing.assert_array_equal(split.labels, full_split.labels[:size])
-    assert few.mean is digits.mean
-
-
-@pytest.mark.parametrize("limit", [0, -1])
-def test_take_first_of_less_than_one_example_raises(digits: data.Dataset, limit: int) -> None:
-    with pytest.raises(errors.InputError, match=f"limit={limit}: must be at least 1"):
-        data.take_first(digits, limit)
-
-
-@pytest.mark.parametrize(
-    ("name", "nearest"),
-    [
-        ("cifar", "cifar10"),
-        ("CIFAR100", "cifar100"),
-        ("digit", "digits"),
-        ("smallset", "small_set"),
-    ],
-)
-def test_unknown_name_raises_with_the_nearest_name(
-    name: str, nearest: str, small_set: Callable[..., Any], tmp_path: pathlib.Path
-) -> None:
-    small_set({"train": 3})
-    start = time.monotonic()
-    with pytest.raises(errors.InputError, match=f"did you mean '{nearest}'"):
-        data.load(name, data_dir=tmp_path)
-    assert time.monotonic() - start < 2
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -135,7 +99,10 @@ def test_unknown_name_raises_with_the_nearest_name(
         ({"dev_fraction": 1.0}, "fraction"),
         ({"calibration_fraction": 0.9}, "calibration split of 1294 of 1294"),
         ({"calibration_fraction": 0.0001}, "calibration split of 0 of 1294"),
+        ({"calibration_fraction": float("nan")}, "calibration fraction is nan"),
+        ({"split_seed": -5}, "split_seed is -5: must be at least 0"),
         ({"data_dir": "gs://bucket/tfds"}, "must be a local directory"),
+        ({"data_dir": "~no_such_user/tfds"}, "'~no_such_user/tfds': the home directory is unknown"),
         ({"name": "../digits"}, "unknown data set"),
         ({"name": "mnist/no_such_config"}, "no_such_config"),
         (
@@ -151,6 +118,35 @@ def test_invalid_arguments_raise_with_one_line(
     with pytest.raises(errors.InputError, match=message) as raised:
         data.load(**{"name": "digits", "data_dir": data_dir, **arguments})
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("arguments", [{"split_seed": -5}, {"dev_fraction": 2.0}])
+def test_arguments_are_checked_before_anything_is_written(
+    arguments: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(errors.InputError):
+        data.load("digits", data_dir=tmp_path / "new", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_home_directory_raises_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(*_: Any) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(errors.InputError, match="'~/tensorflow_datasets': the home directory"):
+        data.load("digits")
+
+
+def test_tilde_in_the_directory_is_the_home_directory(
+    data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(data_dir.parent))
+    assert data.is_prepared("digits", f"~/{data_dir.name}")
 
 
 def test_prepared_data_set_has_its_classes_and_image_size(
@@ -266,86 +262,6 @@ def test_damaged_data_set_raises_with_its_directory(
     file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(errors.InputError, match=r"small_set/1\.0\.0 is damaged: remove it"):
         data.load("small_set", data_dir=tmp_path)
-
-
-def test_directory_without_dataset_info_raises(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(errors.InputError, match="is incomplete: remove it"):
-        data.load("digits", data_dir=tmp_path)
-
-
-class NeedsTensorflow(tfds.core.GeneratorBasedBuilder):
-    """A builder with arrays instead of Pillow images, which TFDS encodes with TensorFlow."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> Any:
-        features = {
-            "image": tfds.features.Image(shape=(4, 4, 3)),
-            "label": tfds.features.ClassLabel(num_classes=2),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[Any]:
-        yield 0, {"image": np.zeros((4, 4, 3), np.uint8), "label": 0}
-
-
-def test_builder_that_needs_tensorflow_raises_with_the_package(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(errors.InputError, match=r"needs a package: .*tensorflow"):
-        data.load("needs_tensorflow", data_dir=tmp_path)
-
-
-def failing_after(count: int, failure: BaseException) -> Callable[..., Iterator[Any]]:
-    pillow_examples = builders.pillow_examples
-
-    def generate(columns: Any) -> Iterator[Any]:
-        for i, example in enumerate(pillow_examples(columns)):
-            if i == count:
-                raise failure
-            yield example
-
-    return generate
-
-
-@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError("no space left on device")])
-def test_interrupted_preparation_leaves_no_files(
-    failure: BaseException, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(builders, "pillow_examples", failing_after(5, failure))
-        with pytest.raises((KeyboardInterrupt, errors.InputError)):
-            data.load("digits", data_dir=tmp_path)
-    assert list((tmp_path / "digits").iterdir()) == []
-    assert len(data.load("digits", data_dir=tmp_path).test.labels) == 359
-
-
-def test_preparation_writes_nothing_to_stdout(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data.load("digits", data_dir=tmp_path)
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert "digits" in output.err
-
-
-def test_concurrent_preparation_of_the_same_data_set(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pillow_examples = builders.pillow_examples
-
-    def prepare_meanwhile(columns: Any) -> Iterator[Any]:
-        monkeypatch.setattr(builders, "pillow_examples", pillow_examples)
-        prepare.prepare("digits", tmp_path, [])
-        return pillow_examples(columns)
-
-    monkeypatch.setattr(builders, "pillow_examples", prepare_meanwhile)
-    assert len(data.load("digits", data_dir=tmp_path).test.labels) == 359
 
 
 def test_cached_data_set_is_neither_prepared_nor_decoded_again(

@@ -1,12 +1,15 @@
 """Properties of the cuts of the development and the calibration split."""
 
+import fractions
+
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdjax import errors
-from kdjax.data.splits import random_cut, stratified_cut
+from kdjax.data.splits import random_cut, random_sample, stratified_cut, stratified_sample
 
 LABELS = st.lists(st.integers(0, 4), min_size=10, max_size=80).map(np.array)
 FRACTIONS = st.floats(0.06, 0.94)
@@ -93,3 +96,52 @@ def test_calibration_cut_is_that_of_earlier_releases() -> None:
 def test_calibration_size_that_leaves_a_split_empty_raises(size: int) -> None:
     with pytest.raises(errors.InputError, match=f"calibration split of {size} of 40 examples"):
         random_cut(40, size, seed=0)
+
+
+@pytest.mark.parametrize("count", [1438, 60000, 50000, 73257])
+def test_a_tenth_of_each_known_data_set_is_rounded_like_the_decimal_fraction(count: int) -> None:
+    # Digits, Fashion-MNIST, CIFAR and SVHN: existing workdirs depend on these cuts.
+    _, dev = stratified_cut(np.arange(count) % 10, 0.1, seed=0)
+    assert len(dev) == round(fractions.Fraction(1, 10) * count)
+
+
+@given(labels=LABELS, data=st.data(), seed=st.integers(0, 2**32))
+def test_sample_has_every_class_in_proportion_and_at_least_once(
+    labels: np.ndarray, data: st.DataObject, seed: int
+) -> None:
+    size = data.draw(st.integers(1, len(labels)))
+    rows = stratified_sample(labels, size, [seed, 2])
+    assert rows.tolist() == sorted(set(rows.tolist())) and len(rows) == size
+    classes, sizes = np.unique(labels, return_counts=True)
+    counts = np.array([np.sum(labels[rows] == c) for c in classes])
+    if size >= len(classes):
+        assert (counts >= 1).all()
+    quotas = size * sizes / len(labels)
+    assert (counts[quotas < 1] <= 1).all()
+    # The classes that would be missing are taken from the largest ones.
+    missing = np.sum(np.floor(quotas) == 0)
+    assert (np.abs(counts - quotas) < 1 + missing).all()
+
+
+def test_sample_of_equal_classes_has_equal_counts() -> None:
+    labels = np.repeat(np.arange(10), 100)  # class by class: the first rows are all of class 0
+    rows = stratified_sample(labels, 50, [0, 2])
+    assert np.bincount(labels[rows]).tolist() == [5] * 10
+
+
+@pytest.mark.parametrize("choose", ["stratified", "random"])
+def test_every_example_is_sampled_with_equal_probability(choose: str) -> None:
+    def sample(seed: int) -> np.ndarray:
+        if choose == "stratified":
+            return stratified_sample(np.arange(20) // 10, 6, [seed, 2])
+        return random_sample(20, 6, [seed, 4])
+
+    counts = sum(np.isin(np.arange(20), sample(seed)) for seed in range(2000))
+    np.testing.assert_allclose(counts / 2000, 0.3, atol=0.05)  # five standard deviations
+
+
+def test_random_sample_of_a_class_varies_as_if_drawn_without_classes() -> None:
+    # Hypergeometric: 100 of 1000, half of them of one class. A stratified count would not vary.
+    labels = np.arange(1000) % 2
+    counts = [labels[random_sample(1000, 100, [seed, 4])].sum() for seed in range(1000)]
+    assert np.var(counts) == pytest.approx(scipy.stats.hypergeom(1000, 500, 100).var(), rel=0.25)

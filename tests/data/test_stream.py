@@ -34,6 +34,7 @@ def numbers_read(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return numbers
 
 
+@pytest.mark.slow
 def test_streaming_run_resumed_within_an_epoch_is_bit_identical_to_resident(
     data_dir: pathlib.Path,
     tmp_path: pathlib.Path,

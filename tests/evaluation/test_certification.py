@@ -1,8 +1,10 @@
 """Certificates from the calibration split with their test results, and the operating point."""
 
+import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy import stats
 
 from kdjax import selective
 from kdjax.errors import InputError
@@ -47,6 +49,82 @@ def test_thresholds_are_certified_on_calibration_and_evaluated_on_test(guarantee
             assert certificate["test_error"] == np.mean(~correct[accepted])
         else:
             assert (certificate["threshold"], certificate["test_error"]) == (None, None)
+
+
+@pytest.mark.parametrize("runs", [1, 7])
+def test_certificates_that_hold_together_are_at_a_share_of_delta(runs):
+    guarantee = certification.certify(CALIBRATION, TEST, risk=0.15, delta=0.05, runs=runs)
+
+    def expected(risk, delta):
+        certificate = selective.learn_then_test(*CALIBRATION, risk=risk, delta=delta)
+        return certificate.coverage, selective.accept_at(*TEST, certificate.threshold)[0]
+
+    def coverages(certificate):
+        return certificate["coverage"], certificate["test_coverage"]
+
+    assert guarantee["runs"] == runs and guarantee["all_runs"]["delta"] == 0.05 / runs
+    assert coverages(guarantee["all_runs"]) == expected(0.15, 0.05 / runs)
+    simultaneous = guarantee["simultaneous"]
+    assert simultaneous["delta"] == 0.05 / (6 * runs)
+    risks = [entry["risk"] for entry in simultaneous["certificates"]]
+    assert risks == [entry["risk"] for entry in guarantee["certificates"]]
+    for entry in simultaneous["certificates"]:
+        assert coverages(entry["learn_then_test"]) == expected(entry["risk"], simultaneous["delta"])
+
+
+def test_number_of_runs_below_one_is_rejected():
+    with pytest.raises(InputError, match="runs 0: must be at least 1"):
+        certification.certify(CALIBRATION, TEST, risk=0.1, delta=0.05, runs=0)
+
+
+@pytest.mark.parametrize(
+    ("risk", "delta", "n"), [(0.05, 0.1, 45), (0.5, 0.1, 30), (0.02, 0.05, 149)]
+)
+def test_least_examples_are_those_that_certify_without_an_error(risk, delta, n):
+    assert certification.least_examples(risk, delta) == n
+    for examples, coverage in ((n - 1, 0), (n, 1)):
+        certificate = selective.learn_then_test(
+            np.arange(examples), np.ones(examples), risk=risk, delta=delta
+        )
+        assert certificate.coverage == coverage
+
+
+@pytest.mark.slow
+def test_choosing_the_run_with_the_largest_certificate_needs_the_share_of_delta():
+    """Seven runs on the same calibration split; see experiments/certificates.py."""
+    rng, risk, runs, draws, n = np.random.default_rng(0), 0.02, 7, 150, 1000
+    violations = {"single": 0, "all runs": 0}
+    for _ in range(draws):
+        common = rng.normal(size=n)
+        guarantees = []
+        for _ in range(runs):
+            rank = stats.norm.cdf(np.sqrt(0.6) * common + np.sqrt(0.4) * rng.normal(size=n))
+            correct = rng.random(n) >= 0.47 * rank**5
+            sample = -rank, correct
+            guarantees.append(
+                (
+                    selective.learn_then_test(*sample, risk=risk, delta=0.05),
+                    selective.learn_then_test(*sample, risk=risk, delta=0.05 / runs),
+                )
+            )
+        for index, name in enumerate(violations):
+            chosen = max((pair[index] for pair in guarantees), key=lambda each: each.coverage)
+            coverage = min(-chosen.threshold, 1) if chosen.coverage else 0
+            violations[name] += 0.47 * coverage**5 / 6 > risk  # the true risk at this coverage
+    # A frequency of 5 % exceeds `most` with probability 1e-3.
+    most = stats.binom.ppf(1 - 1e-3, draws, 0.05)
+    assert violations["all runs"] <= most < violations["single"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_decisions_are_those_of_float64_in_numpy_and_jax(dtype):
+    low, high = np.float32(0.5), np.nextafter(np.float32(0.5), np.float32(1))
+    for threshold in (0.5, float(low) / 2 + float(high) / 2, float(high), np.inf):
+        point = certification.OperatingPoint("margin", 2.0, threshold, "certificate", None)
+        confidence = np.array([low, high], dtype)
+        expected = confidence.astype(np.float64) >= threshold
+        assert_array_equal(point.accepts(confidence), expected)
+        assert_array_equal(jax.jit(point.accepts)(confidence.astype(np.float32)), expected)
 
 
 def test_requested_certificate_is_that_of_learn_then_test_at_the_requested_risk(guarantee):
@@ -99,4 +177,6 @@ def test_confidence_of_the_operating_point_uses_its_pnorm():
     logits = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
     results = {**results_with(None), "best_score": "max_logit_pnorm", "pnorm": 3.0}
     point = certification.operating_point({**results, "scores": {}})
-    assert_array_equal(point.confidence(logits), selective.max_logit_pnorm(logits, p=3.0))
+    assert_array_equal(
+        point.confidence(logits), selective.max_logit_pnorm(logits, p=3.0, abstention=True)
+    )

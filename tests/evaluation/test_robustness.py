@@ -85,6 +85,7 @@ def network(folder: pathlib.Path, dataset: data.Dataset) -> Callable[[np.ndarray
     return outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shifts"), [(spec.STUDENT, [*SHIFTS]), (spec.TEACHER, ["contrast"])]
 )
@@ -222,6 +223,7 @@ def test_a_changed_data_set_is_rejected(certified: Callable[..., pathlib.Path]) 
         robustness.evaluate_shifts(folder, ["noise"])
 
 
+@pytest.mark.slow
 def test_command_prints_the_metrics_that_it_writes(
     certified: Callable[..., pathlib.Path], data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -14,12 +14,15 @@ from support.commands import ROOT, assert_refused, python
 
 import kdjax.config
 from kdjax import models, pipeline, selective
+from kdjax.data.batches import load_split
 from kdjax.errors import InputError
 from kdjax.evaluation import evaluate, predictions
 from kdjax.export import card, formats
 from kdjax.export.exporter import export
 from kdjax.predict import load
+from kdjax.report import page
 from kdjax.runs import restore
+from kdjax.training import inference
 
 # With and without abstention, with and without projection shortcuts, and with bfloat16 logits.
 RUNS = {
@@ -95,6 +98,7 @@ def error_message(call, *arguments, error=InputError, **options):
 # The files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet_small", "resnet8"])
 def test_files_run_without_kdjax_and_match_the_run_on_all_test_images(trained, tmp_path, name):
     export(trained(name), tmp_path / "model")
@@ -145,13 +149,19 @@ def test_card_matches_the_files_and_the_run(trained, exported):
     entries = {entry["risk"]: entry for entry in results["guarantee"]["certificates"]}
     certificate = entries[RISK]["learn_then_test"]
     assert model_card["threshold"] == certificate["threshold"] is not None
+    assert any("certify at delta / S" in note for note in model_card["notes"])
     assert certificate.items() <= model_card["certificate"].items()
     assert (model_card["certificate"]["risk"], model_card["certificate"]["delta"]) == (RISK, 0.05)
     assert model_card["score"] == {"name": results["best_score"], "pnorm": results["pnorm"]}
     assert model_card["test"] == results["test"]
     assert model_card["config_sha256"] == card.sha256_json(metadata)
     assert model_card["classes"] == [str(digit) for digit in range(10)]
-    assert model_card["checked"]["on"] == "the first 256 images of test"
+    on = model_card["checked"]["on"]
+    assert on == "all 144 images of calibration and the first 256 of test"
+    for file in model_card["files"].values():
+        assert file["calibration"]["images"] == 144 >= file["calibration"]["accepted"] > 0
+        assert file["calibration"]["different_decisions"] == 0
+    assert "of the exported network" in model_card["certificate"]["logits"]
     assert model_card["checked"]["difference_from_run"] < 1e-6
     assert str(folder) not in (out / "card.json").read_text()
 
@@ -173,7 +183,12 @@ def test_other_risk_and_delta_are_certified_again(trained, tmp_path):
 
 
 def test_model_without_a_certified_threshold_abstains_on_every_image(trained, exported, tmp_path):
-    model_card = export(trained("alexnet_small"), tmp_path / "model", risk=1e-6)
+    with pytest.warns(UserWarning, match="abstains on every image") as warned:
+        model_card = export(trained("alexnet_small"), tmp_path / "model", risk=1e-6)
+    (warning,) = warned
+    line = str(warning.message)
+    assert "\n" not in line and "data.calibration_fraction" in line and "--risk (0.1" in line
+    assert "144 calibration images, fewer than the 2,995,731 that are needed" in line
     assert model_card["threshold"] is None and model_card["certificate"] is None
     assert model_card["notes"][0].startswith("No threshold could be certified at risk 1e-06")
     with pytest.warns(UserWarning, match="abstains on every image"):
@@ -191,11 +206,73 @@ def test_card_notes_that_the_abstention_output_was_not_trained(trained, tmp_path
     assert model_card["score"]["name"] not in ("reservation", "max_probability")
 
 
-def test_bfloat16_student_is_exported_in_float32_with_the_difference_in_the_card(trained, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["alexnet_small", "bfloat16"])
+def test_run_and_export_decide_alike_on_all_calibration_and_test_images(trained, tmp_path, name):
+    folder, out = trained(name), tmp_path / "model"
+    export(folder, out, risk=0.05)
+    dataset, model = restore.load_dataset(folder), load(out)
+    run = page_run(folder, 0.05)
+    for split in ("calibration", "test"):
+        logits = predictions.load(predictions.path_of(folder, split)).logits
+        accepted = run.accepts(np.asarray(run.confidence(logits)).astype(np.float64))
+        images = np.asarray(getattr(dataset, split).images)
+        onnx = formats.run_onnx((out / "model.onnx").read_bytes())(images)
+        np.testing.assert_array_equal(model(images).accepted, accepted)
+        np.testing.assert_array_equal(onnx.accepted, accepted)
+        assert 0 < accepted.sum() < len(accepted)
+
+
+def page_run(folder, risk):
+    """Returns the operating point with which `python -m kdjax.report` describes a run."""
+    return page.read(folder, risk=risk).operating_point
+
+
+def test_bfloat16_student_is_evaluated_and_exported_in_float32(trained, tmp_path):
     model_card = export(trained("bfloat16"), tmp_path / "model")
-    assert 1e-4 < model_card["checked"]["difference_from_run"] < 0.3
+    assert model_card["checked"]["difference_from_run"] < 1e-6
     assert all(file["largest_difference"] < 1e-4 for file in model_card["files"].values())
-    assert any("computed in bfloat16" in note for note in model_card["notes"])
+
+
+def test_certificate_is_of_the_logits_of_the_exported_network(trained, tmp_path):
+    """The predictions of earlier versions were computed in bfloat16."""
+    folder = shutil.copytree(trained("bfloat16"), tmp_path / "run")
+    dataset = restore.load_dataset(folder)
+    float32 = {}
+    for split in ("calibration", "test"):
+        path = predictions.path_of(folder, split)
+        float32[split] = predictions.load(path)
+        examples = load_split(dataset, split)
+        logits = inference.predict_logits(*restore.restore(folder), examples, batch_size=144)
+        predictions.save(path, float32[split]._replace(logits=logits))
+    model_card = export(folder, tmp_path / "model", risk=0.3)
+    assert 1e-4 < model_card["checked"]["difference_from_run"] < 0.3
+    assert any("bfloat16" in note for note in model_card["notes"])
+    score = selective.numpy_scores(model_card["score"]["pnorm"])[model_card["score"]["name"]]
+    confidence, correct = (
+        {split: f(saved) for split, saved in float32.items()}
+        for f in (lambda s: score(s.logits), lambda s: s.logits[:, :-1].argmax(1) == s.labels)
+    )
+    expected = selective.learn_then_test(
+        confidence["calibration"], correct["calibration"], risk=0.3
+    )
+    assert model_card["threshold"] == expected.threshold
+    coverage, error = selective.accept_at(confidence["test"], correct["test"], expected.threshold)
+    assert model_card["certificate"]["test_coverage"] == coverage
+    assert model_card["certificate"]["test_error"] == error
+    assert model_card["test"]["accuracy"] == correct["test"].mean()
+
+
+def test_different_decisions_on_calibration_are_counted_on_the_card(copy, tmp_path):
+    path = predictions.path_of(copy, "calibration")
+    saved = predictions.load(path)
+    order = np.roll(np.arange(len(saved.labels)), 1)
+    predictions.save(path, saved._replace(logits=saved.logits[order], labels=saved.labels[order]))
+    model_card = export(copy, tmp_path / "model", risk=0.05)
+    counts = model_card["files"]["model.stablehlo"]["calibration"]
+    assert counts["different_decisions"] > 0
+    line = f"decide differently on {counts['different_decisions']} of 144 calibration images"
+    assert any(line in note for note in model_card["notes"])
 
 
 def test_without_the_data_set_files_are_checked_on_random_pixels(copy, tmp_path):
@@ -205,6 +282,8 @@ def test_without_the_data_set_files_are_checked_on_random_pixels(copy, tmp_path)
     model_card = export(copy, tmp_path / "model")
     assert model_card["checked"]["on"] == "256 images of random pixels"
     assert model_card["checked"]["difference_from_run"] is None
+    assert all(file["calibration"] is None for file in model_card["files"].values())
+    assert "of the run" in model_card["certificate"]["logits"]
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -236,7 +315,11 @@ def test_without_jax2onnx_only_stablehlo_is_written_with_a_warning(trained, tmp_
             ["test.npz' is damaged"],
         ),
         (lambda run: write_nan(run / "predictions" / "calibration.npz"), ["NaN"]),
-        (lambda run: make_teacher(run), ["is the workdir of a teacher"]),
+        (lambda run: change_stage(run, "teacher"), ["is the workdir of a teacher"]),
+        (
+            lambda run: make_students(run),
+            ["holds several students", "run/students'", "method=kd, seed=1"],
+        ),
     ],
 )
 def test_unusable_workdir_raises_and_writes_nothing(copy, tmp_path, damage, parts):
@@ -253,9 +336,15 @@ def write_nan(path):
     predictions.save(path, changed)
 
 
-def make_teacher(run):
+def change_stage(run, stage):
     metadata = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**metadata, "stage": "teacher"}))
+    (run / "config.json").write_text(json.dumps({**metadata, "stage": stage}))
+
+
+def make_students(run):
+    change_stage(run, "students")
+    for name in ("method=kd", "seed=1"):
+        (run / "students" / name).mkdir(parents=True)
 
 
 @pytest.mark.parametrize(("field", "value"), [("risk", 0.0), ("risk", 1.0), ("delta", -1.0)])
@@ -314,12 +403,14 @@ def command(*flags):
     return python("-c", code, *flags)
 
 
+@pytest.mark.slow
 def test_command_prints_files_and_notes(trained, tmp_path):
     out = tmp_path / "model"
     done = command(f"--workdir={trained('alexnet_small')}", f"--out={out}", "--risk=0.35")
     (warning,) = done.stderr.splitlines()
     assert done.returncode == 0 and warning.startswith("kdjax: warning: no model.onnx: ")
     first, *remaining = done.stdout.splitlines()
+    assert first.endswith("; it decides like the run on 144 of 144 calibration images")
     assert first.startswith(f"{out}/model.stablehlo: 0.1 MB, logits differ by at most ")
     model_card = card.read(out)
     assert model_card["certificate"]["risk"] == 0.35 and "at most 0.35 " in model_card["notes"][0]

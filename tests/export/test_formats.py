@@ -45,6 +45,7 @@ def export_format(request):
     return formats.FORMATS[request.param]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", selective.scores_with_pnorm(3.0))
 def test_every_score_is_exported_in_every_format(export_format, score):
     images = images_of(7)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import PIL.features
 import PIL.Image
 import pytest
 from support.commands import assert_refused, command, python
@@ -183,6 +185,67 @@ def test_folder_is_read_in_sorted_order_and_damaged_images_are_reported(album):
     assert (images[1].pixels == [255, 0, 0]).all() and (images[2].pixels == 255).all()
 
 
+# Suffix -> format, for the formats that Pillow writes too.
+FORMATS = {
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
+    ".JPEG": "JPEG",
+    ".ico": "ICO",
+    ".tga": "TGA",
+    ".jp2": "JPEG2000",
+    ".webp": "WEBP",
+    ".ppm": "PPM",
+    ".pcx": "PCX",
+    **({".avif": "AVIF"} if PIL.features.check("avif") else {}),
+}
+
+
+def test_folder_gives_every_format_that_pillow_decodes(tmp_path):
+    for suffix, form in FORMATS.items():
+        PIL.Image.new("RGB", (16, 16), "red").save(tmp_path / f"a{suffix}", form)
+    images, lines = read(tmp_path)
+    assert lines == []
+    assert [image.path for image in images] == [str(tmp_path / f"a{s}") for s in sorted(FORMATS)]
+    for image in images:
+        np.testing.assert_allclose(image.pixels, np.full(SHAPE, [255, 0, 0]), atol=8)
+
+
+def test_suffixes_are_those_of_decodable_formats():
+    suffixes = image_files.image_suffixes()
+    assert {".png", ".jpg", ".jfif", ".avif", ".ico", ".tga", ".jp2", ".gif", ".bmp"} <= suffixes
+    assert not {".pdf", ".h5", ".grib", ".bufr", ".wmf", ".mpg", ".npz", ".txt", ""} & suffixes
+
+
+def test_other_files_and_subfolders_named_like_images_are_skipped_and_counted(album):
+    (album / "x.png").mkdir()
+    (album / "x.png" / "table.csv").touch()
+    (album / "more" / "notes2.txt").touch()
+    (album / "README").touch()
+    os.mkfifo(album / "pipe.png")  # reading it would wait forever
+    lines, skipped = [], []
+    images = image_files.read_images([str(album)], SHAPE, lines.append, skipped.append)
+    assert len(list(images)) == 3 and len(lines) == 2
+    (line,) = skipped
+    assert line.startswith(f"{album}: skipped 5 files (") and line.endswith("), not images")
+    assert ".txt 2" in line and ".csv 1" in line and "no suffix 1" in line
+
+
+def test_folder_without_images_is_an_error_with_what_it_holds(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "x.png").mkdir()
+    images, lines = read(tmp_path)
+    assert images == []
+    assert lines == [f"{tmp_path}: no image file in this folder (1 file (.txt 1))"]
+
+
+def test_broken_link_and_too_long_name_are_reported_and_reading_continues(album):
+    (album / "z.png").symlink_to("nowhere")
+    images, lines = read("x" * 5000, album)
+    assert len(images) == 3
+    assert "File name too long" in lines[0]
+    assert lines[-1] == f"{album / 'z.png'}: no such file or folder"
+
+
 def test_images_are_read_one_at_a_time(album):
     lines = []
     first = next(
@@ -260,10 +323,55 @@ def test_command_prints_labels_and_abstentions_and_reports_damaged_images(folder
         "converted from L)",
         f"abstain  0.3922  {album}/dark.npz[0]",
     ]
-    assert [line.split(": ")[:3] for line in done.stderr.splitlines()] == [
+    skipped, *errors = done.stderr.splitlines()
+    assert skipped.startswith(f"kdjax: note: {album}: skipped 2 files (")
+    assert [line.split(": ")[:3] for line in errors] == [
         ["kdjax", "error", f"{album}/{name}"] for name in ("c.png", "empty.webp")
     ]
     assert done.returncode == 1
+
+
+NAMES = (
+    b"bad\xff.png",
+    "caf\u00e9.png".encode(),
+    b"new\nline.png",
+    b"tab\tand\x1b[31m.png",
+    b"z.png",
+)
+
+
+@pytest.fixture
+def odd_names(tmp_path):
+    """A folder with images whose names are hard to print."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in NAMES:
+        PIL.Image.new("RGB", (5, 4), "red").save(os.fsencode(folder) + b"/" + name, "PNG")
+    return folder
+
+
+ENVIRONMENTS = [
+    {"LC_ALL": "C"},
+    {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    {"PYTHONIOENCODING": "utf-8"},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=str)
+def test_file_names_that_cannot_be_printed_are_escaped(folder, odd_names, environment):
+    arguments = ("-m", "kdjax.predict", f"--model={folder}", odd_names)
+    done = python(*arguments, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(NAMES) and all(line.startswith("red ") for line in lines)
+    for name in ("bad\\udcff.png", "new\\nline.png", "tab\\tand\\x1b[31m.png", "z.png"):
+        assert any(line.endswith(name) for line in lines), lines
+    output = python(*arguments, "--json", **environment).stdout
+    rows = [json.loads(line) for line in output.splitlines()]
+    assert {os.fsencode(row["path"]).split(b"/")[-1] for row in rows} == set(NAMES)
+    assert [row["label"] for row in rows] == ["red"] * len(NAMES)
 
 
 def test_json_is_one_object_per_line(folder, album):

@@ -158,7 +158,21 @@ def test_certificates_are_shown_with_their_test_results(printed):
         ["0.5", "learn_then_test", "none", "61.00", "71.00", "-"],
     ]
     assert any(line.startswith("with probability 95 % over calibration splits") for line in lines)
-    assert lines[-1] == "* the requested risk"
+    assert "* the requested risk" in lines
+    assert "certify at delta / S" in " ".join(lines)
+    assert not any("together;" in line for line in lines)  # results of an earlier version
+
+
+def test_certificates_that_hold_together_are_shown_with_their_delta(printed):
+    entries = [{"risk": r, "learn_then_test": certificate(r, 0.5)} for r in (0.05, 0.02)]
+    together = {"runs": 1, "simultaneous": {"delta": 0.025, "certificates": entries}}
+    lines = printed(RESULTS | {"guarantee": GUARANTEE | together})
+    assert lines[-2:] == [
+        "with --delta=0.025 the certificates of learn_then_test at all these risks hold together;",
+        "coverage % by certified risk %: 5: 65.00, 2: 62.00",
+    ]
+    lines = printed(RESULTS | {"guarantee": GUARANTEE | together | {"runs": 3}})
+    assert "at all these risks and of all 3 students hold together" in lines[-2]
 
 
 def test_a_narrow_terminal_truncates_no_column(printed):
@@ -238,11 +252,12 @@ def test_without_other_data_sets_their_table_is_left_out(capsys):
 def test_several_students_have_one_line_each(capsys):
     many = {name: {**RESULTS, **network(shift)} for name, shift in (("kd", 0.0), ("ka", 0.05))}
     console.show_many(many, "a run")
-    lines = [line for line in capsys.readouterr().out.splitlines() if "kd" in line or "ka" in line]
+    printed = capsys.readouterr().out.splitlines()
+    assert "certify at delta / S" in " ".join(printed) and max(map(len, printed)) <= 100
+    lines = [line for line in printed if "│ kd" in line or "│ ka" in line]
     best = RESULTS["scores"][RESULTS["best_score"]]
     risks = [f"{100 * best['error_at_coverage'][c]:.2f}" for c in ("90", "80")]
     for line, accuracy in zip(lines, ("90.12", "95.12"), strict=True):
         cells = [cell.strip() for cell in line.strip("│").split("│")]
-        assert cells[1:] == [
-            accuracy, RESULTS["best_score"], *risks, f"{1000 * best['aurc']:.2f}"
-        ]  # fmt: skip
+        areas = [f"{1000 * best[key]:.2f}" for key in ("dev_aurc", "aurc")]
+        assert cells[1:] == [areas[0], accuracy, RESULTS["best_score"], *risks, areas[1]]

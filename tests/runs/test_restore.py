@@ -30,13 +30,16 @@ def run(finished_run) -> pathlib.Path:
 
 def run_config(data_dir: pathlib.Path, **changes: Any) -> ConfigDict:
     """The config of that run, with changes."""
-    return tiny(data_dir, **{"teacher.width": 4, "student.width": 4, **changes})
+    fields = {f"{stage}.width": 4 for stage in ("teacher", "student")}
+    models = {"teacher.model": "", "student.model": ""}  # the defaults, as in the command
+    return tiny(data_dir, **{**fields, **models, **changes})
 
 
 def assert_equal_variables(actual, expected) -> None:
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+@pytest.mark.slow
 def test_restore_returns_the_weights_of_the_best_checkpoint(run) -> None:
     restored, best = restore.restore(run), checkpoint(run, "best")
     assert best.step == 8
@@ -140,6 +143,7 @@ def test_workdir_of_an_earlier_version_is_evaluated_alike(run, old_run) -> None:
         assert (old_run / name).read_bytes() == (run / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_interrupted_run_of_an_earlier_version_resumes_to_the_same_bits(
     run, old_run, finished_run
 ) -> None:

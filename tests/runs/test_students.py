@@ -100,8 +100,11 @@ def test_workdir_of_the_group_cannot_be_restored(group_run) -> None:
 
 @pytest.mark.slow
 def test_command_shows_the_students_side_by_side(group_run, data_dir) -> None:
+    config = several_students(data_dir)
     flags = {
         "students": CHANGES,
+        "teacher.model": config.teacher.model,
+        "student.model": config.student.model,
         "smoke": True,
         "teacher.width": 2,
         "student.width": 2,
@@ -130,6 +133,12 @@ def test_command_shows_the_students_side_by_side(group_run, data_dir) -> None:
         (({"objective.payoff": "much"},), "objective.payoff 'much'"),
         (({"seed": 1}, {"seed": 1}), "is given twice"),
         (({},), "an entry without fields"),
+        (({"seed": 2**32},), "seed 4294967296 is out of range"),
+        (({"student.weight_decay": float("inf")},), "student.weight_decay inf is not a finite"),
+        (
+            (dict.fromkeys(("student.ema_decay", "student.average_start"), "0." + 150 * "1"),),
+            "would have 3.. bytes, at most 255",
+        ),
     ],
 )
 def test_invalid_changes_of_a_student_are_refused(changes, message, data_dir, tmp_path) -> None:

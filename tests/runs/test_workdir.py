@@ -82,6 +82,12 @@ def test_folder_with_other_json_is_not_a_workdir(tmp_path, content):
     assert str(tmp_path) in error_line(workdir.read_metadata, tmp_path)
 
 
+def test_workdir_with_a_backslash_is_refused_before_it_is_created(tmp_path):
+    message = error_line(workdir.require_writable, tmp_path / "a\\b")
+    assert "must not contain a backslash" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 # The run to which a workdir belongs
 
 

@@ -31,6 +31,13 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_number_that_json_cannot_represent_is_not_written(tmp_path, number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        atomic_io.write_json(tmp_path / "config.json", {"a": number})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_permissions_of_a_file_follow_the_umask(tmp_path):
     old = os.umask(0o027)
     try:

@@ -84,5 +84,6 @@ def test_existing_compilation_cache_is_kept(tmp_path, monkeypatch, cache_options
 def test_cache_folder_that_cannot_be_created_is_not_used(tmp_path, monkeypatch, cache_options):
     (tmp_path / "file").write_text("where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    compiler.enable_compilation_cache()
+    with pytest.warns(RuntimeWarning, match="programs are not stored for the next run: .*/file/"):
+        compiler.enable_compilation_cache()
     assert not jax.config.values["jax_compilation_cache_dir"]

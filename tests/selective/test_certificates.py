@@ -61,7 +61,7 @@ def test_learn_then_test_uses_the_exact_binomial_tail(n, errors):
     p_value = tail(n, errors, risk)
     assert_allclose(p_value, stats.binom.cdf(errors, n, risk), rtol=1e-9)
     passed = learn_then_test(*one_tie_group(n, errors), risk=risk, delta=p_value * (1 + 1e-9))
-    assert passed == (1, 1, risk)
+    assert passed == (1 - 2**-10, 1, risk)
     failed = learn_then_test(*one_tie_group(n, errors), risk=risk, delta=p_value * (1 - 1e-9))
     assert failed == NOTHING
 
@@ -74,6 +74,17 @@ def accepted_and_errors(confidence, correct, threshold):
     return len(accepted), len(accepted) - sum(accepted)
 
 
+def half_way(confidence, threshold):
+    """Returns the middle between a confidence and the next smaller one of a sample."""
+    smaller = [c for c in confidence if c < threshold]
+    if smaller:
+        return (threshold + max(smaller)) / 2
+    levels = set(confidence)
+    if len(levels) == 1:
+        return threshold - max(1, abs(threshold)) / 1024
+    return threshold - (max(levels) - threshold) / (len(levels) - 1) / 2
+
+
 def reference_sgr(confidence, correct, risk, delta):
     thresholds = sorted(set(confidence), reverse=True)
     steps = max(1, math.ceil(math.log2(len(confidence))))
@@ -84,7 +95,8 @@ def reference_sgr(confidence, correct, risk, delta):
             accepted, errors = accepted_and_errors(confidence, correct, thresholds[middle])
             bound = upper_bound(accepted, errors, delta / steps)
             if bound <= risk:
-                best = (thresholds[middle], accepted / len(confidence), bound)
+                threshold = half_way(confidence, thresholds[middle])
+                best = (threshold, accepted / len(confidence), bound)
                 low = middle + 1
             else:
                 high = middle
@@ -104,7 +116,7 @@ def reference_learn_then_test(confidence, correct, risk, delta):
         if accepted >= first:
             if tail(accepted, errors, risk) > delta:
                 break
-            best = (threshold, accepted / n, risk)
+            best = (half_way(confidence, threshold), accepted / n, risk)
     return best
 
 
@@ -155,7 +167,9 @@ def simulated(certify, family):
     ]
     threshold, coverage, bound = np.array(certificates).T
     certified = coverage > 0
-    level = np.rint(-threshold[certified] * true_risk.size).astype(int) - 1
+    # The last level that is accepted; -threshold lies half-way between two levels, or above 1.
+    level = np.floor(-threshold[certified] * true_risk.size + 1e-9).astype(int) - 1
+    level = np.minimum(level, true_risk.size - 1)
     exceeds = np.zeros(DRAWS, bool)
     exceeds[certified] = true_risk[level] > bound[certified]
     return coverage, exceeds
@@ -204,20 +218,47 @@ def test_all_correct_certifies_full_coverage_and_all_wrong_nothing(certify, n):
 
 
 def test_small_samples_certify_only_what_their_size_allows():
-    assert_allclose(sgr([0.5], [True], risk=0.951), (0.5, 1, 0.95))
+    assert_allclose(sgr([0.5], [True], risk=0.951), (0.5 - 2**-10, 1, 0.95))
     assert sgr([0.5], [True], risk=0.949) == sgr([0.5], [False], risk=0.999) == NOTHING
     assert learn_then_test(np.arange(29), np.ones(29), risk=0.99) == NOTHING
-    assert learn_then_test(np.arange(30), np.ones(30), risk=0.99) == (0, 1, 0.99)
+    assert learn_then_test(np.arange(30), np.ones(30), risk=0.99) == (-0.5, 1, 0.99)
     # P(0 errors in n) at 1 % risk: 0.99^298 > 0.05 > 0.99^299.
     assert learn_then_test(*one_tie_group(298, 0), risk=0.01) == NOTHING
-    assert learn_then_test(*one_tie_group(299, 0), risk=0.01) == (1, 1, 0.01)
+    assert learn_then_test(*one_tie_group(299, 0), risk=0.01) == (1 - 2**-10, 1, 0.01)
 
 
 @both
 def test_a_tie_group_is_certified_completely_or_not_at_all(certify):
     confidence, correct = np.repeat([2.0, 1.0], [200, 200]), np.arange(400) < 240
-    assert certify(confidence, correct, risk=0.1)[:2] == (2, 0.5)
+    assert certify(confidence, correct, risk=0.1)[:2] == (1.5, 0.5)
     assert certify(confidence[200:], correct[200:], risk=0.1) == NOTHING
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_of_a_confidence_does_not_change_what_is_accepted(certify, dtype):
+    confidence, correct = sample(500)
+    confidence = confidence.astype(dtype)
+    certificate = certify(confidence, correct, risk=0.3)
+    accepted = confidence.astype(np.float64) >= certificate.threshold
+    assert 0 < accepted.sum() < 500
+    gap = confidence[accepted].min() - confidence[~accepted].max()
+    for error in (-0.49 * gap, 0.49 * gap):
+        assert np.array_equal(confidence + error >= certificate.threshold, accepted)
+
+
+@both
+def test_minus_infinity_is_accepted_only_if_it_is_certified(certify):
+    confidence, correct = np.repeat([1.0, 0.5, -np.inf], 100), np.arange(300) < 200
+    assert certify(confidence, correct, risk=0.1)[:2] == (0.25, 2 / 3)
+    assert certify(confidence, np.ones(300), risk=0.1)[:2] == (-np.inf, 1)
+
+
+def test_neighbouring_floats_are_separated():
+    high = 1.0
+    low = np.nextafter(high, 0)
+    confidence, correct = np.repeat([high, low], [200, 200]), np.arange(400) < 200
+    assert learn_then_test(confidence, correct, risk=0.1)[:2] == (high, 0.5)
 
 
 def test_one_early_error_does_not_end_the_sequence():

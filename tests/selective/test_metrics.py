@@ -189,6 +189,32 @@ def test_expected_errors_rise_linearly_within_a_tie_group(coverage, error):
     assert_allclose(selective.error_at_coverage(*TIED, coverage), error, rtol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("coverage", "size", "kept"),
+    [
+        (0.7, 45, 32),  # 31.5, but 0.7 * 45 < 31.5 in float64
+        (0.35, 90, 32),  # 31.5
+        (0.15, 30, 4),  # 4.5
+        (0.55, 10, 6),  # 5.5, but 0.55 * 10 > 5.5
+        (np.float32(0.7), 45, 32),
+        (np.float16(0.9), 10, 9),
+        (1, 7, 7),
+    ],
+)
+def test_accepted_count_is_rounded_from_the_stated_decimal(coverage, size, kept):
+    # Only the last of `kept` predictions is wrong.
+    correct = np.arange(size) != kept - 1
+    assert selective.error_at_coverage(-np.arange(size), correct, coverage) == 1 / kept
+    correct = np.arange(size) != kept
+    assert kept == size or selective.error_at_coverage(-np.arange(size), correct, coverage) == 0
+
+
+def test_fractions_of_float32_are_the_decimals_that_were_stated():
+    confidence = -np.arange(10)  # float32 0.1 > 0.1 would accept 2
+    threshold = selective.threshold_at_coverage(confidence, coverage=np.float32(0.1))
+    assert threshold == selective.threshold_at_coverage(confidence, coverage=0.1)
+
+
 def test_coverage_at_risk_accepts_complete_tie_groups_only():
     coverages = selective.coverage_at_risk(*TIED, [[0.0, 0.2], [0.25, 1.0]])
     assert_array_equal(coverages, [[0.4, 0.4], [0.8, 1.0]])
@@ -199,7 +225,8 @@ def test_coverage_at_risk_accepts_complete_tie_groups_only():
 def test_fractions_are_compared_as_quotients(count, size):
     # 0.07 * 100 > 7 and 0.55 * 100 > 55 in float64: a product would accept one too many.
     confidence = -np.arange(size)
-    assert selective.threshold_at_coverage(confidence, coverage=count / size) == 1 - count
+    threshold = selective.threshold_at_coverage(confidence, coverage=count / size)
+    assert np.sum(confidence >= threshold) == count
     # One wrong prediction, just less confident than the correct ones that are needed.
     ranks, correct = np.append(confidence, 0.5 - count), np.arange(size + 1) < size
     assert selective.fpr_at_tpr(ranks, correct, tpr=count / size) == 0
@@ -207,13 +234,17 @@ def test_fractions_are_compared_as_quotients(count, size):
 
 @settings(deadline=None, max_examples=100)
 @given(rows=tied_samples, coverage=st.floats(0.01, 1))
-def test_threshold_at_coverage_is_the_largest_with_that_coverage(rows, coverage):
+def test_threshold_at_coverage_accepts_the_least_that_is_enough(rows, coverage):
     confidence, correct = map(np.array, zip(*rows, strict=True))
     threshold = selective.threshold_at_coverage(confidence, coverage=coverage)
     covered, error = selective.accept_at(confidence, correct, threshold)
-    assert covered == np.mean(confidence >= threshold) >= coverage
+    accepted = confidence >= threshold
+    assert covered == np.mean(accepted) >= coverage
     assert_allclose(error, selective.error_at_coverage(confidence, correct, covered), atol=1e-15)
-    assert np.mean(confidence > threshold) < coverage
+    assert np.mean(confidence > confidence[accepted].min()) < coverage
+    below = confidence[~accepted]
+    if below.size and np.isfinite([below.max(), confidence[accepted].min()]).all():
+        assert threshold == (below.max() + confidence[accepted].min()) / 2
 
 
 def test_error_is_nan_if_nothing_is_accepted():

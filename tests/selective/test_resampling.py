@@ -1,18 +1,30 @@
-"""Bootstrap intervals against resampled arrays, closed forms and the binomial distribution."""
+"""Intervals against resampled arrays, the distributions of scipy.stats, and their coverage."""
+
+import importlib.util
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
+from support.commands import ROOT
 
 from kdjax import selective
 from kdjax.errors import InputError
 from kdjax.selective import bootstrap, compare
 
 COVERAGES = (1.0, 0.8, 0.6)
+COVERED = (0.95, 0.9, 0.8, 0.7)
 NAMES = ["accuracy", "aurc", "augrc", "error_at_1.0", "error_at_0.8", "error_at_0.6"]
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """experiments/intervals.py, which measures the coverage of the intervals."""
+    path = ROOT / "experiments" / "intervals.py"
+    spec = importlib.util.spec_from_file_location("measured_intervals", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def metrics(confidence, correct):
@@ -39,41 +51,114 @@ def ends(intervals):
     return np.array(list(intervals.values()))
 
 
-@settings(deadline=None, max_examples=150)
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=12),
-    seed=st.integers(0, 10**6),
-)
-def test_a_resample_has_the_metrics_of_its_rows(rows, seed):
-    confidence, correct = map(np.array, zip(*rows, strict=True))
-    intervals = bootstrap(confidence, correct, coverages=COVERAGES, resamples=1, seed=seed)
-    expected = resampled_metrics(confidence, correct, 1, seed)[0]
-    assert list(intervals) == NAMES
-    assert_array_equal(ends(intervals).T, [metrics(confidence, correct), expected, expected])
+def exact_interval(errors, n, level=0.95):
+    """The Clopper-Pearson interval of errors of n; the number of errors may be a fraction."""
+    tail = (1 - level) / 2
+    low = stats.beta.ppf(tail, errors, n - errors + 1) if errors > 0 else 0
+    high = stats.beta.isf(tail, errors + 1, n - errors) if errors < n else 1
+    return low, high
+
+
+def gamma_interval(terms, weights, level=0.95):
+    """The interval of a weighted sum of Poisson events; see `intervals.weighted_sum`."""
+    tail, y, v = (1 - level) / 2, np.sum(terms), np.sum(np.square(terms))
+    low = stats.gamma.ppf(tail, y**2 / v, scale=v / y) if y else 0
+    y, v = y + np.mean(weights), v + np.mean(np.square(weights))
+    return low, stats.gamma.isf(tail, y**2 / v, scale=v / y)
+
+
+def expected_bounds(confidence, correct, level):
+    """The intervals of a run, from their equations, without the bootstrap; `[M, 2]`."""
+    n = len(correct)
+    low, high = exact_interval(np.sum(~correct), n, level)
+    counts = selective.error_at_coverage(confidence, correct, COVERAGES)
+    kept = np.array([n, round(0.8 * n), round(0.6 * n)])
+    at_coverage = [exact_interval(e, k, level) for e, k in zip(counts * kept, kept, strict=True)]
+    return np.array([(1 - high, 1 - low), *areas(confidence, correct, level), *at_coverage])
+
+
+def areas(confidence, correct, level):
+    """The intervals of AURC and AUGRC; the weight of an error is its effect on the metric."""
+    n = len(correct)
+    for metric in (selective.aurc, selective.augrc):
+        # The metric of a sample with a single error at each rank.
+        weights = np.array([metric(-np.arange(n), np.arange(n) != j) for j in range(n)])
+        ranks = stats.rankdata(-confidence, method="min").astype(int) - 1
+        sizes = np.array([np.sum(confidence == c) for c in confidence])
+        means = [weights[r : r + s].mean() for r, s in zip(ranks, sizes, strict=True)]
+        yield gamma_interval(np.array(means)[~correct], weights, level)
 
 
 @pytest.mark.parametrize("ties", [4, 10**9])
 @pytest.mark.parametrize("level", [0.5, 0.95])
-def test_intervals_are_percentiles_of_resampled_metrics_and_of_their_differences(ties, level):
+@pytest.mark.parametrize("n", [20, 90])
+def test_intervals_contain_those_of_few_errors_and_of_the_bootstrap(ties, level, n):
     options = {"coverages": COVERAGES, "resamples": 60, "seed": 3, "level": level}
-    a, b = large_sample(90, ties), large_sample(90, ties, seed=1)
-    values_a, values_b = (resampled_metrics(*run, 60, 3) for run in (a, b))
-    percent = [50 * (1 - level), 50 * (1 + level)]
-    for intervals, estimates, values in [
-        (bootstrap(*a, **options), metrics(*a), values_a),
-        (compare(*a, *b, **options), metrics(*a) - metrics(*b), values_a - values_b),
-    ]:
-        assert list(intervals) == NAMES
-        expected = np.vstack([estimates, np.percentile(values, percent, axis=0)])
-        assert_allclose(ends(intervals).T, expected, rtol=0, atol=1e-15)
+    run = large_sample(n, ties)
+    estimates, low, high = ends(bootstrap(*run, **options)).T
+    assert_allclose(estimates, metrics(*run), rtol=0, atol=1e-14)
+    expected = expected_bounds(*run, level)
+    errors = np.array([np.sum(~run[1])] * 3 + [np.sum(~run[1]), *errors_at(run, COVERAGES[1:])])
+    resampled = resampled_metrics(*run, 60, 3)
+    quantiles = np.percentile(resampled, [50 * (1 - level), 50 * (1 + level)], axis=0).T
+    widened = (errors >= 10) & ~np.isin(NAMES, ["accuracy", "error_at_1.0"])
+    quantiles[~widened] = estimates[~widened, None]
+    assert_allclose(low, np.minimum(expected[:, 0], quantiles[:, 0]), rtol=0, atol=1e-12)
+    assert_allclose(high, np.maximum(expected[:, 1], quantiles[:, 1]), rtol=0, atol=1e-12)
+    assert widened.any() == (n == 90)
 
 
-def test_accuracy_interval_has_the_quantiles_of_a_binomial():
-    # Resampling n rows, a fraction p of which is correct, draws Bin(n, p) correct ones.
-    confidence, correct = large_sample(400)
-    interval = bootstrap(confidence, correct, resamples=4000)["accuracy"]
-    expected = stats.binom.ppf([0.025, 0.975], 400, correct.mean()) / 400
-    assert_allclose(interval[1:], expected, rtol=0, atol=2 / 400)
+def errors_at(run, coverages):
+    """The number of errors that can be among the most confident."""
+    confidence, correct = run
+    kept = [round(c * len(correct)) for c in coverages]
+    return [np.sum(~correct & (confidence >= np.sort(confidence)[-k])) for k in kept]
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_intervals_of_differences_combine_those_of_both_signs(level):
+    # Each run errs alone on one to three of 40 examples, so that the bootstrap is not used.
+    n, confidence = 40, -np.arange(40.0)
+    a, b = (~np.isin(np.arange(n), rows) for rows in ([3, 20, 39], [20, 30]))
+    differences = compare(confidence, a, confidence, b, coverages=(0.75,), level=level)
+    for name, metric in {
+        "accuracy": lambda correct: np.mean(correct),
+        "aurc": lambda correct: selective.aurc(confidence, correct),
+        "error_at_0.75": lambda correct: selective.error_at_coverage(confidence, correct, 0.75),
+    }.items():
+        sign = -1 if name == "accuracy" else 1
+        weights = np.array([sign * metric(np.arange(n) != j) for j in range(n)])
+        weights -= sign * metric(np.ones(n, bool))
+        p, q = weights[[3, 39]].sum(), weights[30]
+        p_low, p_high = gamma_interval(weights[[3, 39]], weights, level)
+        q_low, q_high = gamma_interval(weights[[30]], weights, level)
+        expected = np.array(
+            [
+                p - q,
+                p - q - np.hypot(p - p_low, q_high - q),
+                p - q + np.hypot(p_high - p, q - q_low),
+            ]
+        )
+        if name == "accuracy":
+            expected = -expected[[0, 2, 1]]
+        assert_allclose(differences[name], expected, rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_differences_with_many_errors_contain_the_bootstrap_of_both_runs_at_the_same_rows():
+    a, b = large_sample(300), large_sample(300, seed=1)
+    _, low, high = ends(compare(*a, *b, coverages=COVERAGES, resamples=60, seed=3)).T
+    values = resampled_metrics(*a, 60, 3) - resampled_metrics(*b, 60, 3)
+    rest = ~np.isin(NAMES, ["accuracy", "error_at_1.0"])
+    quantiles = np.percentile(values, [2.5, 97.5], axis=0)[:, rest]
+    assert np.all(low[rest] <= quantiles[0] + 1e-12)
+    assert np.all(high[rest] >= quantiles[1] - 1e-12)
+
+
+@pytest.mark.parametrize("errors", [0, 3, 200, 400])
+def test_accuracy_has_the_exact_interval_of_scipy(errors):
+    interval = bootstrap(np.arange(400.0), np.arange(400) >= errors, resamples=1)["accuracy"]
+    expected = stats.binomtest(400 - errors, 400).proportion_ci(method="exact")
+    assert_allclose(interval[1:], expected, rtol=0, atol=1e-12)
 
 
 def test_intervals_contain_the_true_value_at_about_their_level():
@@ -89,12 +174,34 @@ def test_intervals_contain_the_true_value_at_about_their_level():
     assert_allclose(np.mean(covered, axis=0), 0.95, rtol=0, atol=0.046)
 
 
+@pytest.mark.parametrize("measure", ["single", "paired"])
+def test_intervals_of_few_errors_contain_the_true_value(experiment, measure):
+    """3 errors among 359 examples, where the bootstrap alone covers 31 to 89 %."""
+    options = {"draws": 300, "resamples": 100}
+    shares = getattr(experiment, measure)(experiment.FEW_ERRORS, **options)
+    assert set(shares) == {"accuracy", "aurc", "augrc", *map("error_at_{}".format, COVERED)}
+    # 0.924 is 2 standard errors below 0.95.
+    assert {name: share for name, share in shares.items() if share < 0.924} == {}
+
+
+def test_no_error_gives_an_interval_of_positive_width():
+    n = 359
+    intervals = bootstrap(np.arange(n), np.ones(n, bool), coverages=[0.8], resamples=20)
+    # -log(0.025) errors of average weight, or its binomial equivalent.
+    assert_allclose(intervals["accuracy"], [1, 0.025 ** (1 / n), 1], rtol=1e-12)
+    assert_allclose(intervals["error_at_0.8"], [0, 0, 1 - 0.025 ** (1 / 287)], rtol=1e-10)
+    for name in ("aurc", "augrc"):
+        assert intervals[name][:2] == (0, 0) and 1 / n / 3 < intervals[name].high < 6 / n
+
+
 def test_a_run_compared_with_itself_has_zero_difference():
     run = large_sample(100, ties=7)
-    assert_array_equal(ends(compare(*run, *run, resamples=50)), 0)
     confidence, correct = run
-    rescaled = compare(confidence, correct, 3 * confidence - 5, correct, resamples=50)
-    assert_array_equal(ends(rescaled), 0)
+    for other in (confidence, 3 * confidence - 5):
+        estimates, low, high = ends(compare(confidence, correct, other, correct, resamples=50)).T
+        assert_array_equal(estimates, 0)
+        assert np.all(low < 0) and np.all(high > 0)  # no difference in 100 does not mean none
+        assert_array_equal(low, -high)
 
 
 def test_exchanging_the_runs_negates_the_difference():
@@ -115,14 +222,16 @@ def test_pairing_cancels_the_errors_common_to_both_runs():
 
 @pytest.mark.parametrize("n", [1, 30])
 @pytest.mark.parametrize("hit", [True, False])
-def test_all_correct_and_all_wrong_have_intervals_of_zero_width(n, hit):
+def test_all_correct_and_all_wrong_have_intervals_within_the_range_of_the_metric(n, hit):
     intervals = bootstrap(np.arange(n), np.full(n, hit), coverages=[1], resamples=20)
-    expected = [hit, not hit, (not hit) / 2, not hit]
-    assert_array_equal(ends(intervals).T, [expected] * 3)
+    estimates, low, high = ends(intervals).T
+    assert_allclose(estimates, [hit, not hit, (not hit) / 2, not hit], atol=1e-14)
+    largest = np.array([1, 1, 0.5, 1])
+    assert np.all(low >= 0) and np.all(high <= largest + 1e-15) and np.all(low < high)
 
 
 def test_equal_seeds_give_equal_intervals():
-    run = large_sample(50)
+    run = large_sample(200)
     first, again, other = (ends(bootstrap(*run, resamples=20, seed=s)) for s in (0, 0, 1))
     assert_array_equal(first, again)
     assert_array_equal(first[:, 0], other[:, 0])

@@ -1,11 +1,15 @@
 """The confidence scores against their equations in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import entr
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
 from kdjax import selective
 from kdjax.errors import InputError
@@ -14,7 +18,13 @@ DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 CLASS_ONLY = ["softmax_response", "negative_entropy", "margin", "max_logit_pnorm"]
 POWERS = [0.5, 1.0, 2.0, 3.0, 10.0, np.inf]
 
-each_score = pytest.mark.parametrize("name", selective.SCORES)
+# For logits with abstention in the last column.
+SCORES = {name: partial(score, abstention=True) for name, score in selective.SCORES.items()}
+predict = partial(selective.predict, abstention=True)
+reservation = partial(selective.reservation, abstention=True)
+max_logit_pnorm = partial(selective.max_logit_pnorm, abstention=True)
+
+each_score = pytest.mark.parametrize("name", SCORES)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
@@ -61,7 +71,7 @@ EXTREME = np.array(
 @each_dtype
 def test_scores_follow_their_equations_with_finite_gradients(name, dtype):
     logits = jnp.concatenate([random_logits((40, 4), dtype=dtype), jnp.asarray(EXTREME, dtype)])
-    values, pull_back = jax.vjp(jax.jit(selective.SCORES[name]), logits)
+    values, pull_back = jax.vjp(jax.jit(SCORES[name]), logits)
     expected = [EQUATIONS[name](z) for z in np.asarray(logits, np.float64)]
     assert values.dtype == jnp.float32
     assert_allclose(values, expected, rtol=2e-6, atol=2e-6)
@@ -70,7 +80,7 @@ def test_scores_follow_their_equations_with_finite_gradients(name, dtype):
 
 @each_score
 def test_jit_and_vmap_give_the_same_scores(name):
-    score, logits = selective.SCORES[name], random_logits((3, 5, 4))
+    score, logits = SCORES[name], random_logits((3, 5, 4))
     plain = score(logits)
     assert plain.shape == (3, 5)
     assert_allclose(jax.jit(score)(logits), plain, rtol=1e-6, atol=1e-7)
@@ -83,26 +93,26 @@ def test_gradients_follow_finite_differences_of_the_equation(name):
     row = np.asarray(logits, np.float64)
     equation = EQUATIONS[name]
     slopes = [(equation(row + d) - equation(row - d)) / (2 * step) for d in step * np.eye(5)]
-    gradient = jax.grad(jax.jit(selective.SCORES[name]))(logits)
+    gradient = jax.grad(jax.jit(SCORES[name]))(logits)
     assert_allclose(gradient, slopes, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CLASS_ONLY)
 def test_class_only_scores_ignore_the_abstention_logit(name):
-    score, logits = selective.SCORES[name], random_logits()
+    score, logits = SCORES[name], random_logits()
     assert_array_equal(score(logits), score(logits.at[:, -1].add(7)))
 
 
 @each_score
 def test_scores_are_invariant_to_a_common_shift(name):
-    score, logits = selective.SCORES[name], jnp.round(random_logits())
+    score, logits = SCORES[name], jnp.round(random_logits())
     assert_array_equal(score(logits + 4096), score(logits))
 
 
 def test_reservation_is_accurate_near_zero():
     # The relative error is the float32 spacing at log odds of -39; computing 1 - q_a would give 0.
     expected = 2 * np.exp(-40.0) / (1 + 2 * np.exp(-40.0))
-    score = selective.reservation(jnp.array([0.0, 0.0, 40.0]))
+    score = reservation(jnp.array([0.0, 0.0, 40.0]))
     assert_allclose(score, expected, rtol=np.spacing(np.float32(39)))
 
 
@@ -113,28 +123,28 @@ def test_non_abstention_is_an_alias_of_reservation():
 
 def test_max_probability_is_reservation_times_softmax_response():
     logits = random_logits()
-    product = selective.reservation(logits) * selective.softmax_response(logits)
-    assert_allclose(selective.max_probability(logits), product, rtol=1e-5)
+    product = reservation(logits) * SCORES["softmax_response"](logits)
+    assert_allclose(SCORES["max_probability"](logits), product, rtol=1e-5)
 
 
 @pytest.mark.parametrize("p", POWERS[:-1])
 def test_pnorm_follows_the_equation_for_every_p(p):
     logits = random_logits(scale=100.0)
     expected = [pnorm(z[:-1], p) for z in np.asarray(logits, np.float64)]
-    assert_allclose(selective.max_logit_pnorm(logits, p=p), expected, rtol=1e-5)
+    assert_allclose(max_logit_pnorm(logits, p=p), expected, rtol=1e-5)
 
 
 def test_infinite_p_divides_by_the_largest_modulus():
     classes = np.asarray(random_logits()[:, :-1], np.float64)
     centred = classes - classes.mean(axis=1, keepdims=True)
     expected = centred.max(axis=1) / np.abs(centred).max(axis=1)
-    assert_allclose(selective.max_logit_pnorm(random_logits(), p=np.inf), expected, rtol=1e-5)
+    assert_allclose(max_logit_pnorm(random_logits(), p=np.inf), expected, rtol=1e-5)
 
 
 def test_p_may_be_traced_and_vmapped():
     logits = random_logits()
-    loop = [selective.max_logit_pnorm(logits, p=p) for p in POWERS[:-1]]
-    mapped = jax.vmap(lambda p: selective.max_logit_pnorm(logits, p=p))(jnp.array(POWERS[:-1]))
+    loop = [max_logit_pnorm(logits, p=p) for p in POWERS[:-1]]
+    mapped = jax.vmap(lambda p: max_logit_pnorm(logits, p=p))(jnp.array(POWERS[:-1]))
     assert_allclose(mapped, loop, rtol=1e-5)
 
 
@@ -142,21 +152,21 @@ def test_p_may_be_traced_and_vmapped():
 def test_equal_logits_have_pnorm_score_zero(p):
     # The computed mean of ten times 0.1 is not 0.1: this rounding error must not change the score.
     equal = jnp.tile(jnp.array([[0.0], [0.1], [-3.3], [1e4]]), 11)
-    assert_array_equal(selective.max_logit_pnorm(equal, p=p), 0)
-    assert np.all(selective.max_logit_pnorm(random_logits(), p=p) > 0)
+    assert_array_equal(max_logit_pnorm(equal, p=p), 0)
+    assert np.all(max_logit_pnorm(random_logits(), p=p) > 0)
 
 
 @each_dtype
 def test_predict_never_returns_abstention(dtype):
     logits = random_logits(dtype=dtype).at[:, -1].set(100)
     expected = np.argmax(np.asarray(logits, np.float64)[:, :-1], axis=-1)
-    for predict in (selective.predict, jax.jit(selective.predict), jax.vmap(selective.predict)):
-        predicted = predict(logits)
+    for function in (predict, jax.jit(predict), jax.vmap(predict)):
+        predicted = function(logits)
         assert jnp.issubdtype(predicted.dtype, jnp.integer)
         assert_array_equal(predicted, expected)
 
 
-@pytest.mark.parametrize("function", [*selective.SCORES.values(), selective.predict])
+@pytest.mark.parametrize("function", [*SCORES.values(), predict])
 def test_bad_logits_are_rejected(function):
     with pytest.raises(InputError, match=r"\(5, 2\).*k >= 3"):
         function(jnp.zeros((5, 2)))
@@ -169,4 +179,71 @@ def test_bad_logits_are_rejected(function):
 @pytest.mark.parametrize("p", [0, -1.0, np.nan])
 def test_p_out_of_range_raises_an_error_with_its_value(p):
     with pytest.raises(InputError, match=f"p {p} "):
-        selective.max_logit_pnorm(jnp.zeros(4), p=p)
+        max_logit_pnorm(jnp.zeros(4), p=p)
+
+
+NEEDS_ABSTENTION = ["reservation"]
+CLASSES_ONLY = [name for name in selective.SCORES if name not in NEEDS_ABSTENTION]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A classifier of scikit-learn: it, its test images, their labels and its [n, 10] outputs."""
+    images, labels = load_digits(return_X_y=True)
+    classifier = LogisticRegression(max_iter=2000).fit(images[:1200] / 16, labels[:1200])
+    test = images[1200:] / 16
+    return classifier, test, labels[1200:], classifier.decision_function(test)
+
+
+def test_class_only_logits_of_scikit_learn_give_its_predictions(digits):
+    classifier, images, labels, outputs = digits
+    assert outputs.shape[1] == 10
+    predicted = np.asarray(selective.predict(outputs, abstention=False))
+    assert_array_equal(predicted, classifier.predict(images))
+    accuracy = np.mean(predicted == labels)
+    assert accuracy == classifier.score(images, labels)
+    # Taking the last class for abstention, as every score did, loses all nines.
+    assert np.mean(np.asarray(predict(outputs)) == labels) < accuracy - 0.05
+    response = selective.softmax_response(outputs, abstention=False)
+    assert_allclose(response, classifier.predict_proba(images).max(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CLASSES_ONLY)
+def test_scores_without_abstention_are_those_of_an_abstention_logit_of_minus_infinity(name):
+    logits = random_logits((30, 5))
+    expected = SCORES[name](selective.append_abstention(np.asarray(logits)))
+    score = partial(selective.SCORES[name], abstention=False)
+    assert_allclose(score(logits), expected, rtol=1e-6)
+    assert_allclose(jax.jit(jax.vmap(score))(logits), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("function", [*selective.SCORES.values(), selective.predict])
+@pytest.mark.parametrize("wrong", [None, 1, "yes"])
+def test_scores_without_a_statement_about_the_last_column_are_refused(function, wrong):
+    message = f"abstention is {wrong}: pass abstention=True .*abstention=False if all columns"
+    with pytest.raises(InputError, match=message):
+        function(random_logits(), abstention=wrong)
+    with pytest.raises(InputError, match="abstention is None"):
+        jax.jit(function)(random_logits())
+
+
+@pytest.mark.parametrize("name", [*NEEDS_ABSTENTION, "non_abstention"])
+def test_scores_of_the_abstention_column_refuse_logits_without_it(name):
+    with pytest.raises(InputError, match="reservation reads the abstention column"):
+        getattr(selective, name)(random_logits(), abstention=False)
+
+
+def test_two_class_columns_are_enough_without_abstention():
+    assert selective.predict(jnp.array([[0.0, 1.0]]), abstention=False) == 1
+    with pytest.raises(InputError, match=r"\(1, 1\).*k >= 2"):
+        selective.predict(jnp.array([[0.0]]), abstention=False)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_p_of_each_example_gives_the_score_of_that_example(transform):
+    logits, powers = random_logits((3, 4)), jnp.array([1.5, 2.0, 8.0])  # as many as classes
+    expected = [max_logit_pnorm(row, p=float(p)) for row, p in zip(logits, powers, strict=True)]
+    assert_allclose(transform(max_logit_pnorm)(logits, p=powers), expected, rtol=1e-6)
+    for shape in ((3, 1), (4,)):
+        with pytest.raises(InputError, match=r"p of shape .*allow a scalar or one value per"):
+            max_logit_pnorm(logits, p=jnp.full(shape, 2.0))

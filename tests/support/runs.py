@@ -29,7 +29,10 @@ def get_config(path: pathlib.Path) -> ConfigDict:
 def tiny(data_dir: pathlib.Path, **changes: Any) -> ConfigDict:
     """Returns the digits config, shrunk to a second of training, resolved."""
     config = get_config(ROOT / "configs" / "digits.py")
-    changes = {"smoke": True, "teacher.width": 2, "student.width": 2, **changes}
+    # alexnet_small compiles faster than the residual networks.
+    small = {f"{stage}.{name}": value for stage in ("teacher", "student")
+             for name, value in (("model", "alexnet_small"), ("width", 2))}  # fmt: skip
+    changes = {"smoke": True, **small, **changes}
     config.update_from_flattened_dict({"data.dir": str(data_dir), **changes})
     return kdjax.config.resolve(config)
 

@@ -95,6 +95,7 @@ def test_average_of_a_run_follows_its_weights():
     assert_allclose(averaged, np.mean(biases[1:], axis=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_updated_batch_stats_are_those_of_the_averaged_weights():
     model, examples = models.create("resnet8", CLASSES + 1, width=2), device_examples()
     spec = linear_spec(

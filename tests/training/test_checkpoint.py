@@ -96,6 +96,16 @@ def test_restored_state_is_bit_identical(folder, template):
     assert best.metrics == {"score": 0.9, "accuracy": 0.9, "nll": 1 / 3}
 
 
+@pytest.mark.parametrize("name", ["a[b]c", "[!x]", "st*r?"])
+def test_folder_with_characters_of_patterns_is_read_again(name, tmp_path):
+    folder = tmp_path / name / "checkpoints"
+    for step in (1, 2):
+        with Checkpoints(folder, {}) as checkpoints:
+            save(checkpoints, step, 0.5)
+    with Checkpoints(folder, {}) as checkpoints:
+        assert_is_step(checkpoints.latest(state_at(0)), 2)
+
+
 def test_empty_folder_has_no_checkpoints(tmp_path):
     with Checkpoints(tmp_path / "none", {}) as checkpoints:
         assert checkpoints.steps() == []

@@ -18,7 +18,7 @@ from kdjax.data.batches import Examples
 from kdjax.training import inference
 
 
-@pytest.mark.parametrize("batch_size", [1, 6, 20, 64])
+@pytest.mark.parametrize("batch_size", [1, 6, 20, 64, 10**12])
 def test_every_example_is_predicted_once_for_any_batch_size(batch_size: int) -> None:
     variables = teacher_variables()
     layer = variables["params"]["Dense_0"]

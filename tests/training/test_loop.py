@@ -50,6 +50,7 @@ def test_epoch_transfers_nothing_between_host_and_device() -> None:
         jnp.add(states[0].step, 1)
 
 
+@pytest.mark.slow
 def test_epoch_from_a_stream_is_bit_identical() -> None:
     # Little to compile, with batch normalization.
     layers = ((1, 3, 1, True), (2, 3, 1, False))

@@ -24,13 +24,13 @@ def test_json_lines_writer_appends_an_object_per_call_at_once(tmp_path):
     assert log_lines(tmp_path)[1:] == [{"step": 4, "split": "dev", "clock": 102, "accuracy": 0.125}]
 
 
-@pytest.mark.parametrize("cut_line", ["", '{"step": 2, "spl', "{"])
-def test_json_lines_writer_drops_later_steps_and_a_cut_line(tmp_path, cut_line):
+@pytest.mark.parametrize("cut_line", [b"", b'{"step": 2, "spl', b"{", b"\xff\n", b"[1]\n", b"7\n"])
+def test_json_lines_writer_drops_later_steps_and_a_damaged_line(tmp_path, cut_line):
     writer = JsonLinesWriter(tmp_path, 0)
     for step in (1, 2, 3, 4):
         writer.write(step, "train", 0, {"loss": step / 4})
     writer.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(cut_line)
     JsonLinesWriter(tmp_path, 2).close()
     assert [(line["step"], line["loss"]) for line in log_lines(tmp_path)] == [(1, 0.25), (2, 0.5)]
@@ -61,6 +61,14 @@ def test_tensorboard_hides_steps_that_are_run_again(tmp_path, clock):
     second.close()
     expected = [(1, 0.25), (2, 0.5), (3, 0.375), (4, 0.5), (5, 0.625)]
     assert [(step, value) for step, _, value in tensorboard_scalars(tmp_path)] == expected
+
+
+def test_sessions_that_start_in_the_same_second_keep_all_events(tmp_path, clock):
+    for step in (1, 2, 3):
+        writer = TensorBoardWriter(tmp_path, step - 1)
+        writer.write(step, "train", 0, {"loss": step / 4})
+        writer.close()
+    assert tensorboard_scalars(tmp_path) == [(s, "train/loss", s / 4) for s in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", METRIC_WRITERS)

@@ -48,6 +48,7 @@ def variables() -> dict[str, Any]:
     return teacher_variables()
 
 
+@pytest.mark.slow
 def test_scan_of_steps_equals_one_call_per_step(source, variables) -> None:
     run = single_program(linear_spec())
     state, losses = step.init_state(linear_spec(), SHAPE), []
@@ -61,6 +62,7 @@ def test_scan_of_steps_equals_one_call_per_step(source, variables) -> None:
     )
 
 
+@pytest.mark.slow
 def test_students_together_equal_each_trained_separately(source, variables) -> None:
     def objective(method: str) -> Any:
         return lambda *args: METHODS[method](*args, hyper=HYPER)

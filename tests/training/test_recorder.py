@@ -108,4 +108,4 @@ def test_progress_bar_on_a_terminal_moves_with_every_log_line(tmp_path, clock, c
         clock.now += 1
         add_calls(Recorder(log, None, every=2, learning_rate=float), [1, 1])
     out = capsys.readouterr().out
-    assert "student" in out and "epoch 1/3  loss 1.5" in out and "0:00:05 left" in out
+    assert "student" in out and "epoch 1/3 loss 1.5" in out and "0:00:05 left" in out

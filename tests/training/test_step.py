@@ -55,6 +55,7 @@ def reference_loss(z: np.ndarray, t: np.ndarray, y: np.ndarray) -> np.ndarray:
     return -np.log(q[rows, y] + q[:, -1] / 2.0) + 0.5 * 9.0 * divergence
 
 
+@pytest.mark.slow
 def test_step_follows_the_gradient_of_the_equations(source, teacher) -> None:
     spec = linear_spec(optimizer=optax.sgd(0.1))
     state = step.init_state(spec, SHAPE)
@@ -134,6 +135,7 @@ def test_bfloat16_computation_keeps_state_loss_and_logits_in_float32(kind: str, 
     assert logits.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_teacher_variables_are_not_trained(source, teacher) -> None:
     before = jax.tree.map(np.array, teacher.variables)
     spec = linear_spec(pad=1)

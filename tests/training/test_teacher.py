@@ -85,6 +85,7 @@ def final_leaves(spec: Any, source: teachers.TeacherSource, epochs: int) -> list
     return jax.tree.leaves(states)
 
 
+@pytest.mark.slow
 def test_training_with_cached_logits_equals_training_with_the_online_teacher(
     teacher, dataset
 ) -> None:
@@ -185,6 +186,7 @@ def test_caching_pays_if_an_image_has_at_most_as_many_augmentations_as_epochs(
     assert actual.startswith(reason) and bool(actual) == bool(reason)
 
 
+@pytest.mark.slow
 def test_each_source_gives_the_teachers_logits(teacher, dataset) -> None:
     spec = linear_spec(pad=1, flip=True)
     source = DeviceSplit(device_examples(), order())
@@ -211,6 +213,7 @@ class Foreign(nn.Module):
         return nn.Dense(self.outputs)(nn.BatchNorm(use_running_average=not train)(x))
 
 
+@pytest.mark.slow
 def test_network_without_foldable_batch_norm_can_be_a_teacher(dataset, tmp_path) -> None:
     model = Foreign(CLASSES)
     variables = model.init(jax.random.key(1), jnp.zeros((1, *SHAPE)), train=False)
@@ -230,6 +233,7 @@ def test_network_without_foldable_batch_norm_can_be_a_teacher(dataset, tmp_path)
         np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_run_with_and_without_the_cache_ends_alike(data_dir, tmp_path, capsys) -> None:
     arrays = []
     for cache in ("auto", "off"):

@@ -16,7 +16,9 @@ import numpy as np
 
 from kdjax.data.arrays import Arrays
 
-FORMAT = 1
+# Increased when the arrays of some data set change. 2: records are decoded as by prediction, and
+# their labels are checked before conversion.
+FORMAT = 2
 _FILES = tuple(field.name for field in dataclasses.fields(Arrays))
 
 

@@ -13,10 +13,10 @@ import rich.progress
 import tensorflow_datasets as tfds
 
 from kdjax import errors
-from kdjax.data import arrays
+from kdjax.data import arrays, fit
 from kdjax.data.records import Records
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_CHANNELS = (1, 3)  # those that prediction can make of any picture
 BATCH_SIZE = 1024
 
 
@@ -27,7 +27,8 @@ def image_and_label(info: Any) -> tuple[str, str]:
         info: `tfds.core.DatasetInfo` of the data set.
 
     Raises:
-        InputError: if there is no such pair of features, or the images are not uint8 of one size.
+        InputError: if there is no such pair of features, the images are not uint8 of one size
+            with 1 or 3 channels, or there are fewer than two classes.
     """
     features = dict(info.features)
     supervised = set(info.supervised_keys or features)
@@ -42,10 +43,15 @@ def image_and_label(info: Any) -> tuple[str, str]:
             f" {', '.join(f'{k}: {type(f).__name__}' for k, f in features.items())}"
         )
     image = features[images[0]]
-    if None in image.shape or image.shape[-1] not in _MODES or image.np_dtype != np.uint8:
+    if None in image.shape or image.shape[-1] not in _CHANNELS or image.np_dtype != np.uint8:
         raise errors.InputError(
             f"{info.name} has images of shape {image.shape} and dtype {np.dtype(image.np_dtype)}:"
-            f" must be uint8 of one fixed size with {', '.join(map(str, _MODES))} channels"
+            " must be uint8 of one fixed size with 1 or 3 channels"
+        )
+    num_classes = features[labels[0]].num_classes
+    if not num_classes or num_classes < 2:
+        raise errors.InputError(
+            f"{info.name} has {num_classes or 0} as the number of classes: must be at least 2"
         )
     return images[0], labels[0]
 
@@ -60,8 +66,8 @@ def split(directory: pathlib.Path, name: str, keep_images: bool) -> arrays.Array
             memory at once.
 
     Raises:
-        InputError: if the data set is damaged, has unlabelled examples or images of several
-            sizes, or is not in array_record format.
+        InputError: naming the record, if the data set is damaged, or has unlabelled examples,
+            labels out of range or images of several sizes; if it is not in array_record format.
     """
     source = _open(directory, name)
     images = np.empty((len(source.records), *source.shape), np.uint8) if keep_images else None
@@ -73,8 +79,6 @@ def split(directory: pathlib.Path, name: str, keep_images: bool) -> arrays.Array
         moments[rows] = arrays.moments(pixels)
         if images is not None:
             images[rows] = pixels
-    if (labels < 0).any():
-        raise errors.InputError(f"{source.title} has unlabelled examples")
     return arrays.Arrays(images, labels, moments, source.class_names)
 
 
@@ -136,14 +140,45 @@ def _read(source: _Source, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarr
     """Returns images uint8 [n, h, w, c] and labels int32 [n] of the records with these numbers."""
     try:
         records = source.records.__getitems__(numbers)
-    except RuntimeError as damage:  # array_record raises it for every kind of damage
+    except (MemoryError, OSError):
+        raise
+    except Exception as damage:  # RuntimeError of array_record, or an error of TFDS's parser
+        number = _first_damaged(source, numbers)
         raise errors.InputError(
-            f"{source.directory} is damaged: remove it to prepare it again ({damage})"
+            f"{source.directory} is damaged: remove it to prepare it again"
+            f" ({source.title}, record {number}: {' '.join(str(damage).split())})"
         ) from damage
     images = np.empty((len(records), *source.shape), np.uint8)
-    for image, record in zip(images, records, strict=True):
-        image[:] = _pixels(record[source.image], source.shape)
-    return images, np.array([record[source.label] for record in records], np.int32)
+    for image, number, record in zip(images, numbers, records, strict=True):
+        image[:] = _pixels(source, number, record[source.image])
+    # int64, the dtype of TFDS: a smaller one would wrap before the range is checked.
+    labels = np.array([record[source.label] for record in records], np.int64)
+    _check_labels(source, numbers, labels)
+    return images, labels.astype(np.int32)
+
+
+def _first_damaged(source: _Source, numbers: Sequence[int]) -> int:
+    """Returns the first of the records that cannot be read on its own."""
+    for number in numbers:
+        try:
+            source.records.__getitems__([number])
+        except Exception:  # as in `_read`
+            return number
+    return numbers[0]
+
+
+def _check_labels(source: _Source, numbers: Sequence[int], labels: np.ndarray) -> None:
+    num_classes = len(source.class_names)
+    for number, label in zip(numbers, labels.tolist(), strict=True):
+        if label == -1:  # how TFDS marks examples without a label
+            raise errors.InputError(
+                f"{source.title} has unlabelled examples, such as record {number} (label -1)"
+            )
+        if not 0 <= label < num_classes:
+            raise errors.InputError(
+                f"{source.title}, record {number}: label {label} is out of range:"
+                f" {num_classes} classes allow 0..{num_classes - 1}"
+            )
 
 
 def _data_source(builder: Any, name: str, image: str) -> Any:
@@ -168,6 +203,22 @@ def _with_progress(count: int, description: str) -> Iterable[range]:
     )
 
 
-def _pixels(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    with PIL.Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert(_MODES[shape[-1]])).reshape(shape)
+def _pixels(source: _Source, number: int, encoded: bytes) -> np.ndarray:
+    """Returns the image of a record, uint8 of the shape that the data set declares."""
+    height, width, channels = source.shape
+    try:
+        with PIL.Image.open(io.BytesIO(encoded)) as image:
+            pixels = fit.decode(image, channels)
+    except MemoryError:
+        raise
+    except Exception as damage:  # the type depends on the decoder of a damaged image
+        reason = " ".join(str(damage).split()) or type(damage).__name__
+        raise errors.InputError(
+            f"{source.title}, record {number}: the image cannot be decoded: {reason}"
+        ) from damage
+    if pixels.shape[:2] != (height, width):
+        raise errors.InputError(
+            f"{source.title}, record {number}: the image has {pixels.shape[0]} x {pixels.shape[1]}"
+            f" pixels (height x width, upright), but the data set declares {height} x {width}"
+        )
+    return pixels

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,12 @@ import tensorflow_datasets as tfds
 
 from kdjax import errors
 from kdjax.data.tfds import builders, decode, sources
+
+# What a name cannot have, and a path, or a path with a scheme such as `folder:`, has. `name:1.0.0`
+# is a name with a version in TFDS.
+_PATH = re.compile(r"^[~./]|\\|/.*/|/$|:.*/|^(folder|csv|npz|file|[A-Za-z]):")
+# Entries of a TFDS directory besides the data sets.
+_TFDS_ENTRIES = {"downloads", "kdjax_arrays", "lost+found"}
 
 
 def prepare(name: str, root: pathlib.Path, required_splits: Sequence[str]) -> pathlib.Path:
@@ -22,20 +29,63 @@ def prepare(name: str, root: pathlib.Path, required_splits: Sequence[str]) -> pa
 
     Raises:
         InputError: for an unknown name, a data set that is not image classification, missing or
-            wrong files, or a package that TFDS needs and that is not installed.
+            wrong files, a package that TFDS needs and that is not installed, or a `root` that holds
+            other things and no prepared set; nothing is written there.
     """
-    known = {*tfds.list_builders(with_community_datasets=False), *_prepared_names(root)}
+    prepared = _prepared_names(root)
+    known = {*tfds.list_builders(with_community_datasets=False), *prepared}
     if name.split("/")[0] not in known:
-        documented = ", ".join(sorted(["digits", *builders.FILES]))
-        raise errors.InputError(
-            f"unknown data set {name!r}: did you mean {errors.nearest_name(name.lower(), known)!r}?"
-            f" Valid: {documented}, any other image-classification data set of TFDS"
-        )
+        raise _unknown_name_error(name, known)
+    if not prepared:
+        _require_own_directory(root, known)
     builder = builders.create(name, root, required_splits)
     decode.image_and_label(builder.info)  # raises before anything is downloaded
     if not _is_complete(builder):
         _download_and_prepare(builder, root)
     return pathlib.Path(builder.data_dir)
+
+
+def _unknown_name_error(name: str, known: set[str]) -> errors.InputError:
+    path = pathlib.Path(name)
+    with contextlib.suppress(RuntimeError):  # the home directory is unknown
+        path = path.expanduser()
+    if _PATH.search(name) or path.exists():
+        return errors.InputError(
+            f"unknown data set {name!r}: data.name must be the name of a TFDS data set, not a path;"
+            f" {_directory_hint(path)}"
+        )
+    documented = ", ".join(sorted(["digits", *builders.FILES]))
+    return errors.InputError(
+        f"unknown data set {name!r}: did you mean {errors.nearest_name(name.lower(), known)!r}?"
+        f" Valid: {documented}, any other image-classification data set of TFDS"
+    )
+
+
+def _directory_hint(path: pathlib.Path) -> str:
+    """Returns how to use what is at a path: a prepared data set, or images."""
+    infos = [*path.glob("dataset_info.json"), *path.glob("*/dataset_info.json")]
+    if infos:
+        directory = infos[0].absolute().parents[1]  # of the data set, without its version
+        return f"use --config.data.dir={directory.parent} --config.data.name={directory.name}"
+    return "docs/how-to/own-data.md shows how to make one of your own images"
+
+
+def _require_own_directory(root: pathlib.Path, known: set[str]) -> None:
+    """Raises if a directory without a prepared data set holds things that are not of TFDS.
+
+    Args:
+        root: the TFDS directory; may be missing or empty.
+        known: names of data sets, whose directories an interrupted preparation may have left.
+    """
+    if root.exists() and not root.is_dir():
+        raise errors.InputError(f"data_dir {str(root)!r} is not a directory")
+    names = sorted(path.name for path in root.glob("*") if not path.name.startswith("."))
+    foreign = [name for name in names if name not in known | _TFDS_ENTRIES]
+    if foreign:
+        raise errors.InputError(
+            f"data_dir {str(root)!r} is neither empty nor a TFDS directory: it holds"
+            f" {foreign[0]!r}. Choose an empty or missing directory; nothing was written"
+        )
 
 
 def _prepared_names(root: pathlib.Path) -> set[str]:
@@ -57,10 +107,14 @@ def _download_and_prepare(builder: Any, root: pathlib.Path) -> None:
             f"the TFDS builder of {builder.name} needs a package: {reason}. Install it, or prepare"
             f" the data set elsewhere as array_record and copy it to {builder.data_dir}"
         ) from failure
-    except (OSError, AssertionError, *sources.FAILURES) as failure:
-        # The failure is ignored if another process has prepared the same data set meanwhile.
+    except (OSError, AssertionError, RuntimeError, *sources.FAILURES) as failure:
+        # RuntimeError is that of array_record, for example on a full disk. The failure is ignored
+        # if another process has prepared the same data set meanwhile.
         if not _is_complete(builder):
-            raise errors.InputError(f"cannot prepare {builder.name}: {failure}") from failure
+            reason = " ".join(str(failure).split())
+            raise errors.InputError(
+                f"cannot prepare {builder.name} in {root}: {reason}"
+            ) from failure
     if not _is_complete(builder):
         raise errors.InputError(f"{builder.data_dir} is incomplete: remove it")
 

@@ -10,8 +10,9 @@ import numpy as np
 from kdjax import selective
 from kdjax.config import differences
 from kdjax.errors import InputError
-from kdjax.report.page import figures, formatting, html, plots, svg, tables
-from kdjax.report.page.runs import Run
+from kdjax.evaluation import certification
+from kdjax.report.page import figures, formatting, html, plots, seeds, svg, tables
+from kdjax.report.page.runs import Run, certify_for_all
 from kdjax.selective import Interval
 from kdjax.selective.resampling import COVERAGES
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_BANDS = 2  # more bands would hide each other
 MAX_NAME = 32  # characters that fit in a legend
+# By which all runs are compared: every network has it, and it has no parameter that was chosen.
+COMMON_SCORE = "softmax_response"
 
 
 def write(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
@@ -59,10 +62,17 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
     """Returns the variables of the template."""
     names = [_name(number, run) for number, run in enumerate(runs, start=1)]
     changes = [compare_with(runs[0], run) for run in runs[1:]]
+    figure, outside = _risk_coverage(names, runs)
     return {
         "runs": list(zip(names, runs, strict=True)),
+        "score": formatting.score_name(COMMON_SCORE),
+        "best": names[rank(runs)[0]],
+        "choice": certification.CHOICE,
         "results": results_table(names, runs),
-        "risk_coverage": _risk_coverage(names, runs),
+        "groups": seeds.table(names, runs, COMMON_SCORE),
+        "certificates": certificate_table(names, runs),
+        "risk_coverage": figure,
+        "outside": formatting.join_with_and(outside) if outside else "",
         "sentences": [
             sentence
             for name, change in zip(names[1:], changes, strict=True)
@@ -77,66 +87,118 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
+def rank(runs: Sequence[Run]) -> list[int]:
+    """Returns the indices of the runs by AURC of the common score on dev, the best first."""
+    areas = [run.results["scores"][COMMON_SCORE]["dev_aurc"] for run in runs]
+    return sorted(range(len(runs)), key=areas.__getitem__)
+
+
 def _name(number: int, run: Run) -> str:
     name = run.folder.absolute().name
     return f"{number}: {name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + '…'}"
 
 
 def results_table(names: Sequence[str], runs: Sequence[Run]) -> tables.Table:
-    """Returns the test results of each run, by its name."""
-    rows = [[name, *_cells(run)] for name, run in zip(names, runs, strict=True)]
+    """Returns the test results of the common score, the run with the best AURC on dev first."""
+    rows = []
+    for index in rank(runs):
+        values = runs[index].results["scores"][COMMON_SCORE]
+        risks = (values["error_at_coverage"].get(f"{100 * c:g}") for c in COVERAGES)
+        rows.append(
+            [
+                names[index],
+                f"{1000 * values['dev_aurc']:.2f}",
+                formatting.cell(runs[index].results["test"]["accuracy"]),
+                f"{1000 * values['aurc']:.2f}",
+                *map(formatting.cell, risks),
+            ]
+        )
     risks = (f"risk at {100 * coverage:g}{formatting.SPACE}%" for coverage in COVERAGES)
     return tables.Table(
-        "Results on test, in % (AURC times 1,000)",
-        ["run", "score", "accuracy", "AURC", *risks, "certified risk", "coverage", "risk"],
+        f"Results on test with the {formatting.score_name(COMMON_SCORE)}, in % (AURC times 1,000)",
+        ["run", "AURC on dev", "accuracy", "AURC", *risks],
         rows,
-        "Risk: selective risk (error among accepted). Coverage: share of accepted images. Risk at "
-        f"95{formatting.SPACE}%: at this coverage on test. Certified risk: the requested one. The "
-        "last two columns are measured on test at the threshold that Learn then Test certified.",
+        "The lowest AURC on the development split first. Risk: selective risk (error among "
+        f"accepted). Risk at 95{formatting.SPACE}%: at this coverage (share of accepted images) on "
+        "test.",
     )
 
 
-def _cells(run: Run) -> list[str]:
-    values = run.results["scores"][run.best_score]
-    certificate, guarantee = run.operating_point.certificate, run.operating_point.guarantee
-    risks = values["error_at_coverage"]
-    return [
-        tables.score(run),
-        formatting.cell(run.results["test"]["accuracy"]),
-        f"{1000 * values['aurc']:.2f}",
-        *(formatting.cell(risks.get(f"{100 * coverage:g}")) for coverage in COVERAGES),
-        formatting.exact_percent(guarantee["risk"]) if guarantee else formatting.NONE,
-        formatting.cell(certificate.get("test_coverage")),
-        formatting.cell(certificate.get("test_error")),
-    ]
+def certificate_table(names: Sequence[str], runs: Sequence[Run]) -> tables.Table:
+    """Returns each run's own score with its certificate, alone and for all runs together."""
+    rows = []
+    for index in rank(runs):
+        run = runs[index]
+        values, guarantee = run.results["scores"][run.best_score], run.operating_point.guarantee
+        all_runs = certify_for_all(run, len(runs)) or {}
+        rows.append(
+            [
+                names[index],
+                tables.score(run),
+                f"{1000 * values['dev_aurc']:.2f}",
+                f"{1000 * values['aurc']:.2f}",
+                formatting.exact_percent(guarantee["risk"]) if guarantee else formatting.NONE,
+                *(
+                    formatting.cell(certificate.get(key))
+                    for certificate in (run.operating_point.certificate, all_runs)
+                    for key in ("coverage", "test_coverage", "test_error")
+                ),
+            ]
+        )
+    together = f"for all {len(runs)} runs: "
+    columns = ("coverage", "coverage on test", "risk on test")
+    return tables.Table(
+        "Best score of each run and its threshold certified by Learn then Test, in % (AURC times "
+        "1,000)",
+        ["run", "best score", "AURC on dev", "AURC", "certified risk", *columns]
+        + [together + column for column in columns],
+        rows,
+        "Best score: the one with the lowest AURC on the development split of the run. Coverage: "
+        "on the calibration split. For all "
+        f"{len(runs)} runs: certified at delta / {len(runs)}, so that the certificates of all runs "
+        "hold together, whichever run is chosen.",
+    )
 
 
-def _risk_coverage(names: Sequence[str], runs: Sequence[Run]) -> "Markup":
+def _risk_coverage(names: Sequence[str], runs: Sequence[Run]) -> tuple["Markup", list[str]]:
+    """Returns the figure, and the names of the runs that it does not show completely."""
     coverages = figures.coverage_grid(len(runs[0].correct))
+    numbers = seeds.group(runs)
+    labels = [
+        seeds.label(name, numbers.count(number)) if numbers.index(number) == index else name
+        for index, (name, number) in enumerate(zip(names, numbers, strict=True))
+    ]
     samples = {
-        name: (run.confidence[run.best_score], run.correct)
-        for name, run in zip(names, runs, strict=True)
+        label: (run.confidence[COMMON_SCORE], run.correct)
+        for label, run in zip(labels, runs, strict=True)
     }
+    curves = {label: selective.risk_coverage_curve(*sample) for label, sample in samples.items()}
+    firsts = [label for index, label in enumerate(labels) if numbers.index(numbers[index]) == index]
+    bands = {
+        label: figures.band(selective.bootstrap(*samples[label], coverages=coverages), coverages)
+        for label in firsts[:MAX_BANDS]
+    }
+    top, outside = plots.robust_top(curves, bands)
     paint = functools.partial(
         plots.risk_coverage,
-        curves={name: selective.risk_coverage_curve(*sample) for name, sample in samples.items()},
-        bands={
-            name: figures.band(selective.bootstrap(*samples[name], coverages=coverages), coverages)
-            for name in names[:MAX_BANDS]
-        },
+        curves=curves,
+        bands=bands,
         columns=1,
+        series=numbers,
+        top=top,
     )
-    height = 3.4 + plots.LEGEND_ROW * len(names)
-    return svg.render("risk", "Risk-coverage curves of the runs", paint, height=height)
+    height = 3.4 + plots.LEGEND_ROW * len(firsts)
+    title = "Risk-coverage curves of the runs"
+    return svg.render("risk", title, paint, height=height), outside
 
 
 def compare_with(first: Run, run: Run) -> dict[str, Interval]:
-    """Returns the paired bootstrap intervals of the differences run - first."""
+    """Returns the paired intervals of the differences run - first, with the common score."""
     smallest_coverage = 1 / len(first.correct)
     return selective.compare(
-        run.confidence[run.best_score],
+        run.confidence[COMMON_SCORE],
         run.correct,
-        first.confidence[first.best_score],
+        first.confidence[COMMON_SCORE],
         first.correct,
         coverages=[coverage for coverage in COVERAGES if coverage >= smallest_coverage],
     )
@@ -188,10 +250,11 @@ def difference_table(
         for label, factor in [_label(metric)]
     ]
     return tables.Table(
-        f"Difference from {names[0]}; points are percentage points",
+        f"Difference from {names[0]} with the {formatting.score_name(COMMON_SCORE)}; points are "
+        "percentage points",
         ["metric", *names[1:]],
         rows,
-        f"Second lines: 95{formatting.SPACE}% intervals of the paired bootstrap over test images. "
+        f"Second lines: paired 95{formatting.SPACE}% intervals over the test images. "
         "An interval without 0 is a significant difference. The variation between seeds is not "
         "included.",
     )

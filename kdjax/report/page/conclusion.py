@@ -1,13 +1,12 @@
 """The conclusion of a report in sentences: guarantee, test results and assumptions."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kdjax.evaluation import certification
 from kdjax.report.page import formatting
 from kdjax.report.page.runs import Run
 from kdjax.selective import binomial
-from kdjax.selective.certificates import LEAST_ACCEPTED
 
 ASSUMPTIONS = (
     "New images come from the same distribution as the calibration images, independently of each "
@@ -16,8 +15,7 @@ ASSUMPTIONS = (
     "checkpoint, a score or a parameter.",
     "The true selective risk does not fall as the threshold is lowered: accepting more predictions "
     "does not make the accepted ones more accurate.",
-    "The risk was chosen before the calibration split was seen. The probability is that of one "
-    "certificate, not of all lines of the table of certified thresholds at once.",
+    certification.CHOICE,
 )
 # Coverage on dev, in %, of the threshold that is described if there is no calibration split.
 DEV_COVERAGE = "90"
@@ -73,6 +71,25 @@ def _certified(run: Run, guarantee: Mapping[str, Any]) -> list[str]:
         f"{formatting.percent(point.certificate['coverage'])}. The certificate fails for at most "
         f"{formatting.exact_percent(delta)} of such splits.",
         _on_test(int(accepted.sum()), int((accepted & ~run.correct).sum()), len(accepted), risk),
+        *_among_students(guarantee),
+    ]
+
+
+def _among_students(guarantee: Mapping[str, Any]) -> list[str]:
+    """Returns what is guaranteed if the run is chosen among the students of its workdir."""
+    runs = guarantee.get("runs", 1)
+    if runs == 1:
+        return []
+    certificate = guarantee["all_runs"]
+    coverage = (
+        "no threshold is certified"
+        if certificate["threshold"] is None
+        else f"the coverage is {formatting.percent(certificate['coverage'])}"
+    )
+    return [
+        f"This is one of {runs} students. If it is chosen among them after a look at their "
+        "certificates or test results, the certificates of all have to hold together: with "
+        f"--delta={certificate['delta']:.3g} {coverage} on the calibration split."
     ]
 
 
@@ -98,8 +115,7 @@ def _on_test(accepted: int, errors: int, total: int, risk: float) -> str:
 
 def _uncertified(guarantee: Mapping[str, Any]) -> list[str]:
     risk, delta, examples = guarantee["risk"], guarantee["delta"], guarantee["examples"]
-    # Without an error, k accepted images certify the risk if (1 - risk)^k <= delta.
-    needed = max(LEAST_ACCEPTED, math.ceil(math.log(delta) / math.log1p(-risk)))
+    needed = certification.least_examples(risk, delta)
     too_few = (
         f"The calibration split is too small, with {examples:,} images: even without an error at "
         f"least {needed:,} are needed."
@@ -127,7 +143,9 @@ def _smallest_certified_risk(guarantee: Mapping[str, Any]) -> str:
         f"The smallest risk that could be certified is {risk}. "
         f"Its threshold has a {COVERAGE} of {formatting.percent(certificate['test_coverage'])} on "
         f"test, and a selective risk of {formatting.percent(certificate['test_error'])} there. "
-        f"Evaluate the run with --risk={smallest['risk']:g} to use this threshold."
+        f"Evaluate the run with --risk={smallest['risk']:g} to use this threshold; as this risk is "
+        "then chosen after the calibration split was seen, with a smaller --delta, see the "
+        "certified thresholds."
     )
 
 

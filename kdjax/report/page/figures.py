@@ -10,7 +10,7 @@ from kdjax import selective
 from kdjax.report.page import formatting, plots, runs, stats, svg
 from kdjax.report.page.runs import Run
 from kdjax.runs import workdir
-from kdjax.selective import Interval
+from kdjax.selective import Interval, ranking
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -21,7 +21,7 @@ Intervals = Mapping[str, Mapping[str, Interval]]
 
 
 def intervals(run: Run) -> dict[str, dict[str, Interval]]:
-    """Returns bootstrap intervals of the metrics, by score, of the primary scores."""
+    """Returns intervals of the metrics, by score, of the primary scores."""
     coverages = coverage_grid(len(run.correct))
     return {
         name: selective.bootstrap(run.confidence[name], run.correct, coverages=coverages)
@@ -31,7 +31,7 @@ def intervals(run: Run) -> dict[str, dict[str, Interval]]:
 
 def coverage_grid(examples: int) -> list[float]:
     """Returns the coverages of `GRID` that accept at least one of the examples."""
-    return [coverage for coverage in GRID if round(coverage * examples) >= 1]
+    return [coverage for coverage in GRID if ranking.count_at(coverage, examples) >= 1]
 
 
 def primary_scores(run: Run) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 INK, MUTED = svg.COLOURS["ink"], svg.COLOURS["muted"]
 HISTOGRAM_BINS = 30
 LEGEND_ROW = 0.2  # inches
+COLLAPSED = 5  # times the median risk: such curves may leave the frame
 MIN_COUNT = 0.5  # lower limit of a log axis of counts
 
 
@@ -35,6 +36,8 @@ def risk_coverage(
     optimal: tuple[np.ndarray, np.ndarray] | None = None,
     point: tuple[float, float] | None = None,
     columns: int = 2,
+    series: Sequence[int] | None = None,
+    top: float | None = None,
 ) -> None:
     """Draws risk-coverage curves.
 
@@ -45,10 +48,15 @@ def risk_coverage(
         optimal: coverage and risk of a perfect ranking.
         point: coverage and risk at the certified threshold.
         columns: of the legend.
+        series: number of the style of each curve; of several with the same number only the first
+            is in the legend. None: each has its own.
+        top: largest risk of the axis, in [0, 1]; None: that of all curves and bands.
     """
     axes = figure.add_subplot(xlabel="coverage, % of the test images", ylabel="selective risk, %")
+    numbers = list(series or range(len(curves)))
     for index, (name, curve) in enumerate(curves.items()):
-        look = svg.style(index)
+        look = svg.style(numbers[index])
+        label = name if numbers.index(numbers[index]) == index else f"_{name}"  # _: no legend
         if band := bands.get(name):
             low, high = 100 * band.low, 100 * band.high
             axes.fill_between(
@@ -57,7 +65,7 @@ def risk_coverage(
         # Without a marker, a curve with a single point would be invisible.
         end: dict[str, Any] = {"marker": "o", "markersize": 3, "markevery": [-1]}
         width = 2.2 if index == 0 else 1.4
-        axes.plot(100 * curve.coverage, 100 * curve.risk, label=name, lw=width, **look, **end)
+        axes.plot(100 * curve.coverage, 100 * curve.risk, label=label, lw=width, **look, **end)
     if optimal:
         percents = (100 * values for values in optimal)
         axes.plot(*percents, label="perfect ranking", color=INK, lw=1, ls=":")
@@ -66,16 +74,39 @@ def risk_coverage(
         axes.plot(
             *(100 * value for value in point), label="operating point", ls="none", mew=1.8, **look
         )
-    _risk_limits(axes, list(curves.values()), list(bands.values()))
+    if top is None:
+        tops = [*map(_highest_risk, curves.values()), *map(_highest_risk, bands.values())]
+        top = max(tops)
+    limit = 108 * top or 1.0
+    axes.set(xlim=(0, 102), ylim=(-0.02 * limit, limit))
     _legend(figure, columns)
 
 
-def _risk_limits(axes: "Axes", curves: Sequence[Curve], bands: Sequence[Band]) -> None:
-    """Ignores coverages below 10 %, where a single error among few images is a high risk."""
-    risks = [curve.risk[curve.coverage >= 0.1].max(initial=0) for curve in curves]
-    risks += [band.high[band.coverage >= 0.1].max(initial=0) for band in bands]
-    top = 108 * max(risks) or 1.0
-    axes.set(xlim=(0, 102), ylim=(-0.02 * top, top))
+def _highest_risk(curve: Curve | Band) -> float:
+    """Returns the largest risk; below 10 % coverage one error among few images is a high risk."""
+    risk = curve.high if isinstance(curve, Band) else curve.risk
+    return float(risk[curve.coverage >= 0.1].max(initial=0))
+
+
+def robust_top(curves: Mapping[str, Curve], bands: Mapping[str, Band]) -> tuple[float, list[str]]:
+    """Returns the largest risk of an axis on which a collapsed run does not flatten the others.
+
+    Args:
+        curves: by name.
+        bands: by the name of their curve.
+
+    Returns:
+        The largest risk, and the names of the curves that exceed it: those that reach more than
+        `COLLAPSED` times the lower median of all.
+    """
+    risks = {name: _highest_risk(curve) for name, curve in curves.items()}
+    positive = sorted(filter(None, risks.values())) or [0.0]
+    most = COLLAPSED * positive[(len(positive) - 1) // 2]
+    shown = [name for name in curves if risks[name] <= most]
+    tops = [risks[name] for name in shown]
+    # A band is wide where few images are accepted, also around a curve without an error.
+    tops += [bands[name].high[-1] for name in shown if name in bands]
+    return max(tops), [name for name in curves if name not in shown]
 
 
 def reliability(figure: "Figure", bins: Bins) -> None:

@@ -87,10 +87,33 @@ def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None
         results=results,
         operating_point=operating_point(results),
         test=test,
-        predicted=np.asarray(selective.predict(test.logits)),
+        predicted=np.asarray(selective.predict(test.logits, abstention=True)),
         correct=selective.is_correct(*test),
         confidence={name: scores[name](test.logits) for name in results["scores"]},
     )
+
+
+def certify_for_all(run: Run, runs: int) -> dict[str, Any] | None:
+    """Returns the run's certificate if one of several runs is chosen after a look at them.
+
+    Args:
+        run: of `read`.
+        runs: their number S.
+
+    Returns:
+        `all_runs` of `certification.certify`: certified at delta / S; None without a guarantee or
+        without the predictions of the calibration split.
+
+    Raises:
+        InputError: if these predictions are damaged.
+    """
+    if not run.operating_point.guarantee:
+        return None
+    if not predictions.path_of(run.folder, "calibration").exists():
+        return None
+    calibration = _read_split(run.folder, "calibration", run.results["classes"])
+    guarantee: dict[str, Any] = certify_again(run.results, calibration, run.test, runs=runs)
+    return guarantee["all_runs"]
 
 
 def read_history(folder: pathlib.Path) -> list[dict[str, Any]]:

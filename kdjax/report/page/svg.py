@@ -11,13 +11,24 @@ if TYPE_CHECKING:
 
 WIDTH = 4.1  # inches; in a window of 360 px a point is then about one pixel
 
-SERIES = tuple(f"series-{number}" for number in range(1, 7))
+SERIES = tuple(f"series-{number}" for number in range(1, 11))
 NAMES = ("ink", "muted", "grid", "paper", *SERIES)
 # Placeholder colours; `render` replaces each by the CSS variable of the same name.
 COLOURS = {name: f"#0a0b{number:02x}" for number, name in enumerate(NAMES)}
 
 # Dashes distinguish the series for readers who cannot distinguish the colours.
-DASHES = ((None, None), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.2, 1.5), (3, 1), (8, 2, 1, 1, 1, 2))
+DASHES = (
+    (None, None),
+    (5, 1.5),
+    (1.5, 1.2),
+    (6, 1.5, 1.2, 1.5),
+    (3, 1),
+    (8, 2, 1, 1, 1, 2),
+    (10, 2),
+    (4, 1, 4, 3),
+    (1, 2.5),
+    (9, 1.5, 3, 1.5),
+)
 
 
 def style(index: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.evaluation import certification, summary
+from kdjax.report import console
 from kdjax.report.console import RANKING
 from kdjax.report.page import formatting
 from kdjax.report.page.runs import Run
@@ -58,7 +59,7 @@ def selective_risks(run: Run, intervals: Mapping[str, Mapping[str, Interval]]) -
         ["score", *(f"{coverage}{formatting.SPACE}%" for coverage in coverages)],
         rows,
         "* the score with the lowest AURC on the development split; the run uses it. Second lines: "
-        f"95{formatting.SPACE}% bootstrap intervals over the test images.",
+        f"95{formatting.SPACE}% intervals over the test images.",
     )
 
 
@@ -112,19 +113,35 @@ def thresholds(run: Run) -> Table:
 def certificates(run: Run) -> Table:
     """Returns the certified thresholds of a run that has a guarantee, with their test results."""
     guarantee: Any = run.operating_point.guarantee
+    together = console.simultaneous_coverage(guarantee)
     rows = [
-        _certificate(entry, name, " *" if entry["risk"] == guarantee["risk"] else "")
+        [
+            *_certificate(entry, name, " *" if entry["risk"] == guarantee["risk"] else ""),
+            formatting.cell(together.get(entry["risk"]) if name == certification.LTT else None),
+        ]
         for entry in guarantee["certificates"]
         for name in certification.CERTIFIERS
     ]
     head = ["certified risk", "certified by", "threshold", "risk bound, %", "coverage, %"]
     return Table(
         f"Certified thresholds of {score(run)}, from {guarantee['examples']:,} calibration images",
-        [*head, "coverage on test, %", "selective risk on test, %"],
+        [*head, "coverage on test, %", "selective risk on test, %", "together: coverage, %"],
         rows,
         "* the requested risk; the run uses the threshold of Learn then Test. Coverage: on the "
         "calibration split. Each risk bound holds with a probability of at least "
-        f"{formatting.exact_percent(1 - guarantee['delta'])}.",
+        f"{formatting.exact_percent(1 - guarantee['delta'])}. {certification.CHOICE}"
+        f"{_together(guarantee)}",
+    )
+
+
+def _together(guarantee: Mapping[str, Any]) -> str:
+    """Returns what the last column of `certificates` means; empty without such certificates."""
+    if "simultaneous" not in guarantee:
+        return ""
+    students = f" and of all {guarantee['runs']} students" if guarantee["runs"] > 1 else ""
+    return (
+        f" Together: the coverage with --delta={guarantee['simultaneous']['delta']:.3g}, with "
+        f"which the certificates of all these risks{students} hold at once."
     )
 
 

@@ -51,7 +51,7 @@ CONTRASTS = """() => {
   });
   const paper = behind(document.body.querySelector("main"));
   const variables = getComputedStyle(document.documentElement);
-  const series = [1, 2, 3, 4, 5, 6].map(number => `--series-${number}`).map(
+  const series = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(number => `--series-${number}`).map(
     name => [name, contrast(variables.getPropertyValue(name), paper)]);
   return [texts, series];
 }"""

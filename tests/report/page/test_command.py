@@ -30,6 +30,7 @@ def runs(data_dir, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_report_of_a_run_has_galleries(runs, data_dir):
     done = command("report", "a", f"--data_dir={data_dir}", cwd=runs)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a/report.html\n", "")
@@ -37,6 +38,7 @@ def test_report_of_a_run_has_galleries(runs, data_dir):
     assert text.count("<img ") > 24  # in both galleries
 
 
+@pytest.mark.slow
 def test_without_the_data_set_the_report_has_no_galleries_and_a_warning_is_printed(runs):
     arguments = ("a", "--data_dir=gs://bucket", "--out=mine.html", "--risk=0.3")
     done = command("report", *arguments, cwd=runs)
@@ -48,12 +50,28 @@ def test_without_the_data_set_the_report_has_no_galleries_and_a_warning_is_print
     assert "selective risk (error among accepted) is at most 30\N{NO-BREAK SPACE}%" in text
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_on_one_page(runs):
     done = command("report", "a", "b", cwd=runs)
     assert (done.returncode, done.stdout, done.stderr) == (0, "comparison.html\n", "")
     assert "2 runs on digits" in (runs / "comparison.html").read_text()
 
 
+def test_report_of_a_workdir_of_several_students_compares_them(runs):
+    folder, students = runs / "several", ("seed=2", "seed=1")
+    metadata = sample_runs.metadata("students", name="digits", classes=tuple("0123456789"))
+    metadata["config"]["students"] = [{"seed": 2}, {"seed": 1}]
+    sample_runs.write_json(folder / "config.json", metadata)
+    (folder / "students").mkdir()
+    for name, run in zip(students, ("a", "b"), strict=True):
+        (folder / "students" / name).symlink_to(runs / run)
+    done = command("report", "several", cwd=runs)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "several/comparison.html\n", "")
+    text = (folder / "comparison.html").read_text()
+    assert "1: seed=2" in text and "2: seed=1" in text  # in the order of the config
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

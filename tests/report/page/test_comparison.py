@@ -1,5 +1,8 @@
 """The page that compares several runs."""
 
+import json
+
+import numpy as np
 import pytest
 from support import sample_runs
 from support.pages import assert_valid, plain_text
@@ -8,7 +11,7 @@ from kdjax import selective
 from kdjax.errors import InputError
 from kdjax.evaluation import predictions
 from kdjax.report import page
-from kdjax.report.page import comparison
+from kdjax.report.page import comparison, seeds
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def test_differences_are_from_the_paired_bootstrap(runs):
     table = comparison.difference_table(
         ["1", "2", "3"], [comparison.compare_with(first, run) for run in (second, same)]
     )
-    samples = [(run.confidence[run.best_score], run.correct) for run in (second, first)]
+    samples = [(run.confidence["softmax_response"], run.correct) for run in (second, first)]
     expected = selective.compare(*samples[0], *samples[1])
     cells = {row[0]: row[1:] for row in table.rows}
     for label, key, factor in (
@@ -71,11 +74,60 @@ def test_summary_states_only_significant_differences(text):
     assert "3: one & <b> and 1: one & <b> do not differ significantly in accuracy" in content
 
 
+def test_all_runs_are_judged_by_the_same_score_and_ranked_on_dev(runs):
+    table = comparison.results_table(["1: one", "2: two", "3: one"], runs)
+    assert "softmax response" in table.caption
+    assert [row[0] for row in table.rows] == ["2: two", "1: one", "3: one"]
+    for row, run in zip(table.rows, (runs[1], runs[0]), strict=False):
+        values = run.results["scores"]["softmax_response"]
+        area = selective.aurc(run.confidence["softmax_response"], run.correct)
+        assert row[1:4] == [
+            f"{1000 * values['dev_aurc']:.2f}",
+            f"{100 * run.correct.mean():.2f}",
+            f"{1000 * area:.2f}",
+        ]
+
+
+def test_certificates_for_all_runs_are_at_delta_over_their_number(runs, text):
+    table = comparison.certificate_table(["1: one", "2: two", "3: one"], runs)
+    rows = {row[0]: row[1:] for row in table.rows}
+    score = selective.numpy_scores(runs[1].results["pnorm"])[runs[1].best_score]
+    calibration = predictions.load(runs[1].folder / "predictions" / "calibration.npz")
+    sample = score(calibration.logits), selective.is_correct(*calibration)
+    for delta, first in ((0.05, 4), (0.05 / 3, 7)):
+        expected = selective.learn_then_test(*sample, risk=0.1, delta=delta)
+        test = selective.accept_at(
+            runs[1].confidence[runs[1].best_score], runs[1].correct, expected.threshold
+        )
+        values = (expected.coverage, *test)
+        assert rows["2: two"][first : first + 3] == [f"{100 * value:.2f}" for value in values]
+    content = plain_text(text)
+    assert "if one of S certified runs or risks is chosen" in content
+    assert "certified at delta / 3: they hold for whichever run is chosen" in content
+    assert "By AURC on the development split, 2: two is the best of the 3 runs." in content
+
+
+def test_runs_that_differ_in_their_seed_only_are_one_group(runs):
+    first, second, _ = runs
+    other = json.loads(json.dumps(first.metadata))
+    other["config"]["objective"]["payoff"] = 1.5
+    other = first._replace(metadata=other)
+    assert seeds.group([first, other, second, other]) == [0, 1, 0, 1]
+    assert seeds.table(["1: a", "2: b"], [first, other], "margin") is None
+    table = seeds.table(["1: a", "2: b", "3: c"], [first, other, second], "margin")
+    (_, *cells), (_, *single) = table.rows
+    assert [row[0] for row in table.rows] == ["1: a and 1 more", "2: b"]
+    accuracies = [100 * run.correct.mean() for run in (first, second)]
+    mean, deviation = np.mean(accuracies), np.std(accuracies, ddof=1)
+    assert cells[0] == "2" and single[0] == "1"
+    assert cells[2].replace("\N{NO-BREAK SPACE}", " ") == f"{mean:.2f}\n± {deviation:.2f}"
+    assert single[2] == f"{accuracies[0]:.2f}"
+
+
 def test_a_run_without_a_guarantee_has_dashes_in_the_table(runs):
     run = sample_runs.without_guarantee(runs[0])
-    (cells,) = comparison.results_table(["1: one"], [run]).rows
-    assert cells[-3:] == ["\N{EN DASH}"] * 3
-    assert cells[2] == f"{100 * runs[0].correct.mean():.2f}"
+    (cells,) = comparison.certificate_table(["1: one"], [run]).rows
+    assert cells[-7:] == ["\N{EN DASH}"] * 7
 
 
 def test_runs_tested_on_other_images_are_rejected(runs, tmp_path):

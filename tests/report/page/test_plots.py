@@ -51,6 +51,37 @@ def test_risk_axis_ignores_high_risks_at_small_coverage(figure):
     assert 5 < figure.axes[0].get_ylim()[1] < 7
 
 
+def test_a_collapsed_run_does_not_flatten_the_other_curves(figure):
+    coverage = np.array([0.5, 1.0])
+    curves = {
+        name: Curve(coverage, risk * np.array([0.5, 1.0]), np.array([2, 1]))
+        for name, risk in (("a", 0.02), ("b", 0.03), ("collapsed", 0.7))
+    }
+    band = plots.Band(np.array([0.1, 1.0]), np.array([0.0, 0.01]), np.array([0.9, 0.04]))
+    top, outside = plots.robust_top(curves, {"a": band})
+    assert (top, outside) == (0.04, ["collapsed"])
+    plots.risk_coverage(figure, curves, bands={"a": band}, top=top)
+    assert 4 < figure.axes[0].get_ylim()[1] < 5
+
+
+@pytest.mark.parametrize("risks", [[0.0, 0.0], [0.3, 0.35, 0.4], [0.01, 0.04], [0.7]])
+def test_similar_curves_are_all_shown(risks):
+    curves = {
+        str(index): Curve(np.ones(1), np.array([risk]), np.ones(1))
+        for index, risk in enumerate(risks)
+    }
+    assert plots.robust_top(curves, {}) == (max(risks), [])
+
+
+def test_curves_of_one_group_have_one_style_and_one_entry_in_the_legend(figure):
+    curve = selective.risk_coverage_curve(CONFIDENCE, CORRECT)
+    curves = dict.fromkeys(["a", "b", "a again"], curve)
+    plots.risk_coverage(figure, curves, bands={}, series=[0, 1, 0])
+    first, second, third = figure.axes[0].lines
+    assert first.get_color() == third.get_color() != second.get_color()
+    assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
+
+
 def test_a_curve_at_zero_risk_is_within_the_frame(figure):
     curve = selective.risk_coverage_curve(CONFIDENCE, np.ones(80, bool))
     plots.risk_coverage(figure, {"a": curve}, bands={})

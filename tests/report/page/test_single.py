@@ -82,25 +82,30 @@ def test_selective_risks_are_shown_with_their_intervals(written):
 
 def test_certificates_are_shown_with_their_test_results(written):
     guarantee = written.run.operating_point.guarantee
-    cells = tables.certificates(written.run).rows
+    *cells, together = zip(*tables.certificates(written.run).rows, strict=True)
+    cells = list(zip(*cells, strict=True))
+    coverages = [
+        e["learn_then_test"]["coverage"] for e in guarantee["simultaneous"]["certificates"]
+    ]
+    assert list(together[1::2]) == [f"{100 * coverage:.2f}" for coverage in coverages]
     assert len(cells) == 2 * len(guarantee["certificates"])
     for row, entry in zip(cells[1::2], guarantee["certificates"], strict=True):
         certificate, risk = entry["learn_then_test"], 100 * entry["risk"]
         mark = " *" if entry["risk"] == guarantee["risk"] else ""
         assert row[0].replace("\N{NO-BREAK SPACE}", " ") == f"{risk:g} %{mark}"
         if certificate["threshold"] is None:
-            assert row[1:] == [
+            assert row[1:] == (
                 "Learn then Test",
                 "none",
                 formatting.NONE,
                 "0.00",
                 "0.00",
                 formatting.NONE,
-            ]
+            )
         else:
             shares = (certificate[key] for key in ("coverage", "test_coverage", "test_error"))
             shown = [f"{risk:.2f}", *(f"{100 * share:.2f}" for share in shares)]
-            assert row[1:] == ["Learn then Test", f"{certificate['threshold']:.6g}", *shown]
+            assert row[1:] == ("Learn then Test", f"{certificate['threshold']:.6g}", *shown)
 
 
 def test_confusion_matrices_count_all_and_the_accepted_images(written):
@@ -122,6 +127,7 @@ def test_confusion_matrices_count_all_and_the_accepted_images(written):
         assert all((cell.tint > 0) == (cell.images > 0) for _, cells in matrix for cell in cells)
 
 
+@pytest.mark.slow
 def test_with_many_classes_only_confused_pairs_are_shown(tmp_path):
     classes = [f"class {index}" for index in range(21)]
     run = page.read(sample_runs.write(tmp_path, classes=classes))

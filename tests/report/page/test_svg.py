@@ -11,7 +11,7 @@ from kdjax.report.page import svg
 
 def paint(figure):
     axes = figure.add_subplot(title="$a_1$ & <b>", xlabel="x")
-    for index in range(8):
+    for index in range(12):
         axes.plot([0, 1], [index, 2], label=f"line {index}", marker="o", **svg.style(index))
     axes.fill_between([0, 1], [0, 0], [1, 2], color=svg.COLOURS["series-1"], alpha=0.2)
     figure.legend(loc="outside lower center", ncols=2)
@@ -32,7 +32,7 @@ def test_a_figure_is_a_single_well_formed_element_with_a_label(drawn):
 
 def test_text_is_kept_as_text_and_not_parsed_as_math(drawn):
     texts = [element.text for element in ElementTree.fromstring(drawn).iter("text")]
-    assert "$a_1$ & <b>" in texts and "line 7" in texts
+    assert "$a_1$ & <b>" in texts and "line 11" in texts
 
 
 def test_every_colour_is_a_css_variable_of_the_page(drawn):
@@ -68,4 +68,4 @@ def test_series_differ_in_colour_and_dashes_also_when_colours_repeat():
     styles = [tuple(svg.style(index).values()) for index in range(24)]
     assert len(set(styles)) == 24
     first = styles[: len(svg.SERIES)]
-    assert len({colour for colour, _ in first}) == len({dashes for _, dashes in first}) == 6
+    assert len({colour for colour, _ in first}) == len({dashes for _, dashes in first}) == 10

@@ -1,0 +1,102 @@
+"""Types of config fields: values from files and command lines, converted to the field's type."""
+
+import math
+import numbers
+import operator
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kdjax.errors import InputError
+
+_TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
+_FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
+
+
+def integer(value: Any) -> int | None:
+    """Returns a whole number as an int; `1e3`, `2.0` and their text are whole. None for others."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        try:
+            return int(text, 16 if text.lstrip("+-").startswith("0x") else 10)
+        except ValueError:
+            value = real(text)
+    if value is None or _is_boolean(value):
+        return None
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        number = float(value)
+        return int(number) if number.is_integer() else None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def real(value: Any) -> float | None:
+    """Returns a number or its text as a float; None for others."""
+    if _is_boolean(value) or not isinstance(value, (str, numbers.Real)):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def boolean(value: Any) -> bool | None:
+    """Returns a boolean, 0, 1, or a word such as `true` or `no` as a bool; None for others."""
+    if isinstance(value, str):
+        word = value.strip().lower()
+        return True if word in _TRUE else False if word in _FALSE else None
+    number = int(value) if _is_boolean(value) else integer(value)
+    return bool(number) if number in (0, 1) else None
+
+
+def text(value: Any) -> str | None:
+    """Returns a string or a path as a str; None for others."""
+    return str(os.fspath(value)) if isinstance(value, (str, os.PathLike)) else None
+
+
+def records(value: Any) -> tuple[dict[str, Any], ...] | None:
+    """Returns a tuple or list of mappings from names to values as a tuple of dicts; else None."""
+    if not isinstance(value, (tuple, list)):
+        return None
+    entries = [entry for entry in value if isinstance(entry, Mapping) and all(map(_is_text, entry))]
+    return tuple(map(dict, entries)) if len(entries) == len(value) else None
+
+
+def convert(name: str, value: Any, default: Any) -> Any:
+    """Returns the value of a field as the type of its default.
+
+    Args:
+        name: of the field, for the message.
+        value: from a config file, a command line or a stored config.
+        default: of the field.
+
+    Raises:
+        InputError: if the value cannot be converted without loss, or is not finite.
+    """
+    converter, description = TYPES[type(default)]
+    converted = converter(value)
+    if converted is None:
+        raise InputError(f"{name} {value!r} is not {description}")
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise InputError(f"{name} {converted} is not a finite number")
+    return converted
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # NumPy's
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# Type of the default -> (conversion, description of the valid values).
+TYPES: Mapping[type, tuple[Callable[[Any], Any], str]] = {
+    int: (integer, "an integer"),
+    float: (real, "a number"),
+    bool: (boolean, "true or false"),
+    str: (text, "a string"),
+    tuple: (records, 'a tuple of dicts of fields, such as ({"objective.method": "kd"},)'),
+}

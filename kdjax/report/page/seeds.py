@@ -1,0 +1,89 @@
+"""Groups of runs that differ in their seed only, with mean and standard deviation."""
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from kdjax.config import differences
+from kdjax.report.page import formatting, tables
+from kdjax.report.page.runs import Run
+from kdjax.runs.workdir import FREE_FIELDS
+
+# Fields that runs of one group may differ in: the seeds, the name, and what is not trained.
+SEED_FIELDS = ("seed", "order_seed", "name", "teacher.workdir", *FREE_FIELDS)
+
+
+def group(runs: Sequence[Run]) -> list[int]:
+    """Returns the number of the group of each run, from 0 in the order of their first runs."""
+    firsts: list[Run] = []
+    numbers = []
+    for run in runs:
+        same = (number for number, first in enumerate(firsts) if _differ_in_seed_only(first, run))
+        number = next(same, len(firsts))
+        if number == len(firsts):
+            firsts.append(run)
+        numbers.append(number)
+    return numbers
+
+
+def _differ_in_seed_only(first: Run, run: Run) -> bool:
+    if first.metadata["stage"] != run.metadata["stage"]:
+        return False
+    lines = differences(first.metadata["config"], run.metadata["config"])
+    return all(line.partition(": ")[0] in SEED_FIELDS for line in lines)
+
+
+def table(names: Sequence[str], runs: Sequence[Run], score: str) -> tables.Table | None:
+    """Returns mean and standard deviation of each group; None if no group has several runs.
+
+    Args:
+        names: of the runs.
+        runs: the runs.
+        score: by which all of them are judged.
+    """
+    numbers = group(runs)
+    if len(set(numbers)) == len(runs):
+        return None
+    rows = []
+    for number in range(max(numbers) + 1):
+        members = [index for index, other in enumerate(numbers) if other == number]
+        rows.append(
+            [
+                label(names[members[0]], len(members)),
+                str(len(members)),
+                *(
+                    _mean_and_deviation([metric(runs[index]) for index in members])
+                    for metric in _metrics(score).values()
+                ),
+            ]
+        )
+    return tables.Table(
+        "Mean over runs that differ in their seed only, on test, in % (AURC times 1,000)",
+        ["runs", "seeds", *_metrics(score)],
+        rows,
+        f"Second lines: standard deviation. All values are of the {formatting.score_name(score)}.",
+    )
+
+
+def label(first: str, count: int) -> str:
+    """Returns the name of a group of `count` runs: that of its first run."""
+    return first if count == 1 else f"{first} and {count - 1} more"
+
+
+def _metrics(score: str) -> dict[str, Callable[[Run], float]]:
+    """Returns the columns of the table: a metric of a run by its heading."""
+
+    def risk(coverage: str) -> Callable[[Run], float]:
+        return lambda run: 100 * run.results["scores"][score]["error_at_coverage"][coverage]
+
+    return {
+        "AURC on dev": lambda run: 1000 * run.results["scores"][score]["dev_aurc"],
+        "accuracy": lambda run: 100 * run.results["test"]["accuracy"],
+        "AURC": lambda run: 1000 * run.results["scores"][score]["aurc"],
+        f"risk at 90{formatting.SPACE}%": risk("90"),
+        f"risk at 80{formatting.SPACE}%": risk("80"),
+    }
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    deviation = f"\n±{formatting.SPACE}{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"

@@ -1,0 +1,190 @@
+"""Damaged compilation caches: what is repaired, and when there is none. Programs are real ones."""
+
+import errno
+import fcntl
+import os
+import pathlib
+import resource
+import shutil
+
+import pytest
+from support.commands import python
+
+from kdjax.runtime import program_cache
+
+# Compiles three programs, as a command does, and prints how many came from the cache.
+COMPILE = """
+import jax, jax.numpy as jnp
+from kdjax import process
+from kdjax.runtime import compiler
+process.prepare()
+{before}
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+compiler.enable_compilation_cache()
+for factor in (2, 3, 4):
+    jax.jit(lambda x: x * factor + 1)(jnp.ones(4))
+print(hits.count("/jax/compilation_cache/cache_hits"))
+"""
+NO_CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1"}
+
+
+def compile_programs(caches: pathlib.Path, before: str = "", **variables: str) -> tuple[int, list]:
+    """Returns the number of programs that came from the cache, and the lines of stderr."""
+    variables = {**NO_CACHE, "XDG_CACHE_HOME": str(caches), **variables}
+    done = python("-c", COMPILE.format(before=before), **variables)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout), done.stderr.splitlines()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, int]:
+    """A cache folder with the programs of `COMPILE`, and their number."""
+    folder = tmp_path_factory.mktemp("filled")
+    assert compile_programs(folder / "caches") == (0, [])
+    shutil.copytree(folder / "caches", folder / "copy")
+    return folder, len(list(programs(folder / "caches").glob("*-cache")))
+
+
+@pytest.fixture
+def caches(filled: tuple[pathlib.Path, int]) -> pathlib.Path:
+    """The filled folder, undamaged; JAX finds programs only at the path where it stored them."""
+    folder, _ = filled
+    shutil.rmtree(folder / "caches")
+    return shutil.copytree(folder / "copy", folder / "caches")
+
+
+def programs(caches: pathlib.Path) -> pathlib.Path:
+    (folder,) = (caches / "kdjax" / "programs").iterdir()
+    return folder
+
+
+def remove_times(folder: pathlib.Path) -> None:
+    for path in folder.glob("*-atime"):
+        path.unlink()
+
+
+def remove_a_program(folder: pathlib.Path) -> None:
+    next(folder.glob("*-cache")).unlink()
+
+
+def truncate_programs(folder: pathlib.Path) -> None:
+    for path in folder.glob("*-cache"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def leave_half_a_program(folder: pathlib.Path) -> None:
+    """As after a full disk: cut off, and without the time of its last use."""
+    path = next(folder.glob("*-cache"))
+    path.write_bytes(path.read_bytes()[:100])
+    path.with_name(path.name.replace("-cache", "-atime")).unlink()
+
+
+def empty_programs(folder: pathlib.Path) -> None:
+    for path in folder.glob("*-cache"):
+        path.write_bytes(b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (lambda folder: None, 1.0),
+        (remove_times, 1.0),
+        (remove_a_program, 0.5),
+        (truncate_programs, 0.0),
+        (leave_half_a_program, 0.5),
+        (empty_programs, 0.0),
+    ],
+)
+def test_damaged_cache_is_repaired_silently_and_works_again(damage, kept, caches, filled) -> None:
+    every = filled[1]
+    damage(programs(caches))
+    hits, lines = compile_programs(caches)
+    assert lines == []
+    assert hits == every if kept == 1 else hits == 0 if not kept else 0 < hits < every
+    assert compile_programs(caches) == (every, [])
+    folder = programs(caches)
+    names = {path.name.rpartition("-")[0] for path in folder.glob("*-cache")}
+    assert names == {path.name.rpartition("-")[0] for path in folder.glob("*-atime")}
+
+
+def entry(folder: pathlib.Path, content: bytes) -> pathlib.Path:
+    (folder / "key-atime").write_bytes(bytes(8))
+    (folder / "key-cache").write_bytes(content)
+    return folder / "key-cache"
+
+
+def test_program_of_an_unknown_format_is_kept(tmp_path) -> None:
+    path = entry(tmp_path, b"a format of a later version")
+    assert program_cache.repair(tmp_path) is None
+    assert path.exists()
+
+
+def test_only_programs_changed_since_the_last_start_are_read(tmp_path, monkeypatch) -> None:
+    entry(tmp_path, b"unknown")
+    assert program_cache.repair(tmp_path) is None
+    os.utime(tmp_path / ".kdjax_checked")
+    read = []
+    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda path: read.append(path) or b"unknown")
+    assert program_cache.repair(tmp_path) is None
+    assert read == []
+    (tmp_path / "key-cache").write_bytes(b"changed")
+    assert program_cache.repair(tmp_path) is None
+    assert read == [tmp_path / "key-cache"]
+
+
+def test_file_system_without_locks_is_not_used(tmp_path, monkeypatch) -> None:
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    reason = program_cache.repair(tmp_path)
+    assert reason == f"{tmp_path}/.lockfile: no locks: {os.strerror(errno.ENOSYS)}"
+
+
+def test_lock_that_is_held_for_long_is_not_waited_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(program_cache, "_LOCK_SECONDS", 0.2)
+    with (tmp_path / ".lockfile").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        reason = program_cache.repair(tmp_path)
+    assert reason == f"{tmp_path}/.lockfile: another process holds the lock"
+    assert program_cache.repair(tmp_path) is None
+
+
+def test_full_disk_is_not_used(tmp_path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        reason = program_cache.repair(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert reason == f"{tmp_path}: {os.strerror(errno.EFBIG)}"
+    assert not (tmp_path / ".kdjax_probe").exists()
+    assert program_cache.repair(tmp_path) is None
+
+
+WARNING = "kdjax: warning: compiled programs are not stored for the next run: "
+
+
+@pytest.mark.slow
+def test_cache_that_cannot_be_used_is_one_warning(tmp_path) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    hits, (line,) = compile_programs(tmp_path / "file")
+    assert hits == 0 and line.startswith(f"{WARNING}{tmp_path}/file")
+    home = "import pathlib, os; os.environ.pop('XDG_CACHE_HOME')\ndef fail(_): raise RuntimeError\n"
+    hits, (line,) = compile_programs(tmp_path, home + "pathlib.Path.expanduser = fail")
+    assert hits == 0 and "no home directory" in line
+
+
+@pytest.mark.slow
+def test_damaged_cache_of_the_user_warns_once_per_kind(tmp_path) -> None:
+    given = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    assert compile_programs(tmp_path, **given) == (0, [])
+    truncate_programs(tmp_path)
+    hits, (line,) = compile_programs(tmp_path, **given)
+    assert hits == 0
+    assert line.startswith("kdjax: warning: a compiled program cannot be read from the compilation")

@@ -1,0 +1,132 @@
+"""The process of a command: streams, Ctrl-C, and errors of the machine, in real processes."""
+
+import os
+import pathlib
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support.commands import ROOT, assert_refused, python
+
+HEAD = "from kdjax import cli\n"
+
+
+def run(body: str, **options) -> subprocess.CompletedProcess:
+    """Runs a command whose main function has this body."""
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    command = [sys.executable, "-c", f"{HEAD}def main():\n{lines}cli.run(main)"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    return subprocess.run(command, text=True, timeout=100, env=environment, **options)
+
+
+def test_characters_that_the_terminal_lacks_are_escaped() -> None:
+    done = run("print('é ━ …')", env={"PYTHONIOENCODING": "latin-1"}, encoding="latin-1")
+    assert (done.returncode, done.stdout) == (0, "é \\u2501 \\u2026\n")
+
+
+def test_progress_bar_on_a_latin_1_terminal_does_not_end_the_run() -> None:
+    body = """\
+import pathlib, tempfile
+from kdjax.training.stage_log import StageLog
+folder = pathlib.Path(tempfile.mkdtemp())
+sizes = {"steps_per_epoch": 4, "epochs": 3, "batch_size": 16, "done": 0, "clock": 0.0}
+with StageLog(folder, stage="student", **sizes) as log:
+    assert log.live
+    log.show(4, {"loss": 0.5, "accuracy": 0.25, "dev_accuracy": 0.75})
+"""
+    primary, secondary = pty.openpty()
+    environment = {"PYTHONIOENCODING": "latin-1", "COLUMNS": "80", "TERM": "xterm"}
+    done = run(body, env=environment, stdout=secondary)
+    os.close(secondary)
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = os.read(primary, 2**16).decode("latin-1")
+    assert "dev 0.75 loss 0.5" in shown and "images/s" in shown and " left" in shown
+
+
+def test_closed_and_full_standard_output_are_named() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = run("print('text', flush=True)", stdout=write)
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == "kdjax: error: [Errno 32] Broken pipe: 'standard output'\n"
+    with pathlib.Path("/dev/full").open("w") as full:
+        done = run("print('text')", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == ("kdjax: error: [Errno 28] No space left on device: 'standard output'\n")
+
+
+@pytest.mark.parametrize(
+    "act", ["raise MemoryError('Unable to allocate')", "import jax.numpy as j; j.zeros(2**55)"]
+)
+def test_out_of_memory_is_one_line(act) -> None:
+    done = run(act)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("kdjax: error: out of memory: ")
+    assert "smaller batches" in line
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "nosuch"])
+def test_platform_that_the_machine_lacks_is_one_line(platforms) -> None:
+    done = run("import jax; jax.devices()", env={"JAX_PLATFORMS": platforms})
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith(f"kdjax: error: JAX_PLATFORMS='{platforms}' cannot be used on this")
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+def test_two_quick_ctrl_c_print_one_line(pause) -> None:
+    body = "print('ready', flush=True)\ntry:\n    time.sleep(60)\nfinally:\n    time.sleep(60)\n"
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    code = f"import time\n{HEAD}def main():\n{lines}cli.run(main)"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    try:
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2 + pause)  # signals that arrive together are one
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors == "kdjax: error: interrupted; run the same command again to continue\n"
+
+
+CONFIG = """\
+from kdjax.config import base
+def get_config():
+    config = base()
+    {line}
+    return config
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "does not define a function get_config()"),
+        ("def get_config():\n    pass\n", "returns NoneType, not a ConfigDict"),
+        ("def get_config():\n    return absent\n", "line 2: NameError: name 'absent' is not"),
+        ("def get_config(:\n", "line 1: SyntaxError: invalid syntax"),
+        (CONFIG.format(line="config.student.epochs = 2.5"), "student.epochs 2.5 is not an integer"),
+        (CONFIG.format(line="config.students = None"), "students None is not a tuple of dicts"),
+    ],
+)
+def test_config_file_that_fails_is_one_line(text, message, tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    done = python("-m", "kdjax.main", "--config=mine.py", cwd=tmp_path)
+    assert_refused(done, message)
+    assert [path.name for path in tmp_path.iterdir() if path.name == "runs"] == []
+
+
+def test_home_directory_is_replaced_in_paths(tmp_path) -> None:
+    done = python("-m", "kdjax.evaluate", "--workdir=~/run", HOME=str(tmp_path))
+    assert_refused(done, f"'{tmp_path}/run' is not a workdir")
+    done = python("-m", "kdjax.evaluate", "--workdir=~nosuchuser/run")
+    assert_refused(done, "no home directory '~nosuchuser'")

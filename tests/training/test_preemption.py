@@ -1,0 +1,127 @@
+"""SIGTERM and Ctrl-C: the flag, and that an interrupted run loses at most one step."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support.commands import ROOT
+
+from kdjax.errors import Preempted
+from kdjax.training.preemption import Preemption
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C has its usual effect, also if the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Preemption() as preemption:
+        preemption.listen()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not preemption.recorded
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "name"),
+    [(signal.SIGTERM, Preempted, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")],
+)
+def test_first_signal_is_recorded(number, kind, name) -> None:
+    before = signal.getsignal(number)
+    with Preemption() as preemption:
+        preemption.listen()
+        assert not preemption.requested(1)
+        os.kill(os.getpid(), number)
+        assert preemption.requested(2) and preemption.recorded
+        error = preemption.stopped("student", 2)
+    assert type(error) is kind and f"student stopped by {name} at step 2" in str(error)
+    assert signal.getsignal(number) is before
+
+
+def test_second_ctrl_c_has_its_usual_effect() -> None:
+    with pytest.raises(KeyboardInterrupt), Preemption() as preemption:
+        preemption.listen()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert preemption.requested(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_before_listening_signals_have_their_usual_effect() -> None:
+    with pytest.raises(KeyboardInterrupt), Preemption():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+FLAGS = (
+    "--config=configs/digits.py",
+    *("--config.smoke", "--config.teacher.width=2", "--config.student.width=2"),
+    *("--config.log_every=1",),
+)
+
+
+def start(folder: pathlib.Path, data_dir: pathlib.Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "kdjax.main", *FLAGS),
+            *(f"--workdir={folder}", f"--config.data.dir={data_dir}"),
+        ],
+        **{"cwd": ROOT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The workdir of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    finish(start(folder, data_dir))
+    return folder
+
+
+def wait_for_step(log: pathlib.Path, step: int) -> None:
+    """Waits until `metrics.jsonl` has a line of at least this step."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        lines = log.read_text().splitlines() if log.exists() else []
+        if any(line.endswith("}") and json.loads(line)["step"] >= step for line in lines):
+            return
+        time.sleep(0.002)
+    raise TimeoutError(log)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "step"), [("teacher", 1), ("student", 5)])
+def test_run_interrupted_by_ctrl_c_saves_its_step_and_ends_bit_identically(
+    stage, step, whole, data_dir, tmp_path
+) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, data_dir)
+    stage_folder = folder / "teacher" if stage == "teacher" else folder
+    wait_for_step(stage_folder / "metrics.jsonl", step)
+    logged = max(
+        json.loads(line)["step"]
+        for line in (stage_folder / "metrics.jsonl").read_text().splitlines()
+    )
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1
+    match = re.search(rf"error: {stage} stopped by Ctrl-C at step (\d+), which is saved", errors)
+    assert match and int(match[1]) >= logged and "Traceback" not in errors
+    assert (stage_folder / "checkpoints" / match[1]).is_dir()
+    finish(start(folder, data_dir))
+    for name in ("results.json", "predictions/test.npz", "teacher/predictions/dev.npz"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
