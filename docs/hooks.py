@@ -7,17 +7,16 @@ are changed to the pages of the site at build time. The functions that generate 
 MkDocs nor a network; `tests/test_docs.py` calls them.
 """
 
-import ast
 import inspect
-import io
 import pathlib
 import posixpath
 import re
-import tokenize
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kdjax import config as configs
+from kdjax import config_help
+from kdjax.config_fields import RENAMED_FIELDS
 from kdjax.objectives import METHODS
 
 if TYPE_CHECKING:
@@ -27,73 +26,24 @@ if TYPE_CHECKING:
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-STAGES = ("teacher", "student")
-# Headings of the groups of fields.
-GROUPS = {
-    "": "The run",
-    "data": "Data",
-    "objective": "Objective",
-    "selective": "Certificate",
-    "teacher": "Teacher only",
-    "stage": "Each of `teacher` and `student`",
-}
 # A page in `docs/` has this line; at build time, generated content replaces what follows it.
 MARKER = "<!-- generated -->"
 # A relative link out of the folder of its page.
 LINK = re.compile(r"(?<=\]\()((?:\.\./)+[^)#:]+)(?=[)#])")
 
 
-class Field(NamedTuple):
-    """A field of the config.
-
-    Attributes:
-        name: dotted; a field that both stages have is named without its stage.
-        default: its value in `config.base()`.
-        description: the comments beside and above it in `kdjax/config.py`.
-    """
-
-    name: str
-    default: Any
-    description: str
-
-
-def config_fields() -> list[Field]:
-    """Returns the fields of the config in the order of `kdjax/config.py`."""
-    source = inspect.getsource(configs)
-    comments = _comments(source)
-    functions = {
-        node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
-    }
-    base = configs.base()
-    fields = [
-        Field(name, _lookup(base, name), _description(comments, node))
-        for name, node in _assignments(functions["base"], "config")
-        if not _is_group(base, name)
-    ]
-    return fields + [
-        Field(name, base.student[name], _description(comments, node))
-        for name, node in _assignments(functions["_stage"], "stage")
-    ]
-
-
 def configuration_page() -> str:
     """Returns the configuration reference."""
-    groups: dict[str, list[Field]] = {}
-    stage_fields = set(configs.base().student)
-    for field in config_fields():
-        group, dot, _ = field.name.partition(".")
-        key = group if dot else ("stage" if field.name in stage_fields else "")
-        groups.setdefault(key, []).append(field)
     parts = [_introduction("reference/configuration.md")]
-    for key, fields in groups.items():
+    for key, fields in config_help.grouped_fields().items():
         rows = [(f"`{f.name}`", f"`{f.default!r}`", _cell(f.description)) for f in fields]
-        parts += [f"## {GROUPS[key]}", _table(("field", "default", "meaning"), rows)]
+        parts += [f"## {config_help.GROUPS[key]}", _table(("field", "default", "meaning"), rows)]
     pairs = [(*key, *networks) for key, networks in configs.PAIRS.items()]
     parts += [
         "## Networks of each setting",
         _table(("setting", "size", "teacher", "student"), map(_code, pairs)),
         "## Fields with a new name",
-        _table(("old name", "name"), map(_code, configs.RENAMED_FIELDS.items())),
+        _table(("old name", "name"), map(_code, RENAMED_FIELDS.items())),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -198,49 +148,6 @@ def mathml(equation: str, *, display: bool) -> str:
 def _introduction(page: str) -> str:
     """Returns what a page in `docs/` has before its generated part."""
     return (DOCS / page).read_text().partition(MARKER)[0].rstrip()
-
-
-def _comments(source: str) -> dict[int, str]:
-    """Returns the comment of each line that has one."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokens
-        if token.type == tokenize.COMMENT
-    }
-
-
-def _assignments(function: ast.FunctionDef, root: str) -> Iterator[tuple[str, ast.Assign]]:
-    """Yields `(dotted name, statement)` of each `root.name = ...` in a function."""
-    for node in function.body:
-        if isinstance(node, ast.Assign):
-            name = ast.unparse(node.targets[0])
-            if name.startswith(f"{root}."):
-                yield name.removeprefix(f"{root}."), node
-
-
-def _lookup(config: Any, name: str) -> Any:
-    for part in name.split("."):
-        config = config[part]
-    return config
-
-
-def _is_group(base: Any, name: str) -> bool:
-    return hasattr(_lookup(base, name), "items")
-
-
-def _description(comments: dict[int, str], node: ast.Assign) -> str:
-    """Returns the comment lines above a statement, then the comment beside it."""
-    first = node.lineno
-    while _stands_alone(comments, first - 1):
-        first -= 1
-    lines = [*range(first, node.lineno), node.end_lineno or node.lineno]
-    return " ".join(comments[line] for line in lines if line in comments)
-
-
-def _stands_alone(comments: dict[int, str], line: int) -> bool:
-    source = inspect.getsource(configs).splitlines()
-    return line in comments and source[line - 1].lstrip().startswith("#")
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -142,9 +142,9 @@ def is_saving(folder: pathlib.Path) -> bool:
 def newest_checkpoint(folder: pathlib.Path) -> str:
     """Returns stage and step of the newest checkpoint, or `none`."""
     for stage, workdir in (("student", folder), ("teacher", folder / "teacher")):
-        names = [path.name for path in (workdir / "checkpoints").glob("[0-9]*[0-9]")]
-        if names:
-            return f"{stage} {max(map(int, names))}"
+        names = [path.name for path in (workdir / "checkpoints").glob("[0-9]*")]
+        if steps := [int(name) for name in names if name.isdigit()]:  # without those being written
+            return f"{stage} {max(steps)}"
     return "none"
 
 

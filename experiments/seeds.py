@@ -2,52 +2,43 @@
 
 python experiments/seeds.py --config=configs/digits.py --seeds=5 --out=runs/digits_seeds [FLAGS]
 
-FLAGS are passed to kdjax.main. A finished seed is not trained again. The config must be of one
-student.
+FLAGS are passed to kdjax.main. A finished seed is not trained again. A config of several students
+gives a row for each of them.
 """
 
 import argparse
 import json
 import pathlib
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from absl import flags
-from ml_collections import config_flags
+import numpy as np
+
+from kdjax.report import outcomes
 
 Results = Mapping[str, Any]
-Metric = Callable[[Results], float]
+Students = Mapping[str, Results]
+Metric = Callable[[Any], float]
 
 
-def num_listed_students(config: str, arguments: Sequence[str]) -> int:
-    """Returns the length of the config's `students`; 0 for a single student.
+def run(config: str, seed: int, folder: pathlib.Path, arguments: Sequence[str]) -> Students:
+    """Trains one seed in a new process and returns the results of its students by name.
 
-    Returns 0 for an invalid config, too: kdjax.main reports what is wrong.
-
-    Args:
-        config: the config file.
-        arguments: flags of kdjax.main.
+    Exits if the run fails. A single student is called "student".
     """
-    sys.path.insert(0, str(pathlib.Path.cwd()))  # as `python -m kdjax.main` does
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    overrides = [argument for argument in arguments if argument.startswith("--config.")]
-    try:
-        values(["seeds.py", f"--config={config}", *overrides])
-        return len(values.config.students)
-    except (flags.Error, AttributeError, OSError, TypeError, ValueError):
-        return 0
-
-
-def run(config: str, seed: int, folder: pathlib.Path, arguments: Sequence[str]) -> Results:
-    """Trains one seed in a new process and returns its results; exits if that fails."""
     command = [sys.executable, "-m", "kdjax.main", f"--config={config}", f"--workdir={folder}"]
     status = subprocess.run([*command, f"--config.seed={seed}", *arguments]).returncode
     if status:
         fail(f"the run of seed {seed} in {folder} ended with status {status}", status)
+    if (folder / "results.json").exists():
+        return {"student": read(folder)}
+    return {path.name: read(path) for path in sorted((folder / "students").iterdir())}
+
+
+def read(folder: pathlib.Path) -> Results:
+    """Returns the results of a workdir."""
     return json.loads((folder / "results.json").read_text())
 
 
@@ -74,14 +65,56 @@ def make_metrics(results: Results) -> dict[str, Metric]:
     return metrics
 
 
-def table(all_results: Sequence[Results]) -> str:
-    """Returns the Markdown table: metric, mean, standard deviation, value of each seed."""
+def best_score(results: Results) -> Results:
+    """Returns the metrics of the score with the lowest AURC on dev."""
+    return results["scores"][results["best_score"]]
+
+
+def accepted_errors(results: Results) -> float:
+    """Returns the errors among the images accepted by the certificate, in %; nan without any."""
+    outcome = outcomes.outcome(results)
+    return 100 * outcome.accepted_errors / outcome.accepted if outcome.accepted else float("nan")
+
+
+# Of each of several students, with the score that has the lowest AURC on dev.
+STUDENT_METRICS: dict[str, Metric] = {
+    "accuracy %": lambda each: 100 * each["test"]["accuracy"],
+    "error % at 90 % coverage": lambda each: 100 * best_score(each)["error_at_coverage"]["90"],
+    "error % at 80 % coverage": lambda each: 100 * best_score(each)["error_at_coverage"]["80"],
+    "AURC x 1000": lambda each: 1000 * best_score(each)["aurc"],
+    "wrong images, all accepted": lambda each: outcomes.outcome(each).errors,
+    "images accepted by the certificate": lambda each: outcomes.outcome(each).accepted,
+    "wrong images among these": lambda each: outcomes.outcome(each).accepted_errors,
+    "error % among these": accepted_errors,
+}
+
+
+def student_metrics(students: Students) -> dict[str, Metric]:
+    """Returns the metrics of a seed's students, and those of their teacher, by name."""
+
+    def of_network(metric: Metric, name: str) -> Metric:
+        return lambda each: metric(outcomes.networks(each)[name])
+
+    return {
+        f"{label}, {name}": of_network(metric, name)
+        for label, metric in STUDENT_METRICS.items()
+        for name in outcomes.networks(students)
+    }
+
+
+def table(all_results: Sequence[Any], metrics: Mapping[str, Metric]) -> str:
+    """Returns the Markdown table: metric, mean, standard deviation, value of each seed.
+
+    Args:
+        all_results: what the metrics take, for each seed.
+        metrics: by name.
+    """
     lines = [f"| on test | mean | sd | seeds 0 to {len(all_results) - 1} |", "|---|---|---|---|"]
-    for name, metric in make_metrics(all_results[0]).items():
+    for name, metric in metrics.items():
         values = [metric(results) for results in all_results]
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
         per_seed = ", ".join(f"{value:.2f}" for value in values)
-        lines.append(f"| {name} | {statistics.mean(values):.2f} | {deviation:.2f} | {per_seed} |")
+        lines.append(f"| {name} | {np.mean(values):.2f} | {deviation:.2f} | {per_seed} |")
     return "\n".join(lines)
 
 
@@ -94,17 +127,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the workdirs")
     options, arguments = parser.parse_known_args()
-    if count := num_listed_students(options.config, arguments):
-        fail(
-            f"{options.config} lists {count} students: give a config of one student, with empty "
-            "`students` and its method in `objective.method`",
-            2,
-        )
-    all_results = [
+    seeds = [
         run(options.config, seed, options.out / f"seed-{seed}", arguments)
         for seed in range(options.seeds)
     ]
-    print(f"\n{table(all_results)}")
+    if len(seeds[0]) > 1:
+        print(f"\n{table(seeds, student_metrics(seeds[0]))}")
+    else:
+        results = [each["student"] for each in seeds]
+        print(f"\n{table(results, make_metrics(results[0]))}")
 
 
 if __name__ == "__main__":

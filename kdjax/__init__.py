@@ -24,10 +24,22 @@ _SUBMODULES = (
 
 def __getattr__(name: str) -> Any:
     if name == "restore":
-        return importlib.import_module("kdjax.runs.restore").restore
+        return _import("kdjax.runs.restore").restore
     if name in _SUBMODULES:
-        return importlib.import_module(f"kdjax.{name}")
+        return _import(f"kdjax.{name}")
     raise AttributeError(f"module 'kdjax' has no attribute {name!r}")
+
+
+def _import(module: str) -> Any:
+    """Imports a module; names the extra that installs a missing library."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        from kdjax import extras
+
+        if missing := extras.missing_library_error(error):
+            raise ModuleNotFoundError(str(missing), name=error.name) from error
+        raise
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,8 @@ from kdjax.errors import InputError
 
 # Temperatures whose square, and logits divided by which, are finite in float32.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-18, 1e18
+# By which a probability in a short float type may exceed 1.
+_ROUNDING = 1e-2
 
 
 def concrete(value: Any) -> bool:
@@ -35,12 +37,22 @@ def targets(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
     """Returns target probabilities of the given shape as float32 (float64 for float64 input).
 
     Raises:
-        ValueError: for another shape.
+        ValueError: for another shape, or a value outside [0, 1], such as a logit (checked only
+            outside jit).
         TypeError: for a dtype that is not floating.
     """
     values = _floating("targets", values)
     if values.shape != shape:
         raise InputError(f"targets of shape {values.shape}: these logits need {shape}")
+    if values.size and concrete(values):
+        # NumPy, because under jit JAX would trace the minimum of a constant too.
+        known = np.asarray(values)
+        low, high = float(known.min()), float(known.max())
+        if low < 0 or high > 1 + _ROUNDING:
+            raise InputError(
+                f"target {low if low < 0 else high:g} is out of range: targets are probabilities, "
+                "in [0, 1]"
+            )
     return values
 
 
@@ -79,8 +91,9 @@ def above(name: str, value: ArrayLike, bound: float) -> None:
 
     Raises:
         ValueError: with the name, the value and the allowed range.
+        TypeError: if it is not a number.
     """
-    if concrete(value) and not np.all(np.asarray(value) > bound):
+    if concrete(value) and not np.all(_numbers(name, value) > bound):
         raise InputError(f"{name} {value} is out of range: it must be greater than {bound}")
 
 
@@ -89,9 +102,12 @@ def within(name: str, value: ArrayLike, low: float, high: float) -> None:
 
     Raises:
         ValueError: with the name, the value and the allowed range.
+        TypeError: if it is not a number.
     """
-    if concrete(value) and not np.all((np.asarray(value) >= low) & (np.asarray(value) < high)):
-        raise InputError(f"{name} {value} is out of range: it must lie in [{low:g}, {high:g})")
+    if concrete(value):
+        known = _numbers(name, value)
+        if not np.all((known >= low) & (known < high)):
+            raise InputError(f"{name} {value} is out of range: it must lie in [{low:g}, {high:g})")
 
 
 def temperature(value: ArrayLike, name: str = "temperature") -> None:
@@ -99,9 +115,10 @@ def temperature(value: ArrayLike, name: str = "temperature") -> None:
 
     Raises:
         ValueError: with the name, the value and the allowed range.
+        TypeError: if it is not a number.
     """
     if concrete(value):
-        known = np.asarray(value)
+        known = _numbers(name, value)
         if not np.all((known >= MIN_TEMPERATURE) & (known <= MAX_TEMPERATURE)):
             raise InputError(
                 f"{name} {value} is out of range: it must lie in "
@@ -138,7 +155,27 @@ def per_example(name: str, value: ArrayLike, like: jax.Array) -> jax.Array:
 
 
 def _floating(name: str, values: ArrayLike) -> jax.Array:
-    values = jnp.asarray(values)
+    try:
+        values = jnp.asarray(values)
+    except (TypeError, ValueError) as error:  # such as strings, float128 or masked arrays
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise TypeError(f"{name} of dtype {kind}: need floats") from error
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"{name} of dtype {values.dtype}: need floats")
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
+
+
+def _numbers(name: str, value: ArrayLike) -> np.ndarray:
+    """Returns a known hyperparameter as an array.
+
+    Raises:
+        TypeError: if it is not a real number or an array of them.
+    """
+    try:
+        known = np.asarray(value)
+    except ValueError:  # nested sequences of unequal lengths
+        known = np.empty(0, object)
+    real = jnp.issubdtype(known.dtype, jnp.integer) or jnp.issubdtype(known.dtype, jnp.floating)
+    if not real:
+        raise TypeError(f"{name} {value!r}: need a number, or one for each example")
+    return known

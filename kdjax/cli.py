@@ -2,8 +2,6 @@
 
 import functools
 import itertools
-import pathlib
-import runpy
 import signal
 import sys
 import traceback
@@ -11,16 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from kdjax import field_types, process
-from kdjax.errors import InputError, Preempted, unknown_name_error
+from kdjax import config_files, extras, field_types, process
+from kdjax.errors import InputError, Preempted
 from kdjax.runtime.paths import user_path
 
 USAGE = 2
 FAILED = process.FAILED
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, the command can be run again
 
+# Flags of absl, which `--help` does not list.
+_ABSL_FLAGS = ("help", "helpfull", "helpshort", "helpxml", "?", "only_check_args")
 # `--help` lists the flags of the main module: those that are defined below belong to the caller.
 flags.disclaim_key_flags()
 
@@ -46,6 +46,8 @@ class _PathParser(flags.ArgumentParser):
     """Replaces a leading `~`, which the shell does not replace after `--name=`."""
 
     def parse(self, argument: str) -> str:
+        if not argument:  # as of an unset variable of a shell: no path is not the default path
+            raise ValueError("the path is empty")
         return str(user_path(argument)) if argument.startswith("~") else argument
 
 
@@ -83,7 +85,7 @@ def define_run_flags() -> RunFlags:
     )
 
 
-def run(main: Callable[..., None], *, positional: str = "") -> None:
+def run(main: Callable[..., None], *, positional: str = "", needs: Sequence[str] = ()) -> None:
     """Parses the flags, runs the command and exits.
 
     Exit status: 0 on success, 2 for invalid input, 1 for a failed run, 75 after SIGTERM. An error
@@ -93,14 +95,17 @@ def run(main: Callable[..., None], *, positional: str = "") -> None:
         main: the command, called after the flags are parsed; with `positional`, it gets the list
             of the positional arguments.
         positional: name of the positional arguments for messages, such as `"IMAGE..."`; at least
-            one must be given. Empty: the command takes none.
+            one must be given, unless the name is in brackets. Empty: the command takes none.
+        needs: keys of `extras.EXTRAS`, without which the command cannot run.
     """
     process.prepare()
     logging.set_verbosity(logging.ERROR)  # JAX, TFDS and Orbax log many lines below this level
     flags.FLAGS.set_gnu_getopt()  # flags may follow positional arguments
     try:
         app.run(
-            lambda argv: _run_command(functools.partial(main, argv[1:]) if positional else main),
+            lambda argv: _run_command(
+                functools.partial(main, argv[1:]) if positional else main, needs
+            ),
             flags_parser=functools.partial(_parse, positional),
         )
     except KeyboardInterrupt as error:
@@ -111,8 +116,10 @@ def run(main: Callable[..., None], *, positional: str = "") -> None:
 
 def _parse(positional: str, argv: Sequence[str]) -> list[str]:
     try:
-        _check_config_flags(argv)
-        remaining = flags.FLAGS(list(argv))
+        if _asks_help(argv):
+            _show_help(argv)
+            sys.exit(0)
+        remaining = flags.FLAGS(_checked_config_flags(argv))
         _check_positional(positional, remaining[1:])
     except (flags.Error, TypeError, ValueError, OSError) as error:
         _exit_with_error(error, USAGE)
@@ -122,88 +129,59 @@ def _parse(positional: str, argv: Sequence[str]) -> list[str]:
 def _check_positional(positional: str, arguments: Sequence[str]) -> None:
     if arguments and not positional:
         raise InputError(f"unexpected argument {arguments[0]!r}: flags are written --name=value")
-    if positional and not arguments:
+    if positional and not positional.startswith("[") and not arguments:
         raise InputError(f"no {positional} given: --help shows the usage")
 
 
-def _check_config_flags(argv: Sequence[str]) -> None:
-    """Checks the config file and the names of the fields before ml_collections parses them.
+def _checked_config_flags(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with the path of the config file, which ml_collections parses.
 
     Raises:
         InputError: for a missing or failing file, or an unknown field, with the nearest name.
     """
-    path = _config_file(argv)
+    replaced, path = config_files.with_path(argv)
     if path is None:
-        return
-    if not path.is_file():
-        raise _missing_config_error(path)
-    config = _load_config(path)
+        return replaced
+    config = config_files.load(path)
     names = [flag.lstrip("-").partition("=")[0] for flag in argv if flag.startswith("-")]
     fields = {name.removeprefix("no") for name in names if "config." in name}
     if fields:
-        # Imported here because kdjax.config imports JAX.
-        from kdjax.config import field_names, unknown_field_error
+        # Imported here because kdjax.config_fields imports Flax.
+        from kdjax.config_fields import field_names, unknown_field_error
 
         known = {f"config.{name}" for name in field_names(config)}
         for name in sorted(fields - known):
             raise unknown_field_error("config field", name, known)
+    return replaced
 
 
-def _config_file(argv: Sequence[str]) -> pathlib.Path | None:
-    """Returns the value of the last `--config` flag."""
-    path = None
-    for flag, following in itertools.pairwise([*argv, ""]):
-        name, equals, value = flag.partition("=")
-        if name in ("--config", "-config"):
-            path = pathlib.Path(value if equals else following)
-    return path
+def _asks_help(argv: Sequence[str]) -> bool:
+    options = set(itertools.takewhile(lambda word: word != "--", argv))
+    return not options.isdisjoint(("--help", "-h"))
 
 
-def _load_config(path: pathlib.Path) -> ConfigDict:
-    """Returns what `get_config` of a config file returns.
+def _show_help(argv: Sequence[str]) -> None:
+    """Prints usage and flags of the command, and the fields of the config with their comments."""
+    module = sys.modules["__main__"]
+    print(f"{(module.__doc__ or '').strip()}\n\nFlags [default]:")
+    known = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    for flag in sorted(known, key=lambda flag: flag.name):
+        if flag.name not in _ABSL_FLAGS:
+            print(f"  --{flag.name}: {flag.help}")
+    if any(flag.name == "config" for flag in known):
+        from kdjax import config, config_help
 
-    Raises:
-        InputError: naming file, line and error, if the file fails or does not define a config.
-    """
-    if ":" in str(path):  # ml_collections would pass what follows to get_config
-        raise InputError(f"config file {str(path)!r}: the path must not contain ':'")
-    try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        if not callable(get_config):
-            raise InputError(f"config file {str(path)!r} does not define a function get_config()")
-        config = get_config()
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(_config_error(path, error)) from error
-    if not isinstance(config, ConfigDict):
-        raise InputError(
-            f"get_config() of {str(path)!r} returns {type(config).__name__}, not a ConfigDict: "
-            "start from kdjax.config.base() and return it"
-        )
-    return config
+        _, path = config_files.with_path(argv)
+        values = config_files.load(path) if path else config.base()
+        print(f"\nFields of the config [{f'value in {path}' if path else 'default'}]:")
+        print(config_help.help_text(values))
 
 
-def _config_error(path: pathlib.Path, error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    reason = (str(error).splitlines() or [""])[0]
-    where = f"config file {str(path)!r}" + (f", line {line}" if line else "")
-    return f"{where}: {type(error).__name__}: {reason}"
-
-
-def _missing_config_error(path: pathlib.Path) -> InputError:
-    candidates = [str(file) for file in path.parent.glob("*.py")]
-    if candidates:
-        return unknown_name_error("config file", str(path), candidates)
-    return InputError(f"no config file {str(path)!r}")
-
-
-def _run_command(main: Callable[[], None]) -> None:
+def _run_command(main: Callable[[], None], needs: Sequence[str]) -> None:
     """Calls the command and turns exceptions into error messages and exit statuses."""
     signal.signal(signal.SIGTERM, _raise_preempted)
     try:
+        extras.require(*needs)
         main()
         sys.stdout.flush()  # an error is reported here, not when Python exits
     except InputError as error:
@@ -216,6 +194,10 @@ def _run_command(main: Callable[[], None]) -> None:
         _exit_with_error(error, PREEMPTED)
     except Exception as error:
         _exit_on_peer_failure(error)  # the error may only be a consequence of a peer's failure
+        if isinstance(error, ModuleNotFoundError) and (
+            missing := extras.missing_library_error(error)
+        ):
+            _exit_with_error(missing, USAGE)
         if isinstance(error, OSError):
             _exit_with_error(error, FAILED)
         if line := process.environment_error(error):

@@ -4,18 +4,17 @@ The files in `configs/` start from `base()`. `resolve` derives the open fields a
 them before anything is loaded, compiled or written.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from kdjax import checks, field_types
-from kdjax.errors import InputError, unknown_name_error
-from kdjax.models import DTYPES, MODELS
-from kdjax.objectives import ADJUSTMENTS, METHODS, Hyperparameters
-from kdjax.runtime.sharding import PLACEMENTS
+from kdjax import config_checks, config_fields, field_types
+from kdjax.data.own.names import absolute
+from kdjax.errors import InputError
+from kdjax.models import user_class
+from kdjax.objectives import Hyperparameters
 
 # (setting, size) -> (teacher, student). The two settings are those of Xu, Pu, Zhao, ICPR 2020:
 # across structures and across depths. The assignment of the networks is our reading of the
@@ -30,35 +29,10 @@ PAIRS: Mapping[tuple[str, str], tuple[str, str]] = {
 # needs a smaller one: our choice, not tuned on a development split.
 LEARNING_RATES = {"alexnet": 0.03}
 DEFAULT_LEARNING_RATE = 0.1
-SCHEDULES = ("cosine", "step")
-PIPELINES = ("resident", "stream")
-CACHES = ("auto", "off")
-AVERAGES = ("none", "ema", "swa")
 # Metrics that select the best checkpoint on the development split: +1 if higher is better.
 BEST_METRICS: Mapping[str, int] = {"accuracy": 1, "nll": -1, "aurc": -1}
-# Field names of earlier versions, as they occur in the config.json of existing workdirs.
-RENAMED_FIELDS: Mapping[str, str] = {
-    "tuned": "cpu_tuning",
-    "objective.lambda": "objective.distill_weight",
-    "teacher.norm_batches": "teacher.bn_batches",
-    "student.norm_batches": "student.bn_batches",
-}
-# Common abbreviations and other names of fields, in lower case; used only for suggestions.
-SYNONYMS: Mapping[str, str] = {
-    "lr": "learning_rate",
-    "bs": "batch_size",
-    "wd": "weight_decay",
-    "temp": "temperature",
-    "t": "temperature",
-    "alpha": "distill_weight",
-    **{old.split(".")[-1]: new.split(".")[-1] for old, new in RENAMED_FIELDS.items()},
-}
-# Largest seed: the random generators take 32 bits.
-MAX_SEED = 2**32 - 1
-# Largest padding: the number of an augmentation must fit in 32 bits.
-MAX_PAD = 16383
-# Weight of the group (such as `student`) against the field when names are compared.
-_GROUP_WEIGHT = 0.25
+# Texts with values separated by commas, which may be given as a tuple or a list.
+_LISTS = ("teacher.workdir", "teacher.class_names", "teacher.input_mean", "teacher.input_std")
 
 
 def base() -> ConfigDict:
@@ -85,21 +59,39 @@ def base() -> ConfigDict:
     config.best_metric = "accuracy"
     # Steps between lines of metrics.jsonl and between checks that the loss is finite, >= 1.
     config.log_every = 50
+    # Where metrics are written beside metrics.jsonl: keys of METRIC_WRITERS in
+    # kdjax.training.metric_writer (tensorboard, wandb, mlflow); on the command line separated by
+    # commas. One that fails is a warning.
+    config.metric_writers = ("tensorboard",)
     config.eval_batch_size = 256  # images per batch in evaluation, >= 1
 
     config.data = ConfigDict(type_safe=False)
-    config.data.name = "digits"  # digits, or an image-classification data set of TFDS
-    # The TFDS directory; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets.
+    # folder:PATH, csv:FILE or npz:FILE with own images; or digits, digits_noisy (some cannot be
+    # read), or an image-classification data set of TFDS.
+    config.data.name = "digits"
+    # The TFDS directory; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets. For own images, the folder
+    # of their cache; empty: the user's cache folder.
     config.data.dir = ""
+    # Height and width to which own images are resized, from 0 to 4096; 0: their own size, which
+    # must be the same.
+    config.data.image_size = 0
+    # pad | crop: how own images of other proportions are resized, with black borders or by cutting
+    # off both ends of the longer side. Training, export and prediction do the same.
+    config.data.fit = "pad"
+    # Whether own images that cannot be read are refused instead of listed and left out.
+    config.data.strict = False
     # The TFDS split from which train, dev and calibration are cut; + joins several. SVHN with its
     # extra images: train+extra.
     config.data.train_split = "train"
     config.data.test_split = "test"  # the TFDS split used as test; + joins several
-    # Fraction of train_split used as dev, on which all choices are made; in (0, 1).
+    # Fraction of own images that is cut as test if they have no test split, in (0, 1).
+    config.data.test_fraction = 0.2
+    # Fraction of train_split, or of own images outside test, used as dev, on which all choices are
+    # made; in (0, 1).
     config.data.dev_fraction = 0.1
-    # Fraction of train_split used as the calibration split, only for certificates; in (0, 1).
+    # Fraction of the same used as the calibration split, only for certificates; in (0, 1).
     config.data.calibration_fraction = 0.1
-    # Integer seed of both cuts, from 0 to 2^32 - 1, the same for the teacher and all students.
+    # Integer seed of all cuts, from 0 to 2^32 - 1, the same for the teacher and all students.
     config.data.split_seed = 0
     # Number of images used of each split, drawn at random with split_seed, >= 0; 0: all.
     config.data.limit = 0
@@ -143,13 +135,40 @@ def base() -> ConfigDict:
     config.selective.delta = 0.05
 
     config.teacher = _stage()
-    # Workdir of a trained teacher; empty: train a teacher in <workdir>/teacher.
+    # Workdir of a trained teacher; empty: train a teacher in <workdir>/teacher. Several, separated
+    # by commas or in a tuple: the mean of their log-probabilities teaches.
     config.teacher.workdir = ""
+    config.teacher.onnx = ""  # an ONNX file that is the teacher; it is not trained
+    # Name of the output of teacher.onnx that holds the logits or probabilities; empty: `logits`, or
+    # the only output that can be meant.
+    config.teacher.onnx_output = ""
+    # An .npz file with the teacher's logits [n, m] or [views, n, m] and the index of the images,
+    # see `python -m kdjax.logits`.
+    config.teacher.logits = ""
+    # A safetensors file with the weights of teacher.model, which is then not trained.
+    config.teacher.weights = ""
+    # Class names by output of a given teacher, separated by commas, in a tuple, or as a JSON list;
+    # empty: those that its file has, or else the order of the data set.
+    config.teacher.class_names = ""
+    # auto | nhwc | nchw: the order of the axes of the input of teacher.onnx; auto: from its shape.
+    config.teacher.input_layout = "auto"
+    config.teacher.input_channels = "rgb"  # rgb | bgr: order of the channels of teacher.onnx
+    # teacher.onnx and teacher.weights get (x / input_scale - input_mean) / input_std for pixels x
+    # in 0..255. 0: 255; an ONNX file with an input of uint8 gets the pixels as they are.
+    config.teacher.input_scale = 0.0
+    # One number, one per channel, `data` for the mean and std of the training images, or
+    # `imagenet`; empty: 0 for teacher.onnx, and `data` for teacher.weights if all three fields are
+    # empty.
+    config.teacher.input_mean = ""
+    config.teacher.input_std = ""  # as input_mean; empty: 1, or what input_mean names
     # auto | off: auto computes the teacher's logits once for every augmentation of every image if
     # an image has at most as many augmentations as the student has epochs, and if they fit in
     # memory; off computes them at every step.
     config.teacher.cache = "auto"
     config.student = _stage()
+    # Weights with which the student's training starts: the workdir of a run, or a safetensors file;
+    # empty: random ones.
+    config.student.init = ""
     # Changes of fields for each of several students of one teacher, trained together, such as
     # ({"objective.method": "kd"}, {"objective.payoff": 1.8, "seed": 1}); empty: one student.
     config.students = ()
@@ -159,7 +178,14 @@ def base() -> ConfigDict:
 def _stage() -> ConfigDict:
     """Returns the fields of one stage: a network and its training."""
     stage = ConfigDict(type_safe=False)
-    stage.model = ""  # a key of kdjax.models.MODELS; empty: derived from setting and size
+    # A key of kdjax.models.MODELS, or a Flax class of your own as package.module:Class or
+    # path/to/file.py:Class; empty: derived from setting and size, see PAIRS.
+    stage.model = ""
+    # Further arguments of a class of your own: a dict, or its JSON text, such as {"depth": 3}.
+    stage.model_args = ""
+    # small: 3x3 | large: that of networks for ImageNet, which reduces height and width to a quarter
+    # | auto: large from 64x64 pixels on. alexnet has one stem only, with stride 4.
+    stage.stem = "auto"
     stage.width = 0  # channels of the first layer, >= 0; 0: the default of the model
     # float32 | bfloat16: dtype of the network's computation; weights and losses are float32.
     stage.compute_dtype = "float32"
@@ -196,17 +222,24 @@ def resolve(config: ConfigDict) -> ConfigDict:
             valid name).
     """
     config = convert_types(config)
-    _check_names(config)
+    settings, sizes = zip(*PAIRS, strict=True)
+    config_checks.check_choices(
+        config, {"setting": set(settings), "size": set(sizes), "best_metric": BEST_METRICS}
+    )
+    config.data.name = absolute(config.data.name)
+    config_checks.check_networks(config)
     teacher, student = PAIRS[config.setting, config.size]
     config.teacher.model = config.teacher.model or teacher
     config.student.model = config.student.model or student
     for stage in (config.teacher, config.student):
+        stage.model = user_class.absolute(stage.model)
         stage.learning_rate = stage.learning_rate or default_learning_rate(stage.model)
     if config.order_seed == -1:
         config.order_seed = config.seed
     if config.smoke:
         _shrink(config)
-    _check_ranges(config)
+    config_checks.check_ranges(config)
+    config_checks.check_teacher(config.teacher)
     return config.lock()
 
 
@@ -217,16 +250,30 @@ def convert_types(config: ConfigDict) -> ConfigDict:
         InputError: for a missing or unknown field, a value that cannot be converted without loss,
             or a number that is not finite.
     """
-    fields, defaults = (flatten_dict(fields.to_dict(), sep=".") for fields in (config, base()))
+    fields, defaults = (
+        flatten_dict(_with_argument_texts(fields.to_dict()), sep=".") for fields in (config, base())
+    )
     if "students" in config:  # a dict would be flattened
         given = config.students
         given = given.to_dict() if isinstance(given, ConfigDict) else given
         field_types.convert("students", given, defaults["students"])
     _check_fields(fields, defaults)
+    for name in _LISTS:
+        fields[name] = field_types.comma_separated(fields[name])
     typed = {
         name: field_types.convert(name, fields[name], default) for name, default in defaults.items()
     }
     return ConfigDict(unflatten_dict(typed, sep="."))
+
+
+def _with_argument_texts(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns a nested config with dicts of arguments as JSON text."""
+    return {
+        name: {**group, "model_args": field_types.json_object(group["model_args"])}
+        if isinstance(group, dict) and "model_args" in group
+        else group
+        for name, group in fields.items()
+    }
 
 
 def default_learning_rate(model: str) -> float:
@@ -256,147 +303,13 @@ def _shrink(config: ConfigDict) -> None:
         stage.bn_batches = 2
 
 
-def field_names(config: Mapping[str, Any] | ConfigDict) -> list[str]:
-    """Returns the dotted name of every field of a nested config."""
-    nested = config.to_dict() if isinstance(config, ConfigDict) else config
-    return list(flatten_dict(nested, sep="."))
-
-
-def nearest_field(name: str, known: Iterable[str]) -> str:
-    """Returns the known field whose dotted name is most similar to `name`.
-
-    The last component counts most, after the replacement of `SYNONYMS`; the group decides between
-    similar fields, so `student.lr` gives `student.learning_rate`.
-
-    Args:
-        name: dotted name of a field.
-        known: dotted names of the valid fields, at least one.
-    """
-    group, _, field = name.rpartition(".")
-    field = SYNONYMS.get(field.lower(), field)
-
-    def similarity(candidate: str) -> float:
-        candidate_group, _, candidate_field = candidate.rpartition(".")
-        return _similarity(field, candidate_field) + _GROUP_WEIGHT * _similarity(
-            group, candidate_group
-        )
-
-    return max(sorted(known), key=similarity)
-
-
-def _similarity(name: str, candidate: str) -> float:
-    return difflib.SequenceMatcher(None, name, candidate).ratio()
-
-
-def unknown_field_error(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Returns the error for a field that does not exist, with the nearest field.
-
-    Args:
-        kind: what the field belongs to, such as `"config field"`.
-        name: the dotted name that was given.
-        known: dotted names of the valid fields.
-    """
-    return InputError(f"unknown {kind} {name!r}: did you mean {nearest_field(name, known)!r}?")
-
-
-def rename_legacy_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a stored config with the fields of earlier versions renamed to the current names."""
-    fields = flatten_dict(config, keep_empty_nodes=True, sep=".")
-    return unflatten_dict(
-        {RENAMED_FIELDS.get(name, name): value for name, value in fields.items()}, sep="."
-    )
-
-
 def _check_fields(fields: Iterable[str], defaults: Iterable[str]) -> None:
     names, known = set(fields), set(defaults)
     for name in sorted(names - known):
-        if name in RENAMED_FIELDS:
-            raise InputError(f"config field {name!r} is now called {RENAMED_FIELDS[name]!r}")
-        raise unknown_field_error("config field", name, known)
+        if name in config_fields.RENAMED_FIELDS:
+            raise InputError(
+                f"config field {name!r} is now called {config_fields.RENAMED_FIELDS[name]!r}"
+            )
+        raise config_fields.unknown_field_error("config field", name, known)
     for name in sorted(known - names):
         raise InputError(f"config field {name!r} is missing: start from kdjax.config.base()")
-
-
-def _check_names(config: ConfigDict) -> None:
-    choices = {
-        "setting": (config.setting, {setting for setting, _ in PAIRS}),
-        "size": (config.size, {size for _, size in PAIRS}),
-        "best_metric": (config.best_metric, BEST_METRICS),
-        "data.pipeline": (config.data.pipeline, PIPELINES),
-        "data.placement": (config.data.placement, PLACEMENTS),
-        "teacher.cache": (config.teacher.cache, CACHES),
-        "objective.method": (config.objective.method, METHODS),
-        "objective.adjustment": (config.objective.adjustment, ADJUSTMENTS),
-    }
-    for name, stage in (("teacher", config.teacher), ("student", config.student)):
-        choices[f"{name}.schedule"] = stage.schedule, SCHEDULES
-        choices[f"{name}.average"] = stage.average, AVERAGES
-        choices[f"{name}.compute_dtype"] = stage.compute_dtype, DTYPES
-        choices[f"{name}.model"] = stage.model or next(iter(MODELS)), MODELS
-    for field, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise unknown_name_error(field, value, allowed)
-
-
-def _check_ranges(config: ConfigDict) -> None:
-    for group, field in (
-        ("data", "dev_fraction"),
-        ("data", "calibration_fraction"),
-        ("selective", "risk"),
-        ("selective", "delta"),
-    ):
-        checks.within(f"{group}.{field}", config[group][field], 1e-6, 1)
-    checks.above("objective.payoff", config.objective.payoff, 1)
-    checks.above("objective.temperature", config.objective.temperature, 0)
-    checks.temperature(config.objective.temperature, "objective.temperature")
-    _between("seed", config.seed, 0, MAX_SEED)
-    _between("order_seed", config.order_seed, -1, MAX_SEED)
-    _between("data.split_seed", config.data.split_seed, 0, MAX_SEED)
-    _between("data.pad", config.data.pad, 0, MAX_PAD)
-    _at_least(config, 1, "log_every", "eval_batch_size")
-    _at_least(config.data, 0, "limit", prefix="data.")
-    checks.within("objective.epsilon", config.objective.epsilon, 0, 1)
-    _at_least(config.objective, 0, "distill_weight", "pretrain_epochs", prefix="objective.")
-    if config.objective.pretrain_epochs > config.student.epochs:
-        raise InputError(
-            f"objective.pretrain_epochs {config.objective.pretrain_epochs} is more than "
-            f"student.epochs {config.student.epochs}"
-        )
-    for name, stage in (("teacher.", config.teacher), ("student.", config.student)):
-        _at_least(stage, 1, "epochs", "batch_size", "step_every", "bn_batches", prefix=name)
-        _at_least(stage, 0, "width", "weight_decay", "warmup_epochs", prefix=name)
-        checks.above(f"{name}learning_rate", stage.learning_rate, 0)
-        for field in ("momentum", "average_start", "ema_decay"):
-            checks.within(f"{name}{field}", stage[field], 0, 1)
-        checks.above(f"{name}step_factor", stage.step_factor, 0)
-
-
-def _between(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise InputError(f"{name} {value} is out of range: it must be from {low} to {high}")
-
-
-def _at_least(fields: ConfigDict, bound: int, *names: str, prefix: str = "") -> None:
-    for name in names:
-        if not fields[name] >= bound:
-            raise InputError(
-                f"{prefix}{name} {fields[name]} is out of range: it must be at least {bound}"
-            )
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Returns a line `field: before -> after` for every field in which two nested configs differ.
-
-    Args:
-        before: a nested config.
-        after: another one; a field that only one of them has is shown as None in the other.
-        prefix: put before the field names.
-    """
-    lines = []
-    for key in sorted({*before, *after}):
-        old, new = before.get(key), after.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: {old!r} -> {new!r}")
-    return lines

@@ -1,14 +1,14 @@
 """Evaluates a finished run again, or on shifted inputs, and rewrites its report.
 
-python -m kdjax.evaluate --workdir=runs/digits [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
-python -m kdjax.evaluate --workdir=runs/digits --shift=noise,blur,contrast,rotation,ood:cifar10
+kdjax evaluate --workdir=runs/digits [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
+kdjax evaluate --workdir=runs/digits --shift=noise,blur,contrast,rotation,ood:cifar10
 """
 
 import pathlib
 
 from absl import flags
 
-from kdjax import cli
+from kdjax import cli, extras
 
 WORKDIR = cli.define_path("workdir", "the workdir of the run")
 RUN_FLAGS = cli.define_run_flags()
@@ -43,8 +43,8 @@ def main() -> None:
 
 
 def _evaluate(folder: pathlib.Path) -> None:
-    from kdjax.evaluation import evaluate, robustness
-    from kdjax.report import console, page
+    from kdjax.evaluation import cost, evaluate, robustness
+    from kdjax.report import console
     from kdjax.runs import restore
 
     data_dir = RUN_FLAGS.data_dir.value
@@ -54,12 +54,16 @@ def _evaluate(folder: pathlib.Path) -> None:
             folder, dataset, risk=RUN_FLAGS.risk.value, delta=RUN_FLAGS.delta.value
         )
         console.show(results, str(folder))
+        console.show_sizes({"student": cost.read_cost(folder)})
     else:
         shifts = robustness.evaluate_shifts(folder, SHIFT.value, data_dir=data_dir)
         dataset = restore.load_dataset(folder, data_dir)
         console.show_shift(shifts, str(folder))
-    print(f"report: {page.write(page.read(folder), dataset.test)}")
+    if extras.warn("report", "no report is written"):
+        from kdjax.report import page
+
+        print(f"report: {page.write(page.read(folder), dataset.test)}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, needs=["train"])

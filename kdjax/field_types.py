@@ -1,5 +1,6 @@
 """Types of config fields: values from files and command lines, converted to the field's type."""
 
+import json
 import math
 import numbers
 import operator
@@ -64,6 +65,38 @@ def records(value: Any) -> tuple[dict[str, Any], ...] | None:
     return tuple(map(dict, entries)) if len(entries) == len(value) else None
 
 
+def names(value: Any) -> tuple[str, ...] | None:
+    """Returns a text with commas, or a tuple or list of texts, as a tuple of names; None else."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (tuple, list)) or not all(map(_is_text, texts)):
+        return None
+    stripped = (name.strip() for text in texts for name in text.split(","))
+    return tuple(name for name in stripped if name)
+
+
+def json_object(value: Any) -> Any:
+    """Returns a dict as its JSON text; "" for an empty one, and other values unchanged."""
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        return json.dumps(value, sort_keys=True) if value else ""
+    except TypeError as error:
+        raise InputError(f"{value!r} cannot be stored as JSON: {error}") from error
+
+
+def comma_separated(value: Any) -> Any:
+    """Returns a tuple or list of texts or numbers as one text; other values unchanged.
+
+    Texts that contain a comma give a JSON list.
+    """
+    if not isinstance(value, (tuple, list)) or not value:
+        return value
+    parts = [str(part) for part in value if isinstance(part, (str, os.PathLike, numbers.Real))]
+    if len(parts) < len(value):
+        return value
+    return json.dumps(parts) if any("," in part for part in parts) else ",".join(parts)
+
+
 def convert(name: str, value: Any, default: Any) -> Any:
     """Returns the value of a field as the type of its default.
 
@@ -75,7 +108,7 @@ def convert(name: str, value: Any, default: Any) -> Any:
     Raises:
         InputError: if the value cannot be converted without loss, or is not finite.
     """
-    converter, description = TYPES[type(default)]
+    converter, description = _NAMES if _is_names(default) else TYPES[type(default)]
     converted = converter(value)
     if converted is None:
         raise InputError(f"{name} {value!r} is not {description}")
@@ -86,6 +119,10 @@ def convert(name: str, value: Any, default: Any) -> Any:
 
 def _is_boolean(value: Any) -> bool:
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # NumPy's
+
+
+def _is_names(default: Any) -> bool:
+    return isinstance(default, tuple) and any(map(_is_text, default))
 
 
 def _is_text(value: Any) -> bool:
@@ -100,3 +137,5 @@ TYPES: Mapping[type, tuple[Callable[[Any], Any], str]] = {
     str: (text, "a string"),
     tuple: (records, 'a tuple of dicts of fields, such as ({"objective.method": "kd"},)'),
 }
+# The same of a field whose default is a tuple of names.
+_NAMES = (names, 'names separated by commas, or a tuple of names, such as ("tensorboard",)')

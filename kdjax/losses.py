@@ -171,7 +171,7 @@ def _divergence_terms(targets: jax.Array, logits: jax.Array) -> jax.Array:
     # log(m B) and log(m A) are near 0 for flat distributions, where log B and log A would round.
     log_student = logits - _log_mean_exp(logits)
     student = jnp.exp(log_student) / count
-    positive = targets > 0
+    positive = targets != 0  # NaN must not pass for 0
     # The inner where avoids log(0): its gradient is not finite, even in the branch not taken.
     log_ratio = jnp.log(jnp.where(positive, count * targets, 1)) - jnp.where(
         positive, log_student, 0

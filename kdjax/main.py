@@ -1,23 +1,28 @@
 """Trains a teacher and a student, evaluates the student and writes the report.
 
-python -m kdjax.main --config=configs/digits.py [--workdir=runs/digits] [--config.FIELD=VALUE ...]
+kdjax train --config=digits [--workdir=runs/digits] [--config.FIELD=VALUE ...]
+kdjax train --config=path/to/config.py
+
+`python -m kdjax.main` is the same command. `kdjax list configs` shows the configs of the package.
 """
 
 import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from kdjax import cli
+from kdjax import cli, commands, extras
 from kdjax.errors import InputError
 
 if TYPE_CHECKING:
     from kdjax.data import Dataset
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "the config file, a Python file")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the name of a config of the package, or the path of a Python file"
+)
 WORKDIR = cli.define_path(
     "workdir", "the workdir of the run [runs/<config name>; runs/<config name>_smoke]"
 )
@@ -34,8 +39,9 @@ def main() -> None:
     from kdjax.runtime import compiler, multihost
 
     if CONFIG.value is None:
-        raise InputError("no config given: for example --config=configs/digits.py")
+        raise InputError("no config given: for example --config=digits; kdjax list configs")
     config = configs.resolve(CONFIG.value)
+    extras.warn("report", "no report is written")
     folder = pathlib.Path(WORKDIR.value or _default_workdir(config))
     compiler.enable_compilation_cache()
     if config.cpu_tuning:
@@ -49,6 +55,8 @@ def main() -> None:
 def _default_workdir(config: Any) -> str:
     if not config.name:
         raise InputError("the config has no name: give one with --config.name, or --workdir")
+    if ".." in pathlib.PurePath(config.name).parts:
+        raise InputError(f"name {config.name!r} leads out of runs/: give a --workdir")
     # A smoke run must not be mixed up with the full run.
     return f"runs/{config.name}_smoke" if config.smoke else f"runs/{config.name}"
 
@@ -71,7 +79,9 @@ def _run(config: Any, folder: pathlib.Path) -> dict[pathlib.Path, Any]:
         return results
     if multihost.is_primary():
         print(f"the run in {folder} is finished; nothing to do")
-        if not all((path / "report.html").exists() for path in finished):
+        if not extras.missing("report") and not all(
+            (path / "report.html").exists() for path in finished
+        ):
             with workdir.lock(folder):  # stopped between writing the results and the report
                 _write_reports(list(finished), folder, restore.load_data(config))
     return finished
@@ -81,6 +91,8 @@ def _write_reports(
     workdirs: Sequence[pathlib.Path], folder: pathlib.Path, dataset: "Dataset"
 ) -> None:
     """Writes the report of each student and, if there are several, the comparison page."""
+    if extras.missing("report"):
+        return
     from kdjax.report import page
 
     runs = [page.read(workdir) for workdir in workdirs]
@@ -91,16 +103,41 @@ def _write_reports(
 
 
 def _print_results(config: Any, folder: pathlib.Path, results: dict[pathlib.Path, Any]) -> None:
+    from kdjax.evaluation import cost
     from kdjax.report import console
 
     title = f"{config.name} in {folder}"
     if config.students:
         console.show_many({workdir.name: values for workdir, values in results.items()}, title)
-        print(f"students: {folder / 'students'}\ncomparison: {folder / 'comparison.html'}")
     else:
         console.show(results[folder], title)
-        print(f"report: {folder / 'report.html'}")
+    names = {path: path.name if config.students else "student" for path in results}
+    console.show_sizes({name: cost.read_cost(path) for path, name in names.items()})
+    if config.students:
+        print(f"students: {folder / 'students'}")
+    page = folder / ("comparison.html" if config.students else "report.html")
+    if page.exists():
+        print(f"{page.stem}: {page}")
+    print("\n  ".join(["next:", *_next_commands(folder, results)]))
+
+
+def _next_commands(folder: pathlib.Path, results: dict[pathlib.Path, Any]) -> Iterator[str]:
+    """Yields the commands that may follow: report, export of the best student, prediction."""
+    from kdjax.evaluation.certification import operating_point
+
+    yield commands.command_line("report", folder)
+    best = min(results, key=lambda path: _dev_aurc(results[path]))
+    model = folder.with_name(f"{folder.name}_model")
+    options = [f"--workdir={best}", f"--out={model}"]
+    if operating_point(results[best]).source == "none":  # it would abstain on every image
+        options.append("--coverage=0.9")
+    yield commands.command_line("export", *options)
+    yield f"{commands.command_line('predict', f'--model={model}')} IMAGE..."
+
+
+def _dev_aurc(results: Mapping[str, Any]) -> float:
+    return results["scores"][results["best_score"]]["dev_aurc"]
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, needs=["train"])

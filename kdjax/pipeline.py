@@ -7,12 +7,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kdjax import models
 from kdjax.data import Dataset, dataset_metadata
+from kdjax.models import own
 from kdjax.objectives import METHODS
-from kdjax.runs import restore, students, workdir
+from kdjax.runs import initial_weights, restore, students, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost, sharding
-from kdjax.training import step
+from kdjax.training import metric_writer, step, teacher_network
+from kdjax.training.host_teacher import HostTeacher
+from kdjax.training.initial import InitialWeights
 from kdjax.training.loop import train_stage
 from kdjax.training.spec import STUDENT, TEACHER, train_spec
 from kdjax.training.teacher import Teacher
@@ -47,6 +49,7 @@ def train(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     """
     for stage in (TEACHER, STUDENT):
         sharding.check_batch_size(f"{stage}.batch_size", config[stage].batch_size)
+    metric_writer.check_names(config.metric_writers)
     configs = student_workdirs(config, folder)
     workdir.require_writable(folder)
     _check_same_run(config, folder)
@@ -55,11 +58,14 @@ def train(config: ConfigDict, folder: pathlib.Path) -> Dataset:
         dataset = restore.load_data(config)
     needs_teacher = any(map(_needs_teacher, configs.values()))
     _check_stages(config if needs_teacher else None, configs.values(), dataset)
+    initial = {
+        path: initial_weights.load(fields, path, dataset) for path, fields in configs.items()
+    }
     teacher = None
     if needs_teacher:
         teacher = _train_or_load_teacher(config, folder, dataset)
     jobs = [
-        _student_job(student_config, student_folder, dataset, teacher)
+        _student_job(student_config, student_folder, dataset, teacher, initial[student_folder])
         for student_folder, student_config in configs.items()
     ]
     with multihost.primary_first("workdir claimed"):
@@ -92,20 +98,25 @@ def _check_stages(
         _warn_if_payoff_too_high(student, dataset.num_classes)
     metadata = dataset_metadata(dataset)
     specs = [train_spec(student, STUDENT, metadata) for student in students]
-    if config is not None and not config.teacher.workdir:
+    if config is not None and not teachers.is_given(config):
         specs.append(train_spec(config, TEACHER, metadata))
     networks = {spec.model: spec for spec in specs}
     for spec in networks.values():
+        own.check(spec.model, dataset.image_shape, dataset.num_classes + (spec.stage == STUDENT))
         step.abstract_state(spec, dataset.image_shape)  # raises for images that are too small
         _warn_if_soft_targets_collapse(student, dataset.num_classes)
 
 
 def _student_job(
-    config: ConfigDict, folder: pathlib.Path, dataset: Dataset, teacher: Teacher | None
+    config: ConfigDict,
+    folder: pathlib.Path,
+    dataset: Dataset,
+    teacher: Teacher | HostTeacher | None,
+    initial: InitialWeights | None,
 ) -> TrainJob:
     teacher_model = teacher.model if teacher and _needs_teacher(config) else None
     spec = train_spec(config, STUDENT, dataset_metadata(dataset), teacher_model)
-    return TrainJob(spec, folder, config.to_dict())
+    return TrainJob(spec, folder, config.to_dict(), initial)
 
 
 def _warn_if_payoff_too_high(config: ConfigDict, num_classes: int) -> None:
@@ -140,7 +151,7 @@ def _claim_workdirs(
     folder: pathlib.Path,
     configs: dict[pathlib.Path, ConfigDict],
     dataset: Dataset,
-    teacher: Teacher | None,
+    teacher: Teacher | HostTeacher | None,
 ) -> None:
     """Writes or checks `config.json` of the run and of each student, and links their teacher."""
     metadata = dataset_metadata(dataset)
@@ -170,15 +181,14 @@ def _check_same_run(config: ConfigDict, folder: pathlib.Path) -> None:
     workdir.check_same_run(folder, {"stage": stage, "config": config.to_dict()})
 
 
-def _train_or_load_teacher(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) -> Teacher:
-    """Returns the teacher of a workdir; trains it there first unless the config names one."""
-    teacher_folder = folder / "teacher"
-    if config.teacher.workdir:
-        teacher_folder = workdir.teacher_folder(config.teacher.workdir)
-        workdir.check_teacher(teacher_folder, dataset, config.data)
-        with multihost.primary_first("teacher linked"):
-            workdir.link_teacher(folder, teacher_folder)
+def _train_or_load_teacher(
+    config: ConfigDict, folder: pathlib.Path, dataset: Dataset
+) -> Teacher | HostTeacher:
+    """Returns the teacher that the config names; trains it in the workdir if it names none."""
+    if teachers.is_given(config):
+        teacher_folder = teachers.set_up(config, folder, dataset)
     else:
+        teacher_folder = folder / "teacher"
         metadata = dataset_metadata(dataset)
         spec = train_spec(config, TEACHER, metadata)
         with multihost.primary_first("teacher workdir claimed"):
@@ -188,5 +198,8 @@ def _train_or_load_teacher(config: ConfigDict, folder: pathlib.Path, dataset: Da
             dataset,
             placement=config.data.placement,
         )
+    loaded = teachers.load(teacher_folder, dataset)
+    if isinstance(loaded, HostTeacher):
+        return loaded
     # Folding makes the teacher faster; its logits change by rounding only.
-    return Teacher(*models.fold_batch_norm(*restore.restore(teacher_folder)), teacher_folder)
+    return Teacher(*teacher_network.fold(*loaded), teacher_folder)

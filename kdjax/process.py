@@ -21,10 +21,39 @@ _cache_warnings: set[tuple[str, str]] = set()
 
 def prepare() -> None:
     """Sets up streams, warnings and Ctrl-C; call it once, before the command starts."""
+    _open_closed_streams()
     _name_stdout()
     warnings.showwarning = show_warning  # type: ignore[assignment]
+    sys.unraisablehook = _print_unraisable
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # in the background it is ignored
         signal.signal(signal.SIGINT, _interrupt)
+
+
+def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Prints an exception that no code can catch, such as one of a callback.
+
+    Not those of TensorStore's threads after a failed save, up to hundreds: the command itself
+    reports the failure in one line.
+    """
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
+
+
+def _open_closed_streams() -> None:
+    """Discards what goes to a standard stream that is closed, as by `>&-` in a shell.
+
+    Python has None for it, and the next file that is opened would get its number.
+    """
+    for name, flag, mode in (
+        ("stdin", os.O_RDONLY, "r"),
+        ("stdout", os.O_WRONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    ):
+        if getattr(sys, name) is None:
+            stream = os.fdopen(os.open(os.devnull, flag), mode)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)  # or it would be closed when the name is replaced
 
 
 class _Output(io.TextIOWrapper):

@@ -3,25 +3,25 @@
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import filelock
 import jax
 import pytest
+from support import compile_cache
 from support.commands import command
 
-# Shared by the processes that tests start, so that each program is compiled once per session. The
-# folder belongs to xdist's controller, and its workers inherit the variable. The workers
-# themselves do not use the cache, because some tests fill their disk: half an entry would be read
-# as a damaged one.
+# Programs are compiled once per xdist worker and, for the processes that tests start, once per
+# session. The folder of the processes belongs to xdist's controller, and the workers inherit the
+# variable; JAX locks a cache of limited size, but searches it for every new program.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    programs = tempfile.TemporaryDirectory(prefix="kdjax-test-cache-", ignore_cleanup_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**30)  # JAX locks a cache of limited size
+    shared_programs = compile_cache.new_folder()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = shared_programs.name
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**30)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-jax.config.update("jax_compilation_cache_dir", None)
+own_programs = compile_cache.new_folder()
+compile_cache.use(own_programs.name)
 
 # Each virtual device that waits in a collective holds a thread, and on a machine with few cores
 # all threads can wait forever until XLA aborts: use more threads than cores.

@@ -66,5 +66,33 @@ def test_other_temperatures_are_refused_with_the_range(value):
         checks.temperature(value, "objective.temperature")
 
 
+@pytest.mark.parametrize(
+    "value", ["2", None, True, 2 + 1j, [[2.0], [2.0, 3.0]], np.array(["a"]), {"a": 1}]
+)
+def test_hyperparameter_that_is_no_number_is_refused_with_its_value(value):
+    for check in (
+        lambda: checks.above("payoff", value, 1),
+        lambda: checks.within("payoff", value, 0, 9),
+        lambda: checks.temperature(value, "payoff"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(f"payoff {value!r}: need a number")):
+            check()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [None, "text", np.array([["a"]]), np.ones((2, 3), np.longdouble), np.ma.ones(3), [[1.0], []]],
+)
+def test_logits_that_are_no_array_of_floats_are_refused(values):
+    with pytest.raises(TypeError, match=r"logits of dtype .*: need floats"):
+        checks.logits(values, least=2)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "bfloat16", "float16", "float32"])
+def test_logits_of_every_float_dtype_are_computed_in_float32(dtype):
+    logits = checks.logits(jnp.ones((2, 3), dtype), least=2)
+    assert logits.dtype == np.float32 and np.all(logits == 1)
+
+
 def test_lists_that_hold_traced_values_are_not_checked():
     assert jax.jit(lambda x: checks.above("payoff", [x, 2.0], 1) is None and x)(0.5) == 0.5

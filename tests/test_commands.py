@@ -1,10 +1,13 @@
 """The commands in real processes: a finished run, invalid input, damage, exit statuses."""
 
 import json
+import os
 import shutil
 
+import numpy as np
 import pytest
 from support.commands import ROOT, assert_refused, command, python
+from support.runs import final_arrays
 
 
 @pytest.fixture
@@ -44,9 +47,8 @@ def test_run_trains_both_stages_and_writes_all_files_and_tables(finished_run):
         for results in (finished_run.results["teacher"], finished_run.results)
         for split in ("dev", "calibration", "test")
     ]
-    rows = [
-        line for line in finished_run.stdout.splitlines() if line.startswith(("│ tea", "│ stu"))
-    ]
+    first_table = finished_run.stdout.partition("└")[0]
+    rows = [line for line in first_table.splitlines() if line.startswith(("│ tea", "│ stu"))]
     assert [row.split("│")[4].strip() for row in rows] == accuracies
     report = (finished_run.folder / "report.html").read_text()
     assert "<h1>alexnet_small on digits</h1>" in report and ">Abstentions</h2>" in report
@@ -214,6 +216,34 @@ def test_run_resumes_from_the_checkpoint_before_a_damaged_one_bit_identically(fi
     assert f"checkpoint {copy.folder}/checkpoints/8 is damaged" in warning
     assert "student  epoch 2/2" in done.stdout and "epoch 1/" not in done.stdout
     assert copy.results == finished_run.results  # bit-identical: no step was lost or repeated
+
+
+@pytest.mark.slow
+def test_moved_run_with_other_file_times_and_a_stale_lock_resumes_bit_identically(
+    finished_run, copy, tmp_path
+):
+    moved = copy._replace(folder=copy.folder.rename(tmp_path / "moved [1] run"))
+    shutil.rmtree(moved.folder / "checkpoints" / "8")
+    shutil.rmtree(moved.folder / "predictions")
+    (moved.folder / "results.json").unlink()
+    for index, path in enumerate(sorted(moved.folder.rglob("*"))):
+        year = 31_556_952 * 10**9
+        os.utime(path, ns=2 * ((30 + 60 * (index % 2)) * year,))  # 2000 or 2060
+    for name in (".lock", ".lock_owner"):  # of a process that was killed
+        (moved.folder / name).write_text("process 1 on another machine")
+    done = command("main", *moved.flags, f"--workdir={moved.folder}")
+    assert warnings(done) == []
+    assert "student  epoch 2/2" in done.stdout and "epoch 1/" not in done.stdout
+    (steps, expected), (resumed_steps, actual) = map(
+        final_arrays, (finished_run.folder, moved.folder)
+    )
+    assert steps == resumed_steps == 8
+    for expected_leaf, leaf in zip(expected, actual, strict=True):
+        np.testing.assert_array_equal(leaf, expected_leaf)
+    for name in ("results.json", "predictions/test.npz"):
+        before = finished_run.folder / name
+        assert (moved.folder / name).read_bytes() == before.read_bytes(), name
+    assert {".lock", ".lock_owner"}.isdisjoint(path.name for path in moved.folder.iterdir())
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ from ml_collections import ConfigDict, config_flags
 
 import kdjax.cli  # registers the parsers of config fields
 import kdjax.config
-from kdjax.config import base, differences, field_names, hyperparameters, nearest_field, resolve
+import kdjax.config_fields
+from kdjax.config import base, hyperparameters, resolve
+from kdjax.config_fields import differences, field_names, nearest_field
 from kdjax.errors import InputError
 from kdjax.models import MODELS
 from kdjax.objectives import Hyperparameters
@@ -158,6 +160,29 @@ def test_every_field_can_be_overridden_on_the_command_line(name, text, value, ba
     assert config.to_dict() == expected.to_dict()
     parsed = dict(leaves(config))[name]
     assert type(parsed) is type(dict(leaves(base()))[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("wandb", ("wandb",)),
+        ("tensorboard, wandb", ("tensorboard", "wandb")),
+        ("('wandb', 'mlflow')", ("wandb", "mlflow")),
+        ("", ()),
+        ("()", ()),
+    ],
+)
+def test_names_are_given_with_commas_or_as_a_tuple(text, names, base_file):
+    config = parse_flags(f"--config={base_file}", f"--config.metric_writers={text}")
+    assert resolve(config).metric_writers == names
+
+
+@pytest.mark.parametrize("value", [3, ({"a": 1},), None])
+def test_names_of_another_type_are_refused(value):
+    config = base()
+    config.metric_writers = value
+    with pytest.raises(InputError, match=r"^metric_writers .* is not names separated by commas"):
+        resolve(config)
 
 
 @pytest.mark.parametrize("name", [k for k, v in leaves(base()) if isinstance(v, bool)])
@@ -412,8 +437,8 @@ def test_nearest_field_prefers_the_same_group_and_knows_synonyms(name, nearest):
 
 def test_every_synonym_is_the_name_of_a_field():
     components = {name.rpartition(".")[-1] for name in field_names(base())}
-    assert set(kdjax.config.SYNONYMS.values()) <= components
-    assert not set(kdjax.config.SYNONYMS) & components
+    assert set(kdjax.config_fields.SYNONYMS.values()) <= components
+    assert not set(kdjax.config_fields.SYNONYMS) & components
 
 
 def test_unknown_field_in_a_config_file_raises_with_the_nearest_field() -> None:

@@ -1,37 +1,14 @@
-"""The default networks and methods of the configs suit each other."""
+"""The default methods of the configs suit each other; for the networks see models/test_cost."""
 
-import math
-
-import jax
-import jax.numpy as jnp
 import pytest
 from support.commands import ROOT
 from support.runs import get_config, tiny
 
-from kdjax import models, pipeline
-from kdjax.config import PAIRS
+from kdjax import pipeline
 
 
 class Stopped(Exception):
     """Raised in place of the training."""
-
-
-def parameters_and_flops(name: str) -> tuple[int, float]:
-    model = models.create(name, 11)
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False)
-    )
-    forward = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-    analysis = forward.lower(variables, images).cost_analysis()
-    return count, float(analysis["flops"])
-
-
-@pytest.mark.parametrize(("setting", "size"), PAIRS)
-def test_teacher_has_more_parameters_and_operations_than_its_student(setting, size) -> None:
-    teacher, student = map(parameters_and_flops, PAIRS[setting, size])
-    assert teacher[0] > student[0] and teacher[1] > student[1]
 
 
 def test_soft_gambler_with_a_soft_teacher_warns_that_it_may_abstain_everywhere(

@@ -22,6 +22,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support import sample_runs
 from support.commands import ROOT
 from support.documents import PAGES, README, check_command, check_config, code_blocks, commands
+from support.logs import open_log
 from support.networks import (
     HYPER,
     linear_spec,
@@ -32,19 +33,20 @@ from support.networks import (
 )
 
 import kdjax.config
+import kdjax.config_checks
+import kdjax.config_fields
 import kdjax.models
-from kdjax import data, losses, models, selective
-from kdjax.data import augment, batches
+from kdjax import config_help, data, losses, models, selective
+from kdjax.data import augment, batches, own
 from kdjax.evaluation import summary
 from kdjax.export import card, formats
 from kdjax.models import MODELS
 from kdjax.objectives import METHODS
-from kdjax.runs import students
+from kdjax.runs import restore, students
 from kdjax.selective import SCORES
 from kdjax.training import optimizer, step
 from kdjax.training.metric_writer import METRIC_WRITERS
 from kdjax.training.optimizer import SCHEDULES, ScheduleOptions
-from kdjax.training.stage_log import StageLog
 
 # ml_collections loads the config file in a way that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -82,7 +84,7 @@ hooks = load_file(DOCS / "hooks.py")
 @pytest.fixture(autouse=True)
 def restored_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Takes out of the registries what a test has added."""
-    monkeypatch.setattr(kdjax.config, "SCHEDULES", kdjax.config.SCHEDULES)
+    monkeypatch.setattr(kdjax.config_checks, "SCHEDULES", kdjax.config_checks.SCHEDULES)
     before = [dict(registry) for registry in REGISTRIES]
     yield
     for registry, entries in zip(REGISTRIES, before, strict=True):
@@ -194,14 +196,6 @@ def test_the_student_list_of_the_page_expands_to_three_students() -> None:
     assert len(students.expand(kdjax.config.resolve(config))) == 3
 
 
-def test_the_network_of_the_page_is_a_student_model() -> None:
-    (code,) = code_blocks((DOCS / "how-to" / "own-network.md").read_text(), "python")
-    names: dict = {"__name__": "page"}
-    exec(code, names)
-    config = kdjax.config.resolve(names["get_config"]())
-    assert_logits_of(models.create(config.student.model, 11, width=4))
-
-
 def assert_logits_of(model: nn.Module) -> None:
     images = jnp.ones((2, 8, 8, 1))
     variables = model.init(jax.random.key(0), images, train=False)
@@ -224,10 +218,11 @@ def test_every_named_file_and_test_exists() -> None:
 
 def test_the_configuration_page_has_every_field_with_its_default() -> None:
     base = kdjax.config.base()
-    stage = [f"{name}.{field}" for name in hooks.STAGES for field in base.student]
-    fields = hooks.config_fields()
-    names = [field.name for field in fields if field.name not in base.student]
-    assert sorted([*names, *stage]) == sorted(kdjax.config.field_names(base))
+    shared = [field for field in base.teacher if field in base.student]
+    stage = [f"{name}.{field}" for name in config_help.STAGES for field in shared]
+    fields = config_help.fields()
+    names = [field.name for field in fields if field.group != "stage"]
+    assert sorted([*names, *stage]) == sorted(kdjax.config_fields.field_names(base))
     assert [field.name for field in fields if not field.description] == []
     page = hooks.configuration_page()
     assert all(f"| `{field.name}` | `{field.default!r}` | " in page for field in fields)
@@ -315,11 +310,19 @@ def test_the_added_score_is_reported() -> None:
     assert "logit_gap" in results["scores"]
 
 
-def test_the_added_data_source_is_loaded_by_name(tmp_path: pathlib.Path) -> None:
-    (code,) = code_blocks(ADDITIONS["A data source"], "python")
-    (tmp_path / "stripes.py").write_text(code)
-    load_file(tmp_path / "stripes.py")
-    dataset = data.load("stripes", data_dir=tmp_path / "data")
+OWN_DATA = (DOCS / "how-to" / "own-data.md").read_text()
+
+
+def test_the_builder_of_the_page_is_loaded_by_its_config(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder, config_file = code_blocks(OWN_DATA, "py")
+    (tmp_path / "stripes.py").write_text(builder)
+    (tmp_path / "stripes_config.py").write_text(config_file)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load_file(tmp_path / "stripes_config.py").get_config()
+    config.data.dir = str(tmp_path / "data")
+    dataset = restore.load_data(kdjax.config.resolve(config))
     assert dataset.class_names == ("horizontal", "vertical")
     assert dataset.image_shape == (8, 8, 1)
     assert len(dataset.train.labels) == 80 and len(dataset.test.labels) == 40
@@ -327,10 +330,27 @@ def test_the_added_data_source_is_loaded_by_name(tmp_path: pathlib.Path) -> None
     assert (horizontal == horizontal[:, :, :1]).all()
 
 
+def test_the_npz_file_of_the_page_is_loaded(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(code_blocks(OWN_DATA, "python")[0])
+    dataset = data.load("npz:halves.npz", data_dir=tmp_path / "cache", stream=True)
+    assert dataset.class_names == ("upper", "none") and dataset.image_shape == (28, 28, 1)
+
+
+def test_the_csv_file_of_the_page_is_read(tmp_path: pathlib.Path) -> None:
+    (text,) = code_blocks(OWN_DATA, "csv")
+    (tmp_path / "labels.csv").write_text(text)
+    listing = own.csv.read(tmp_path / "labels.csv")
+    assert [example.split for example in listing.examples] == ["train", "train", "test"]
+    assert listing.examples[2].group == "visit 7"
+
+
 def test_the_added_metric_writer_is_used_by_every_stage(tmp_path: pathlib.Path) -> None:
     run_addition("A metric writer")
-    options = {"steps_per_epoch": 2, "epochs": 1, "batch_size": 4, "done": 0, "clock": 0.0}
-    with StageLog(tmp_path, stage="student", **options) as log:
+    config = resolved(metric_writers=("tensorboard", "csv"))
+    with open_log(tmp_path, writers=config.metric_writers) as log:
         log.write(1, "train", {"loss": 0.5})
     assert (tmp_path / "metrics.csv").read_text() == "1,train,loss,0.5\n"
     assert (tmp_path / "metrics.jsonl").exists()
@@ -427,6 +447,12 @@ def test_scores_of_the_abstention_output_are_listed() -> None:
     )
 
 
+def test_every_kind_of_own_images_has_a_reader() -> None:
+    assert own.load.READERS.keys() == own.names.KINDS.keys(), (
+        "add the kind to READERS in kdjax/data/own/load.py and KINDS in kdjax/data/own/names.py"
+    )
+
+
 def test_every_own_data_set_has_a_config() -> None:
     from kdjax.data.tfds import builders
 
@@ -449,8 +475,8 @@ def test_every_augmentation_is_a_config_field() -> None:
 
 
 def test_every_schedule_is_a_config_value() -> None:
-    assert set(SCHEDULES) == set(kdjax.config.SCHEDULES), (
-        "add the name of the schedule to SCHEDULES in kdjax/config.py"
+    assert set(SCHEDULES) == set(kdjax.config_checks.SCHEDULES), (
+        "add the name of the schedule to SCHEDULES in kdjax/config_checks.py"
     )
 
 

@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from support.tiny_network import TINY_NETWORK
 
 ROOT = pathlib.Path(__file__).parents[1]
-# The networks that compile fastest, and few steps.
+# A network that compiles fast, and few steps.
 SHORT = [
-    *(f"--config.{stage}.model=alexnet_small" for stage in ("teacher", "student")),
+    *(f"--config.{stage}.model={TINY_NETWORK}" for stage in ("teacher", "student")),
     "--config.teacher.epochs=1", "--config.student.epochs=3", "--config.student.batch_size=64",
 ]  # fmt: skip
 

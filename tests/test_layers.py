@@ -15,10 +15,16 @@ ROOT = pathlib.Path(kdjax.__file__).parent
 # the longest path applies. See "Layout" in docs/design.md.
 LAYERS = [
     {
+        "__main__",
+        "commands",
         "cli",
+        "config_files",
         "process",
         "main",
         "evaluate",
+        "check",
+        "logits",
+        "list",
         "export.__main__",
         "predict.__main__",
         "report.__main__",
@@ -29,12 +35,13 @@ LAYERS = [
     {"evaluation"},
     {"runs"},
     {"training"},
-    {"config"},
+    {"config", "config_checks", "config_fields", "config_help"},
     {"data", "objectives"},
     {"runtime"},
-    {"losses", "adjustment", "selective", "models", "checks", "errors", "field_types"},
+    {"losses", "adjustment", "selective", "models", "checks", "errors", "extras", "field_types"},
 ]
-PURE_LIBRARIES = {"jax", "flax", "numpy", "scipy", "optax", "kdjax"}
+# safetensors is imported when a file of weights is read.
+PURE_LIBRARIES = {"jax", "flax", "numpy", "scipy", "optax", "safetensors", "kdjax"}
 OLD_WORDS = re.compile(
     r"\b(Master|Said|Shown|Fed|Desk|descended|gathered|everywhere|horses|stake)\b"
 )
@@ -113,7 +120,8 @@ def loaded_by(code: str) -> set[str]:
 def test_importing_the_losses_loads_no_heavy_library() -> None:
     loaded = loaded_by("import kdjax.losses, kdjax.adjustment, kdjax.selective")
     assert {"jax", "optax"} <= loaded
-    assert not {"tensorflow_datasets", "orbax", "sklearn", "tensorflow", "rich"} & loaded
+    heavy = {"tensorflow_datasets", "orbax", "sklearn", "tensorflow", "rich", "matplotlib", "PIL"}
+    assert not heavy & loaded
 
 
 def test_importing_the_package_loads_submodules_on_first_use() -> None:

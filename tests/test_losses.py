@@ -271,6 +271,25 @@ def test_targets_of_wrong_dtype_or_shape_raise(name):
         LOSSES[name](jnp.zeros((12, 5)), jnp.ones((12, 4), int))
 
 
+@pytest.mark.parametrize("name", ["soft_gambler", "distillation"])
+@pytest.mark.parametrize("value", [-0.5, 1.5, 7.0])
+def test_targets_that_are_no_probabilities_are_refused_outside_jit(name, value):
+    loss, options = getattr(losses, name), {"payoff": 2.0} if name == "soft_gambler" else {}
+    logits = jnp.zeros((2, 4 if name == "soft_gambler" else 3))
+    targets = jnp.array([[0.2, 0.3, 0.5], [0.5, value, 0.5]])
+    with pytest.raises(InputError, match=f"target {value:g} is out of range"):
+        loss(logits, targets, **options)
+    assert jax.jit(lambda *args: loss(*args, **options))(logits, targets).shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["soft_gambler", "distillation"])
+def test_nan_in_a_target_gives_nan(name):
+    loss, options = getattr(losses, name), {"payoff": 2.0} if name == "soft_gambler" else {}
+    logits = jnp.zeros((2, 4 if name == "soft_gambler" else 3))
+    targets = jnp.array([[0.2, 0.3, 0.5], [0.5, np.nan, 0.5]])
+    assert np.isnan(loss(logits, targets, **options)).tolist() == [False, True]
+
+
 def test_labels_that_are_constants_of_a_jitted_function_are_checked():
     logits, labels = jnp.asarray(NORMAL, "float32"), jnp.asarray(LABELS[:6])
     actual = jax.jit(lambda z: losses.gambler(z, labels, payoff=PAYOFF))(logits)

@@ -16,13 +16,15 @@ import pytest
 from support.commands import ROOT
 from support.config_effects import training_effects
 from support.runs import checkpoint, final_arrays, get_config, log_lines, tiny
+from support.tiny_network import TINY_NETWORK
 
 import kdjax.config
 from kdjax import pipeline
-from kdjax.config import base, field_names, resolve
+from kdjax.config import base, resolve
+from kdjax.config_fields import field_names
 from kdjax.errors import InputError, Preempted
 from kdjax.evaluation import evaluate
-from kdjax.runs import restore
+from kdjax.runs import restore, workdir
 from kdjax.training import spec
 
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
@@ -33,7 +35,6 @@ def run(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pat
     """A finished run with averaged weights and an epoch of pre-training."""
     folder = tmp_path_factory.mktemp("run") / "digits"
     changes = {
-        "teacher.model": "alexnet_small",
         "student.average": "swa",
         "student.average_start": 0.0,
         "student.schedule": "step",
@@ -119,11 +120,16 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "smoke": (True, {}),
     "best_metric": ("nll", {}),
     "log_every": (7, {}),
+    "metric_writers": (("wandb",), {}),
     "eval_batch_size": (32, {}),
     "data.name": ("svhn_cropped", {}),
     "data.dir": ("elsewhere", {}),
     "data.train_split": ("train+extra", {}),
     "data.test_split": ("extra", {}),
+    "data.image_size": (16, {}),
+    "data.fit": ("crop", {}),
+    "data.strict": (True, {}),
+    "data.test_fraction": (0.3, {}),
     "data.dev_fraction": (0.2, {}),
     "data.calibration_fraction": (0.2, {}),
     "data.split_seed": (1, {}),
@@ -149,11 +155,13 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     },
 }
 # The default workdir: tests/test_commands.py. The certificate: the test of a run's results above.
+# Teachers that are given: tests/runs/test_teachers.py and tests/training/external.
+GIVEN_TEACHER = {f"teacher.{name}" for name in workdir.SOURCE_FIELDS if name != "workdir"}
 TESTED_ELSEWHERE = {"name", "selective.risk", "selective.delta"}
 
 
 def test_every_field_is_in_the_test_of_its_effect() -> None:
-    assert set(CHANGES) | TESTED_ELSEWHERE == set(field_names(base()))
+    assert set(CHANGES) | TESTED_ELSEWHERE | GIVEN_TEACHER == set(field_names(base()))
 
 
 @pytest.mark.parametrize("field", CHANGES)
@@ -208,8 +216,7 @@ def test_average_is_evaluated_instead_of_the_last_weights(run: pathlib.Path) -> 
     jax.tree.map(np.testing.assert_array_equal, variables, best.state.average)
     # The average over the ends of both epochs differs from the last weights.
     last, averaged = (
-        np.asarray(v["params"]["head"]["Dense_0"]["kernel"])
-        for v in (best.state.variables, variables)
+        np.asarray(v["params"]["Dense_0"]["kernel"]) for v in (best.state.variables, variables)
     )
     assert np.any(last != averaged)
 
@@ -287,7 +294,8 @@ def test_what_the_data_set_does_not_allow_is_refused_before_the_teacher_is_train
 
 FLAGS = {
     "log_every": 1, "objective.pretrain_epochs": 1,
-    "teacher.width": 2, "teacher.epochs": 1, "student.width": 2, "student.epochs": 3,
+    "teacher.model": TINY_NETWORK, "teacher.epochs": 1,
+    "student.model": TINY_NETWORK, "student.epochs": 3,
     "student.batch_size": 16, "student.average": "ema", "student.average_start": 0.3,
     "student.bn_batches": 2,
 }  # fmt: skip

@@ -30,13 +30,11 @@ def test_characters_that_the_terminal_lacks_are_escaped() -> None:
 
 def test_progress_bar_on_a_latin_1_terminal_does_not_end_the_run() -> None:
     body = """\
-import pathlib, tempfile
-from kdjax.training.stage_log import StageLog
-folder = pathlib.Path(tempfile.mkdtemp())
-sizes = {"steps_per_epoch": 4, "epochs": 3, "batch_size": 16, "done": 0, "clock": 0.0}
-with StageLog(folder, stage="student", **sizes) as log:
-    assert log.live
-    log.show(4, {"loss": 0.5, "accuracy": 0.25, "dev_accuracy": 0.75})
+from kdjax.training.progress import Progress
+sizes = {"steps_per_epoch": 4, "epochs": 3, "batch_size": 16, "done": 0}
+with Progress("student", **sizes) as progress:
+    assert progress.live
+    progress.show_epoch(4, "", {"loss": 0.5, "accuracy": 0.25, "dev_accuracy": 0.75})
 """
     primary, secondary = pty.openpty()
     environment = {"PYTHONIOENCODING": "latin-1", "COLUMNS": "80", "TERM": "xterm"}
@@ -58,6 +56,35 @@ def test_closed_and_full_standard_output_are_named() -> None:
         done = run("print('text')", stdout=full)
     assert done.returncode == 1
     assert done.stderr == ("kdjax: error: [Errno 28] No space left on device: 'standard output'\n")
+
+
+@pytest.mark.parametrize(("closed", "shown"), [(">&-", ""), ("2>&-", "text\n"), ("<&-", "text\n")])
+def test_closed_standard_streams_are_no_error(closed, shown) -> None:
+    body = "import warnings; print('text'); warnings.warn('seen')"
+    code = f"{HEAD}def main():\n    {body}\ncli.run(main)"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
+    assert done.stderr == ("" if closed == "2>&-" else "kdjax: warning: seen\n")
+
+
+def test_exceptions_of_threads_after_a_failed_save_are_not_printed() -> None:
+    body = """\
+class Dying:
+    def __init__(self, message):
+        self.message = message
+    def __del__(self):
+        raise RuntimeError(self.message)
+for message in "Event loop is closed", "other":
+    Dying(message)
+"""
+    done = run(body)
+    assert done.returncode == 0
+    assert "RuntimeError: other" in done.stderr and "Event loop" not in done.stderr
 
 
 @pytest.mark.parametrize(

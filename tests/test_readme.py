@@ -15,9 +15,9 @@ def test_the_readme_has_at_most_180_lines() -> None:
 
 def test_ci_runs_the_first_three_shell_blocks_word_for_word() -> None:
     quickstart, tests, use = code_blocks(TEXT, "sh")[:3]
-    assert "kdjax.main --config=configs/digits.py" in quickstart and "pytest" in tests
+    assert "kdjax train --config=quickstart" in quickstart and "pytest" in tests
     script = (ROOT / ".ci" / "run").read_text()
-    assert "kdjax.export --workdir=runs/digits" in use
+    assert "kdjax export --workdir=runs/quickstart" in use
     assert all(f"block {number}" in script for number in (1, 2, 3))
 
 

@@ -29,6 +29,7 @@ from kdjax.runtime.compiler import jit, tune_allocator
 from kdjax.training import loop, multi_student, step
 from kdjax.training import teacher as teachers
 from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.progress import Progress
 from kdjax.training.recorder import Recorder
 from kdjax.training.spec import STUDENT, TEACHER, TrainSpec, train_spec
 from kdjax.training.stage_log import StageLog
@@ -157,15 +158,14 @@ def _training_run(
 
 def _recorder(resources: contextlib.ExitStack, spec: TrainSpec, config: ConfigDict) -> Recorder:
     folder = pathlib.Path(resources.enter_context(tempfile.TemporaryDirectory()))
-    log = StageLog(
-        folder,
-        stage=spec.stage,
+    progress = Progress(
+        spec.stage,
         steps_per_epoch=spec.batches.steps_per_epoch,
         epochs=spec.epochs,
         batch_size=spec.batches.batch_size,
         done=0,
-        clock=0.0,
     )
+    log = StageLog(folder, progress, done=0, clock=0.0)
     checkpoints = Checkpoints(folder / "checkpoints", config.to_dict())
     return Recorder(
         resources.enter_context(log),

@@ -10,11 +10,17 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from kdjax import errors
-from kdjax.data import arrays, splits
+from kdjax.data import arrays, own, splits
+from kdjax.data.fit import STRETCH
+from kdjax.data.own.load import Cuts
+from kdjax.data.own.load import load as load_own
+from kdjax.data.own.names import FORMS, missing_error, path_error
 from kdjax.data.records import Records
 from kdjax.data.tfds import cache, locate
 
 Images = TypeVar("Images", np.ndarray, Records)
+# How own images of other proportions may be resized.
+FITS = ("pad", "crop")
 # Streams of random numbers of `limit_examples`; the cuts use the seed alone and [seed, 1].
 _SAMPLE_STREAMS = {"train": 2, "dev": 3, "calibration": 4, "test": 5}
 
@@ -37,8 +43,9 @@ class Dataset:
     """A data set, with the statistics of its train split.
 
     Attributes:
-        name: of the data set in TFDS, `name` or `name/config`.
-        version: of the data set in TFDS.
+        name: of the data set in TFDS, `name` or `name/config`; or kind and last part of the path of
+            own images, such as `folder:pets`.
+        version: of the data set in TFDS; of own images, a hash of all pixels and labels.
         class_names: m names, by label.
         train: for training; in memory or on disk, like dev and calibration.
         dev: for every choice, such as the best checkpoint.
@@ -46,6 +53,8 @@ class Dataset:
         test: for the final evaluation; in memory.
         mean: float32 [c], of the train split, in units of full brightness (255).
         std: float32 [c], in the same units; 1 for a constant channel, which normalizes to 0.
+        fit: how images of another size are resized for the network, one of `RESIZES` in
+            `kdjax/data/fit.py`.
     """
 
     name: str
@@ -57,6 +66,7 @@ class Dataset:
     test: Split[np.ndarray]
     mean: np.ndarray
     std: np.ndarray
+    fit: str = STRETCH
 
     @property
     def num_classes(self) -> int:
@@ -75,24 +85,39 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     train_split: str = "train",
     test_split: str = "test",
+    test_fraction: float = 0.2,
     dev_fraction: float = 0.1,
     calibration_fraction: float = 0.1,
     split_seed: int = 0,
+    image_size: int = 0,
+    fit: str = "pad",
+    strict: bool = False,
     stream: bool = False,
 ) -> Dataset:
-    """Loads an image-classification data set of TFDS; prepares it on first use.
+    """Loads own images, or an image-classification data set of TFDS, prepared on first use.
+
+    Own images are cut into the splits that they do not have; see `kdjax.data.own`.
 
     Args:
-        name: `digits`, `fashion_mnist`, `svhn_cropped`, `cifar10`, `cifar100`, or any other TFDS
-            data set with images of one size, as `name` or `name/config`.
-        data_dir: the TFDS directory; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        name: `folder:PATH`, `csv:FILE` or `npz:FILE` for own images; `digits`, `digits_noisy`,
+            `fashion_mnist`, `svhn_cropped`, `cifar10`, `cifar100`, or any other TFDS data set with
+            images of one size, as `name` or `name/config`.
+        data_dir: the TFDS directory; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`. For
+            own images, the folder of their cache; by default the user's cache folder.
         train_split: the TFDS split from which train, dev and calibration are cut; `+` joins
-            several, such as `"train+extra"`.
-        test_split: the TFDS split that is used as test; `+` joins several.
-        dev_fraction: fraction of `train_split` used as dev, stratified by class, in (0, 1).
-        calibration_fraction: fraction of `train_split` used for calibration, drawn from the rest
+            several, such as `"train+extra"`. Not for own images.
+        test_split: the TFDS split that is used as test; `+` joins several. Not for own images.
+        test_fraction: fraction of own images without a test split used as test, stratified by
+            class, in (0, 1).
+        dev_fraction: fraction of `train_split`, or of own images outside test, used as dev,
+            stratified by class, in (0, 1).
+        calibration_fraction: fraction of the same used for calibration, drawn from the rest
             regardless of class, in (0, 1).
-        split_seed: seed of both cuts, >= 0.
+        split_seed: seed of all cuts, >= 0.
+        image_size: height and width to which own images are resized; 0: their own, if all are
+            equal.
+        fit: how own images of other proportions are resized: `pad` or `crop`.
+        strict: refuse own images that cannot be read, instead of leaving them out.
         stream: leave the images of train, dev and calibration on disk, as `Records`.
 
     Returns:
@@ -103,8 +128,36 @@ def load(
             image classification, missing or wrong files, files that cannot be downloaded, or a
             `data_dir` that holds other things and no prepared set.
     """
-    _check_cuts(dev_fraction, calibration_fraction, split_seed)
-    root = _root(data_dir)
+    cuts = Cuts(test_fraction, dev_fraction, calibration_fraction, split_seed)
+    _check_cuts(cuts)
+    location = own.parse(name)
+    if location is None:
+        if image_size or fit != FITS[0]:
+            given = f"image_size {image_size}" if image_size else f"fit {fit!r}"
+            raise path_error(name) or errors.InputError(f"{given} with {name!r}: only for {FORMS}")
+        return _load_tfds(name, _root(data_dir), train_split, test_split, cuts, stream)
+    _check_own(train_split, test_split, image_size, fit)
+    loaded = load_own(
+        location,
+        data_dir=data_dir,
+        image_size=image_size,
+        resize=fit,
+        strict=strict,
+        cuts=cuts,
+        stream=stream,
+    )
+    parts: dict[str, Any] = {
+        split: Split(images, labels) for split, (images, labels) in loaded.splits.items()
+    }
+    mean, std = _statistics(loaded.moments, parts["train"].images.shape)
+    return Dataset(
+        loaded.name, loaded.version, loaded.class_names, **parts, mean=mean, std=std, fit=fit
+    )
+
+
+def _load_tfds(
+    name: str, root: pathlib.Path, train_split: str, test_split: str, cuts: Cuts, stream: bool
+) -> Dataset:
     train_parts, test_parts = _parts(train_split, test_split)
     directory = locate.directory(name, root, [*train_parts, *test_parts])
     train = arrays.join(
@@ -113,11 +166,10 @@ def load(
     test = arrays.join([cache.load(root, directory, part) for part in test_parts])
     _warn_about_empty_classes(name, train)
     images = _on_disk(directory, train_split) if stream else train.images
-    rest, dev = splits.stratified_cut(train.labels, dev_fraction, split_seed)
-    size = round(calibration_fraction * len(train.labels))
-    kept, calibration = (rest[part] for part in splits.random_cut(len(rest), size, split_seed))
-    pixels = len(kept) * math.prod(images.shape[1:3])
-    mean, std = arrays.statistics(train.moments[kept].sum(axis=0), pixels)
+    rest, dev = splits.stratified_cut(train.labels, cuts.dev_fraction, cuts.seed)
+    size = round(cuts.calibration_fraction * len(train.labels))
+    kept, calibration = (rest[part] for part in splits.random_cut(len(rest), size, cuts.seed))
+    mean, std = _statistics(train.moments[kept], (len(kept), *images.shape[1:]))
     return Dataset(
         name=directory.parent.relative_to(root).as_posix(),
         version=directory.name,
@@ -131,8 +183,14 @@ def load(
     )
 
 
+def _statistics(moments: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation of images uint8 of a shape [n, h, w, c]."""
+    return arrays.statistics(moments.sum(axis=0), math.prod(shape[:3]))
+
+
 def dataset_metadata(dataset: Dataset) -> dict[str, Any]:
     """Returns the properties of a data set that a run depends on, as values for JSON."""
+    # Without `fit` if it is that of earlier versions, whose workdirs do not have it.
     return {
         "name": dataset.name,
         "version": dataset.version,
@@ -141,16 +199,19 @@ def dataset_metadata(dataset: Dataset) -> dict[str, Any]:
         "train_examples": len(dataset.train.labels),
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
+        **({} if dataset.fit == STRETCH else {"fit": dataset.fit}),
     }
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Returns whether a data set is in the TFDS directory, so that `load` does not prepare it.
+    """Returns whether a data set is on this machine, so that `load` does not prepare it.
 
     Args:
         name: as in `load`.
         data_dir: as in `load`.
     """
+    if location := own.parse(name):
+        return missing_error(location) is None
     return locate.newest(name, _root(data_dir)) is not None
 
 
@@ -193,11 +254,28 @@ def limit_examples(dataset: Dataset, limit: int, seed: int) -> Dataset:
     )
 
 
-def _check_cuts(dev_fraction: float, calibration_fraction: float, seed: int) -> None:
-    for name, fraction in (("dev", dev_fraction), ("calibration", calibration_fraction)):
+def _check_cuts(cuts: Cuts) -> None:
+    for name in ("test", "dev", "calibration"):
+        fraction = getattr(cuts, f"{name}_fraction")
         if not 0 < fraction < 1:
             raise errors.InputError(f"{name} fraction is {fraction}: must lie between 0 and 1")
-    _check_seed(seed)
+    _check_seed(cuts.seed)
+
+
+def _check_own(train_split: str, test_split: str, image_size: int, resize: str) -> None:
+    for name, given, default in (
+        ("train_split", train_split, "train"),
+        ("test_split", test_split, "test"),
+    ):
+        if given != default:
+            raise errors.InputError(
+                f"{name} {given!r}: own images have the splits train, dev, calibration and test of"
+                f" their folders or their column, so it must stay {default!r}"
+            )
+    if image_size < 0:
+        raise errors.InputError(f"image_size is {image_size}: must be at least 0")
+    if resize not in FITS:
+        raise errors.unknown_name_error("fit", resize, FITS)
 
 
 def _check_seed(seed: int) -> None:

@@ -4,8 +4,12 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, unknown_name_error
 
+# How an image of other proportions is resized; the last changes the proportions.
+RESIZES = ("pad", "crop", "stretch")
+STRETCH = "stretch"
+FORMAT = 1  # increased when the pixels of some image change
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 # "I" has 32 bits, but the files that Pillow reads in this mode, such as PGM, have 16.
@@ -33,14 +37,23 @@ def decode(image: PIL.Image.Image, channels: int) -> np.ndarray:
     return np.array(converted).reshape(converted.height, converted.width, channels)
 
 
-def fit(image: PIL.Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
+def is_grey(mode: str) -> bool:
+    """Returns whether images of a mode of Pillow are grey, with transparency or not."""
+    return mode in ("1", "L", "LA", "La", "F", *_SIXTEEN_BITS)
+
+
+def fit(
+    image: PIL.Image.Image, shape: tuple[int, int, int], resize: str = STRETCH
+) -> tuple[np.ndarray, str]:
     """Converts an image to a network's input, and describes the conversion.
 
-    The image is decoded as by `decode`, and resized without cropping.
+    The image is decoded as by `decode`, and resized with the area of a pixel averaged.
 
     Args:
         image: of any size and mode.
         shape: height and width in pixels, channels 1 or 3.
+        resize: `pad` shows all of the image, with black borders; `crop` cuts its longer side off on
+            both ends; `stretch` changes its proportions.
 
     Returns:
         uint8 [h, w, c], and a description such as "resized from 640x480, converted from RGBA"; ""
@@ -53,6 +66,8 @@ def fit(image: PIL.Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarray
     height, width, channels = shape
     if channels not in _MODES or min(height, width) < 1:
         raise InputError(f"shape {shape}: must be height, width >= 1 and 1 or 3 channels")
+    if resize not in RESIZES:
+        raise unknown_name_error("resize", resize, RESIZES)
     # Before the pixels are read: Pillow rotates a TIFF on reading and drops the tag.
     rotated = image.getexif().get(_ORIENTATION, 1) != 1
     frames = getattr(image, "n_frames", 1)
@@ -61,11 +76,11 @@ def fit(image: PIL.Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarray
         f"one of {frames} frames": frames > 1,
         "turned upright": rotated,
         f"resized from {converted.width}x{converted.height}": converted.size != (width, height),
-        "proportions changed": converted.width * height != converted.height * width,
+        _CHANGES[resize]: converted.width * height != converted.height * width,
         f"converted from {image.mode}": image.mode != converted.mode,
         "transparency put on black": transparent,
     }
-    pixels = np.array(_resized(converted, (width, height))).reshape(shape)
+    pixels = np.array(_RESIZERS[resize](converted, (width, height))).reshape(shape)
     return pixels, ", ".join(change for change, applies in changes.items() if applies)
 
 
@@ -105,10 +120,40 @@ def _converted(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
         raise InputError(f"pixels of mode {image.mode} cannot become {mode}: {error}") from error
 
 
-def _resized(image: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
+def _stretched(image: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
+    return _resized(image, size, (0, 0, *image.size))
+
+
+def _padded(image: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
+    """Returns the image as large as it fits into the size, centred on black."""
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    resized = _stretched(image, inner)
+    if inner == size:
+        return resized
+    canvas = PIL.Image.new(image.mode, size)  # black
+    canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return canvas
+
+
+def _cropped(image: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
+    """Returns the largest part around the centre that has the proportions of the size, resized."""
+    width = min(image.width, image.height * size[0] / size[1])
+    height = min(image.height, image.width * size[1] / size[0])
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return _resized(image, size, (left, top, left + width, top + height))
+
+
+def _resized(
+    image: PIL.Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
+) -> PIL.Image.Image:
     # Box averages the area of a pixel when reducing, bilinear interpolates when enlarging: no
     # aliasing, and unlike Lanczos no ringing at sharp edges, which dominate small images.
-    reduced = image.width >= size[0] and image.height >= size[1]
+    reduced = box[2] - box[0] >= size[0] and box[3] - box[1] >= size[1]
     return image.resize(
-        size, PIL.Image.Resampling.BOX if reduced else PIL.Image.Resampling.BILINEAR
+        size, PIL.Image.Resampling.BOX if reduced else PIL.Image.Resampling.BILINEAR, box
     )
+
+
+_RESIZERS = {"pad": _padded, "crop": _cropped, STRETCH: _stretched}
+_CHANGES = {"pad": "padded", "crop": "cropped", STRETCH: "proportions changed"}

@@ -37,7 +37,7 @@ def stratified_cut(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.n
     # NumPy guarantees the raw stream of a bit generator between releases, but not that of the
     # distributions.
     rank = np.random.PCG64(seed).random_raw(len(labels))
-    dev = _choose(labels, _largest_remainder(fraction * sizes, total), rank)
+    dev = _choose(labels, largest_remainder(fraction * sizes, total), rank)
     return np.setdiff1d(np.arange(len(labels)), dev), dev
 
 
@@ -83,7 +83,7 @@ def stratified_sample(labels: np.ndarray, size: int, seed: Sequence[int]) -> np.
         Sorted int64 indices into `labels`.
     """
     sizes = np.unique(labels, return_counts=True)[1]
-    counts = _largest_remainder(size * sizes / len(labels), size)
+    counts = largest_remainder(size * sizes / len(labels), size)
     for missing in np.flatnonzero(counts == 0) if size >= len(sizes) else ():
         counts[np.argmax(counts)] -= 1
         counts[missing] = 1
@@ -114,8 +114,16 @@ def _choose(labels: np.ndarray, counts: np.ndarray, rank: np.ndarray) -> np.ndar
     return np.sort(np.concatenate(chosen))
 
 
-def _largest_remainder(quotas: np.ndarray, total: int) -> np.ndarray:
-    """Rounds quotas to integers that sum to `total`: up for the largest remainders, else down."""
+def largest_remainder(quotas: np.ndarray, total: int) -> np.ndarray:
+    """Rounds quotas to integers that sum to `total`: up for the largest remainders, else down.
+
+    Args:
+        quotas: float [k], >= 0, with a sum near `total`.
+        total: the sum of the integers.
+
+    Returns:
+        int64 [k].
+    """
     counts = np.floor(quotas).astype(np.int64)
     order = np.argsort(counts - quotas, kind="stable")
     counts[order[: total - counts.sum()]] += 1

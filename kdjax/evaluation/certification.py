@@ -17,6 +17,8 @@ from kdjax.selective.certificates import LEAST_ACCEPTED
 # are certified at a smaller delta, see `certify`.
 RISKS = (0.1, 0.05, 0.02, 0.01, 0.005)
 LTT = "learn_then_test"
+# Coverage on dev, in %, of the threshold for measurements of a run without a certified one.
+FALLBACK_COVERAGE = "90"
 CERTIFIERS = {"sgr": selective.sgr, LTT: selective.learn_then_test}
 
 # What every page, table and card says about certificates.
@@ -25,6 +27,8 @@ CHOICE = (
     "split was seen: if one of S certified runs or risks is chosen by its certificate or its test "
     "results, certify at delta / S."
 )
+# Teachers that kdjax has not trained, by `kind`.
+_EXTERNAL_TEACHERS = {"onnx": "ONNX file", "logits": "logits in", "weights": "weights in"}
 
 # Confidence [n] and whether each prediction is correct, bool [n].
 Sample = tuple[np.ndarray, np.ndarray]
@@ -130,6 +134,25 @@ def certify(
             ],
         },
     }
+
+
+def external_teacher_note(results: Mapping[str, Any]) -> str:
+    """Returns what a certificate assumes about a teacher that kdjax has not trained.
+
+    Args:
+        results: content of `results.json`.
+
+    Returns:
+        A sentence; empty if the run has trained its teacher, or has none.
+    """
+    source = results.get("external_teacher")
+    if source is None:
+        return ""
+    return (
+        f"The teacher ({_EXTERNAL_TEACHERS[source['kind']]} {source['file']}) was not trained by "
+        "kdjax and may have seen the calibration images: a certificate then assumes that this "
+        "has not influenced the threshold."
+    )
 
 
 def least_examples(risk: float, delta: float) -> int:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax import models
 from kdjax.data.batches import Examples
 from kdjax.runs import restore, workdir
 from kdjax.training import inference
@@ -31,7 +32,7 @@ def restore_network(folder: pathlib.Path) -> restore.RestoredModel:
     restored = restore.restore(folder)
     if workdir.read_metadata(folder)["stage"] != STUDENT:
         return restored
-    return restored._replace(model=restored.model.clone(dtype=jnp.float32))
+    return restored._replace(model=models.with_dtype(restored.model, jnp.float32))
 
 
 def predict_logits(

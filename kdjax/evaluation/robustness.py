@@ -14,15 +14,19 @@ from kdjax.data.fit import fit
 from kdjax.data.shift import SEVERITIES, SHIFTS
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.evaluation import network
-from kdjax.evaluation.certification import OperatingPoint, Sample, operating_point
+from kdjax.evaluation.certification import (
+    FALLBACK_COVERAGE,
+    OperatingPoint,
+    Sample,
+    operating_point,
+)
 from kdjax.runs import restore, workdir
-from kdjax.runtime import atomic_io
+from kdjax.runtime import atomic_io, compiler
 from kdjax.training import inference
 from kdjax.training.spec import TEACHER
 
 OOD_PREFIX = "ood:"  # before the name of another data set
 SEED = 0  # of the noise, and of the direction of a rotation
-FALLBACK_COVERAGE = "90"  # coverage on dev, in %, of the threshold if none is certified
 
 
 def evaluate_shifts(
@@ -56,6 +60,7 @@ def evaluate_shifts(
         for name in names
         if name not in SHIFTS
     }
+    compiler.set_tuned(restore.load_config(folder).cpu_tuning)
     dataset = restore.load_dataset(folder, data_dir)
     sample, test = _sampler(folder, point), load_split(dataset, "test")
     clean = sample(test)
@@ -106,11 +111,12 @@ def _load_other(
 ) -> tuple[data.Split, str]:
     """Returns the test split of another data set in the run's image shape, and the conversion."""
     fields = metadata["config"]["data"]
-    loaded = data.load(name, data_dir=data_dir or fields["dir"] or None)
+    shape = tuple(metadata["dataset"]["image_shape"])
+    size = {"image_size": shape[0]} if data.own.parse(name) else {}
+    loaded = data.load(name, data_dir=data_dir or fields["dir"] or None, **size)
     if fields["limit"]:
         loaded = data.limit_examples(loaded, fields["limit"], fields["split_seed"])
     split = loaded.test
-    shape = tuple(metadata["dataset"]["image_shape"])
     if split.images.shape[1:] == shape:
         return split, ""
     # Pillow expects grey images without a channel axis.

@@ -1,23 +1,43 @@
 """Exports the student of a run as files that run without kdjax, with a model card.
 
-python -m kdjax.export --workdir=runs/digits --out=model/ [--risk=0.01] [--delta=0.05]
+kdjax export --workdir=runs/digits --out=model/ [--risk=0.01] [--delta=0.05]
+kdjax export --workdir=runs/digits --out=model/ --coverage=0.9 --score=margin
+kdjax export --workdir=runs/digits --out=model/ --web=onnxruntime-web-1.30.0.tgz
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from absl import flags
 
 from kdjax import cli
 
 WORKDIR = cli.define_path("workdir", "the workdir of the run")
 OUT = cli.define_path("out", "the folder to create")
 RUN_FLAGS = cli.define_run_flags()
+COVERAGE = flags.DEFINE_float(
+    "coverage", None, "accept this fraction of the dev split, without a certificate"
+)
+THRESHOLD = flags.DEFINE_float(
+    "threshold", None, "accept from this confidence on, without a certificate"
+)
+SCORE = flags.DEFINE_string("score", None, "the confidence score [that of the run]")
+WEB = cli.define_path(
+    "web",
+    "also write demo.html, a page that runs the model in a browser: the folder or the archive of "
+    "the npm package onnxruntime-web",
+)
+LICENSE = flags.DEFINE_string("license", None, "license of the model, for the card")
+AUTHOR = flags.DEFINE_string("author", None, "author of the model, for the card")
 
 
 def main() -> None:
-    """Runs the command and prints the files, their accuracy and the notes of the card."""
+    """Runs the command and prints the operating point, the files and the notes of the card."""
     from kdjax.errors import InputError
-    from kdjax.export import card
+    from kdjax.export import card, card_page
     from kdjax.export.exporter import export
+    from kdjax.export.web import page
     from kdjax.runtime import compiler
 
     if WORKDIR.value is None or OUT.value is None:
@@ -30,7 +50,14 @@ def main() -> None:
         data_dir=RUN_FLAGS.data_dir.value,
         risk=RUN_FLAGS.risk.value,
         delta=RUN_FLAGS.delta.value,
+        coverage=COVERAGE.value,
+        threshold=THRESHOLD.value,
+        score=SCORE.value,
+        web=WEB.value,
+        license=LICENSE.value,
+        author=AUTHOR.value,
     )
+    print(*_operating_point(model_card), sep="\n  ")
     for name, file in model_card["files"].items():
         size = (out / name).stat().st_size / 1e6
         difference = file["largest_difference"]
@@ -38,7 +65,28 @@ def main() -> None:
             f"{out / name}: {size:.1f} MB, logits differ by at most {difference:.1g} from the "
             f"network's on {model_card['checked']['on']}{_decisions(file['calibration'])}"
         )
+    if WEB.value is not None:
+        print(f"{out / page.FILE_NAME}: open it in a browser; it needs no server and no network")
+    print(f"{out / card_page.FILE_NAME}: the card, to read")
     print(out / card.FILE_NAME, *model_card["notes"], sep="\n  ")
+
+
+def _operating_point(model_card: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what determines acceptance, and then what it accepts of each split."""
+    point, threshold = model_card["operating_point"], model_card["threshold"]
+    rule = "accepts nothing" if threshold is None else f"accepts from {threshold:.6g} on"
+    source = {"certificate": "certified", "given": "as given", "none": "none is certified"}.get(
+        point["source"], point["source"]
+    )
+    yield f"operating point: {model_card['score']['name']} {rule} ({source})"
+    for split, figures in point["figures"].items():
+        error = figures["error"]
+        risk = "-" if error is None else f"{100 * error:.2f} %"
+        yield (
+            f"{split}: coverage {100 * figures['coverage']:.2f} %, selective risk {risk} "
+            f"({figures['errors']:,} wrong of {figures['accepted']:,} accepted; "
+            f"{figures['images']:,} images)"
+        )
 
 
 def _decisions(calibration: Mapping[str, int] | None) -> str:
@@ -51,4 +99,4 @@ def _decisions(calibration: Mapping[str, int] | None) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, needs=["train", "export"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import kdjax
+from kdjax.data.fit import RESIZES, STRETCH
 from kdjax.errors import InputError
 
 FILE_NAME = "card.json"
@@ -18,19 +19,30 @@ FIELDS: Mapping[str, str] = {
     "name": "name of the run",
     "data": "name and version of the data set",
     "classes": "class names, by label",
-    "input": "shape [h, w, c] and dtype of an image, and the preprocessing inside the model",
+    "input": "shape [h, w, c] and dtype of an image, the preprocessing inside the model, and how "
+    "images of another size are resized before it (fit; stretch if it is missing)",
     "outputs": "descriptions of the outputs by name, in order",
     "score": "name of the confidence score, and p of max_logit_pnorm",
     "threshold": "the lowest accepted confidence; null: no image is accepted",
+    "operating_point": "how the threshold was determined: its source, what was requested, what it "
+    "accepts of dev, calibration and test, and without a certificate a bound on its risk",
     "certificate": "risk, delta and coverage for which the threshold is certified, and the logits "
     "on which it is based; null: none",
     "test": "metrics of the exported network on the test split",
+    "per_class": "coverage and selective risk on test by true and by predicted class, with "
+    "intervals, and warnings about classes; see kdjax.evaluation.per_class",
     "config_sha256": "SHA-256 of the run's config.json",
     "checked": "images on which the files were compared with the network, and the tolerance",
     "files": "for each file: SHA-256, origin, differences from the network, and from the decisions "
     "of the run on the calibration split",
     "notes": "notes for users of the model",
+    "cost": "of student and teacher: parameters, multiply-adds for one image, and latency in "
+    "seconds by batch size, measured on `machine`; null: not measured",
+    "license": "of the model, as given at export; null: not stated",
+    "author": "of the model, likewise",
 }
+# Fields that cards of earlier versions lack; `read` gives them the value null.
+OPTIONAL = frozenset({"per_class", "operating_point", "cost", "license", "author"})
 
 
 def _any(value: Any) -> bool:
@@ -40,6 +52,8 @@ def _any(value: Any) -> bool:
 def _is_input(value: Any) -> bool:
     shape = value.get("shape") if isinstance(value, dict) else None
     if not isinstance(shape, list) or len(shape) != 3:
+        return False
+    if value.get("fit", STRETCH) not in RESIZES:
         return False
     return all(isinstance(size, int) and size > 0 for size in shape)
 
@@ -96,6 +110,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
             f"{str(path)!r} has format {card['format']!r}, written by kdjax "
             f"{card.get('kdjax')}: kdjax {kdjax.__version__} reads format {FORMAT}"
         )
+    card = dict.fromkeys(OPTIONAL) | card
     for field in FIELDS:
         if field not in card or not _CHECKS.get(field, _any)(card[field]):
             raise InputError(f"{str(path)!r} is damaged: {field!r} is missing or invalid")

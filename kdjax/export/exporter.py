@@ -1,21 +1,28 @@
 """Exports the student of a run as StableHLO and ONNX with a model card, and checks the files."""
 
 import json
+import math
 import pathlib
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import flax.linen as nn
 import jax
+import numpy as np
 
 import kdjax
+from kdjax.data.fit import STRETCH
 from kdjax.errors import InputError
-from kdjax.evaluation import certification
-from kdjax.export import card, formats, serving
-from kdjax.objectives import METHODS
+from kdjax.evaluation import cost, per_class
+from kdjax.evaluation.requested_point import PointRequest, check_request
+from kdjax.export import card, card_page, formats, notes, onnx_metadata, serving
+from kdjax.export.web import page, runtime
+from kdjax.models.folding import FOLDABLE
 from kdjax.runs import workdir
+from kdjax.runtime.paths import user_path
 from kdjax.training.spec import STUDENT
 
 
@@ -26,43 +33,71 @@ def export(
     data_dir: str | None = None,
     risk: float | None = None,
     delta: float | None = None,
+    coverage: float | None = None,
+    threshold: float | None = None,
+    score: str | None = None,
+    web: str | None = None,
+    license: str | None = None,
+    author: str | None = None,
 ) -> dict[str, Any]:
     """Exports the student of a run, including preprocessing, score and threshold.
+
+    The threshold is that of a certificate, or of a coverage, or given: at most one of `risk`,
+    `coverage` and `threshold`.
 
     Args:
         folder: workdir of a finished, evaluated run.
         out: folder to create; an empty one may exist.
         data_dir: the TFDS directory, if not that of the run. Without the data set, the files are
-            checked on random pixels, and the certificate is based on the logits saved by the run.
+            checked on random pixels, and the threshold is based on the logits saved by the run.
         risk: of the certificate, instead of the run's.
-        delta: of the certificate, instead of the run's.
+        delta: of the certificate, or of the bound on the risk of another threshold, instead of the
+            run's.
+        coverage: accept this fraction of dev, in (0, 1], without a certificate.
+        threshold: the lowest accepted confidence, without a certificate.
+        score: name of the confidence score, instead of the run's.
+        web: a copy of onnxruntime-web; also writes the browser demo, see `web.runtime.read`.
+        license: of the model, for the card and the ONNX file.
+        author: of the model, likewise.
 
     Returns:
         The model card, see `card.FIELDS`. A warning says so if the model abstains on every image.
 
     Raises:
-        InputError: if the workdir has no finished, evaluated student, or `out` exists.
+        InputError: if the workdir has no finished, evaluated student, `out` exists, or the
+            operating point cannot be as requested, see `requested_point.requested_point`.
         FloatingPointError: if the logits of a file differ from the network's.
     """
+    request = PointRequest(risk, delta, coverage, threshold, score)
+    check_request(request)
     _require_vacant(out)
+    web_runtime = None if web is None else runtime.read(user_path(web))
     metadata = workdir.read_metadata(folder)
     _require_student(folder, metadata["stage"])
     results = workdir.read_results(folder)
-    served, reference = serving.serve(folder, results, data_dir=data_dir, risk=risk, delta=delta)
-    function = serving.serving_function(served, metadata["dataset"])
-    shape = tuple(metadata["dataset"]["image_shape"])
-    contents = {name: formats.FORMATS[name].write(function, shape) for name in _file_names()}
-    files = {
+    names = _file_names(web)
+    served, reference = serving.serve(folder, results, data_dir=data_dir, request=request)
+    model_card = _card(metadata, results, served, reference)
+    model_card |= {"cost": cost.read_cost(folder), "license": license, "author": author}
+    contents = _contents(names, served, metadata["dataset"], model_card)
+    model_card["files"] = {
         name: {"sha256": card.sha256(content), **_origin(name)}
         | serving.check_file(name, content, reference)
         for name, content in contents.items()
     }
-    model_card = _card(metadata, results, served, reference) | {"files": files}
-    model_card["notes"] += _decision_notes(files)
+    model_card["notes"] += notes.decision_notes(model_card["files"])
+    if web_runtime is not None:
+        if formats.ONNX not in contents:
+            raise InputError(
+                f"--web needs {formats.ONNX}, which cannot be written for this network"
+            )
+        demo = page.render(model_card, contents[formats.ONNX], web_runtime)
+        contents[page.FILE_NAME] = demo.encode()
     text = json.dumps(model_card, indent=2, allow_nan=False) + "\n"
-    _publish(out, {**contents, card.FILE_NAME: text.encode()})
-    if not served.point.certified:
-        warnings.warn(_abstention_warning(served.point.guarantee or {}), stacklevel=2)
+    described = {card.FILE_NAME: text, card_page.FILE_NAME: card_page.render(model_card)}
+    _publish(out, contents | {name: text.encode() for name, text in described.items()})
+    if model_card["threshold"] is None:
+        warnings.warn(notes.abstention_warning(served.point), stacklevel=2)
     return model_card
 
 
@@ -78,15 +113,54 @@ def _require_student(folder: pathlib.Path, stage: str) -> None:
         raise InputError(f"{str(folder)!r} is the workdir of a teacher: give that of a student")
 
 
-def _file_names() -> list[str]:
+def _file_names(web: str | None) -> list[str]:
     """Returns the files that the installed packages can write."""
     if formats.onnx_available():
         return list(formats.FORMATS)
-    warnings.warn(
-        f"no {formats.ONNX}: it needs jax2onnx and onnxruntime, pip install 'kdjax[onnx]'",
-        stacklevel=3,
-    )
+    needs = f"no {formats.ONNX}: it needs jax2onnx and onnxruntime, pip install 'kdjax[onnx]'"
+    if web is not None:
+        raise InputError(f"--web: {needs}")
+    warnings.warn(needs, stacklevel=3)
     return [formats.STABLEHLO]
+
+
+def _contents(
+    names: Sequence[str],
+    served: serving.Served,
+    dataset: Mapping[str, Any],
+    model_card: Mapping[str, Any],
+) -> dict[str, bytes]:
+    """Returns the model files by name."""
+    function = serving.serving_function(served, dataset)
+    shape = tuple(dataset["image_shape"])
+    written = {name: _write(name, function, shape, served.restored.model) for name in names}
+    contents = {name: content for name, content in written.items() if content is not None}
+    if formats.ONNX in contents:
+        contents[formats.ONNX] = onnx_metadata.annotate(contents[formats.ONNX], model_card)
+    return contents
+
+
+def _write(
+    name: str, function: formats.Function, shape: tuple[int, ...], model: nn.Module
+) -> bytes | None:
+    """Returns the content of a model file; None, with a warning, if ONNX cannot express a network.
+
+    Only a network of the user may fail: those of kdjax have been tried.
+    """
+    if name != formats.ONNX or isinstance(model, FOLDABLE):
+        return formats.FORMATS[name].write(function, shape)
+    try:
+        content = formats.to_onnx(function, shape)
+        formats.run_onnx(content)(np.zeros((1, *shape), np.uint8))
+    except Exception as error:  # of jax2onnx or onnxruntime, of any type
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        warnings.warn(
+            f"no {name}: jax2onnx {version('jax2onnx')} cannot convert the network "
+            f"{getattr(model, 'reference', type(model).__name__)}: {reason}",
+            stacklevel=4,
+        )
+        return None
+    return content
 
 
 def _origin(name: str) -> dict[str, Any]:
@@ -107,8 +181,6 @@ def _card(
 ) -> dict[str, Any]:
     """Returns the model card without the field `files`."""
     dataset, point = metadata["dataset"], served.point
-    guarantee = point.guarantee or {}
-    requested = {name: guarantee[name] for name in ("risk", "delta", "examples")}
     return {
         "format": card.FORMAT,
         "kdjax": kdjax.__version__,
@@ -122,6 +194,7 @@ def _card(
             "axes": "n, height, width, channels; any n",
             "preprocessing": "inside the model: (x / 255 - mean) / std, by channel",
             **{name: dataset[name] for name in ("mean", "std")},
+            "fit": dataset.get("fit", STRETCH),
         },
         "outputs": {
             "logits": f"float32 [n, {results['classes'] + 1}]: the classes, then abstention",
@@ -130,85 +203,38 @@ def _card(
             "accepted": "bool [n]: confidence >= threshold; otherwise the model abstains",
         },
         "score": {"name": point.score, "pnorm": point.pnorm},
-        "threshold": point.threshold if point.certified else None,
-        "certificate": {
-            "kind": "learn_then_test",
-            **requested,
-            **point.certificate,
-            "logits": served.logits_from,
-        }
-        if point.certified
-        else None,
+        "threshold": point.threshold if math.isfinite(point.threshold) else None,
+        "certificate": _certificate(served),
+        "operating_point": {
+            "source": point.source,
+            "requested": {
+                name: value for name, value in served.request._asdict().items() if value is not None
+            },
+            "figures": served.figures,
+            "bound": served.bound,
+        },
         "test": served.test,
+        "per_class": per_class.at_operating_point(
+            point, served.outputs["test"], dataset["class_names"]
+        ),
         "config_sha256": card.sha256_json(metadata),
         "checked": {
             "on": reference.source,
             "tolerance": serving.TOLERANCE,
             "difference_from_run": reference.from_run,
         },
-        "notes": _notes(metadata["config"], served, reference),
+        "notes": notes.notes(metadata["config"], served, reference, results),
     }
 
 
-def _notes(
-    config: Mapping[str, Any], served: serving.Served, reference: serving.Reference
-) -> list[str]:
-    """Returns the notes that apply to this model."""
-    point, method = served.point, config["objective"]["method"]
-    guarantee = point.guarantee or {}
-    risk, delta = guarantee["risk"], guarantee["delta"]
-    from_run = reference.from_run or 0.0
-    notes = {
-        f"With probability {1 - delta:g} over the draw of the calibration split, the selective "
-        f"risk (error among accepted images) is at most {risk:g} on images from the distribution "
-        "of the calibration split.": point.certified,
-        f"The certificate is based on the logits of the calibration split, {served.logits_from}. "
-        f"{certification.CHOICE}": point.certified,
-        f"No threshold could be certified at risk {risk:g} with delta {delta:g}: the model "
-        "abstains on every image.": not point.certified,
-        f"The abstention output was not trained (method {method}): only the class logits are "
-        "meaningful.": not METHODS[method].abstains,
-        f"The logits differ by up to {from_run:.2g} from those that the run has saved, which were "
-        "computed in bfloat16 or on other hardware: threshold, certificate and test metrics are of "
-        "this model.": from_run > serving.TOLERANCE,
-        f"{formats.STABLEHLO} was written by jax {jax.__version__}. jax.export guarantees that "
-        "versions up to 6 months newer and 3 weeks older, by the build date of jaxlib, can load "
-        "it.": True,
-    }
-    return [note for note, applies in notes.items() if applies]
-
-
-def _decision_notes(files: Mapping[str, Any]) -> list[str]:
-    """Returns a note for each file that does not decide like the run on the calibration split."""
-    counts = {name: file["calibration"] for name, file in files.items() if file["calibration"]}
-    return [
-        f"{name} and the run decide differently on {count['different_decisions']:,} of "
-        f"{count['images']:,} calibration images, whose confidences are within rounding of the "
-        "threshold or were computed from other logits."
-        for name, count in counts.items()
-        if count["different_decisions"]
-    ]
-
-
-def _abstention_warning(guarantee: Mapping[str, Any]) -> str:
-    """Returns one line: that the model abstains on every image, and what would help."""
-    risk, delta, examples = guarantee["risk"], guarantee["delta"], guarantee["examples"]
-    needed = certification.least_examples(risk, delta)
-    certified = [
-        f"{entry['risk']:g}"
-        for entry in guarantee["certificates"]
-        if entry[certification.LTT]["threshold"] is not None
-    ]
-    few = (
-        f", fewer than the {needed:,} that are needed without an error" if examples < needed else ""
-    )
-    higher = f" ({', '.join(certified)} can be certified)" if certified else ""
-    return (
-        "the exported model abstains on every image: no threshold could be certified at risk "
-        f"{risk:g} with delta {delta:g} from {examples:,} calibration images{few}. Give a higher "
-        f"--risk{higher} or a larger --delta, or train with more calibration images "
-        "(data.calibration_fraction)"
-    )
+def _certificate(served: serving.Served) -> dict[str, Any] | None:
+    """Returns the certificate of the threshold; None if there is none."""
+    point = served.point
+    if point.guarantee is None or not point.certified:
+        return None
+    requested = {name: point.guarantee[name] for name in ("risk", "delta", "examples")}
+    logits = {"logits": served.logits_from}
+    return {"kind": "learn_then_test", **requested, **point.certificate, **logits}
 
 
 def _publish(out: pathlib.Path, contents: Mapping[str, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The exported function, its certificate, and the comparison of exported files with the network."""
+"""The exported function, its operating point, and the comparison of its files with the network."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,19 @@ import numpy as np
 from kdjax import data, models, selective
 from kdjax.data.augment import normalize
 from kdjax.data.batches import load_split, put_split
-from kdjax.evaluation import network, predictions, summary
-from kdjax.evaluation.certification import OperatingPoint, certify_again, operating_point
+from kdjax.evaluation import network, predictions, requested_point, summary
+from kdjax.evaluation.certification import OperatingPoint
 from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.requested_point import PointRequest
 from kdjax.export import formats
+from kdjax.export.forward import forward
 from kdjax.runs import restore, workdir
+from kdjax.runtime import compiler
 
 TOLERANCE = 1e-4  # largest allowed difference of a logit from the network's
 CHECKED_IMAGES = 256  # images of test, or of random pixels, on which the outputs are compared
 BATCH_SIZE = 256  # of the comparison
+SPLITS = ("dev", "calibration", "test")
 
 
 class Served(NamedTuple):
@@ -27,15 +31,37 @@ class Served(NamedTuple):
 
     Attributes:
         restored: the student, in float32.
-        point: the operating point, certified on its own logits if the data set is available.
-        logits_from: description of the logits on which the certificate is based.
+        point: the operating point, chosen on its own logits if the data set is available.
+        request: how the operating point was requested.
+        logits_from: description of the logits on which the operating point is based.
+        outputs: these logits, with the labels, of dev, calibration and test.
         test: accuracy metrics on test.
+        delta: probability that a statement about the risk may fail.
     """
 
     restored: restore.RestoredModel
     point: OperatingPoint
+    request: PointRequest
     logits_from: str
+    outputs: Mapping[str, Predictions]
     test: Mapping[str, Any]
+    delta: float
+
+    @property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """What the operating point accepts of each split, see `requested_point.acceptance`."""
+        return {
+            split: requested_point.acceptance(self.point, outputs)
+            for split, outputs in self.outputs.items()
+        }
+
+    @property
+    def bound(self) -> dict[str, float] | None:
+        """Upper bound on the `risk` of a threshold without a certificate, and its `delta`."""
+        if self.request.certified:
+            return None
+        risk = requested_point.risk_bound(self.figures["calibration"], self.delta)
+        return None if risk is None else {"risk": risk, "delta": self.delta}
 
 
 class Reference(NamedTuple):
@@ -63,43 +89,71 @@ def serve(
     results: Mapping[str, Any],
     *,
     data_dir: str | None,
-    risk: float | None,
-    delta: float | None,
+    request: PointRequest,
 ) -> tuple[Served, Reference]:
     """Returns the student of a workdir as it is exported, and outputs to compare the files with.
 
-    Score, its parameter, risk and delta are those of the run. The threshold is certified on the
-    logits of the exported network, which are computed here; without the data set, on those that
-    the run has saved.
+    What the request leaves open is as in the run. The operating point is chosen on the logits of
+    the exported network, which are computed here; without the data set, on those that the run has
+    saved.
 
     Args:
         folder: the workdir.
         results: content of `results.json`.
         data_dir: the TFDS directory, if not that of the run.
-        risk: of the certificate, instead of the run's.
-        delta: of the certificate, instead of the run's.
+        request: of the operating point.
 
     Raises:
-        InputError: without predictions or a finished training, for a risk or delta out of range,
-            or if the data set has changed.
+        InputError: without predictions or a finished training, for a request that
+            `requested_point.requested_point` refuses, or if the data set has changed.
     """
-    saved = {
-        split: predictions.load(predictions.path_of(folder, split))
-        for split in ("calibration", "test")
-    }
-
-    def point_of(calibration: Predictions, test: Predictions) -> OperatingPoint:
-        guarantee = certify_again(results, calibration, test, risk=risk, delta=delta)
-        return operating_point({**results, "guarantee": guarantee})
-
-    run_point = point_of(saved["calibration"], saved["test"])
+    compiler.set_tuned(restore.load_config(folder).cpu_tuning)
+    saved = {split: predictions.load(predictions.path_of(folder, split)) for split in SPLITS}
+    run_point = requested_point.requested_point(results, saved, request)
     restored = network.restore_network(folder)
+    delta = results["guarantee"]["delta"] if request.delta is None else request.delta
     dataset = _load_dataset(folder, data_dir)
     if dataset is None:
         served = Served(
-            restored, run_point, "those of the run (no data set at export)", results["test"]
+            restored,
+            run_point,
+            request,
+            "those of the run (no data set at export)",
+            saved,
+            results["test"],
+            delta,
         )
         return served, _random_reference(folder, served)
+    outputs, from_run = _recomputed(folder, restored, dataset, saved)
+    served = Served(
+        restored,
+        requested_point.requested_point(results, outputs, request),
+        request,
+        "those of the exported network, computed at export",
+        outputs,
+        results["test"]
+        if outputs["test"] is saved["test"]
+        else summary.accuracy_metrics(outputs["test"]),
+        delta,
+    )
+    run_accepted = np.asarray(run_point.accepts(run_point.confidence(saved["calibration"].logits)))
+    reference = _data_reference(
+        dataset, served, outputs["calibration"].logits, run_accepted, from_run
+    )
+    return served, reference
+
+
+def _recomputed(
+    folder: pathlib.Path,
+    restored: restore.RestoredModel,
+    dataset: data.Dataset,
+    saved: Mapping[str, Predictions],
+) -> tuple[dict[str, Predictions], float]:
+    """Returns the logits of the exported network, and their largest difference from the run's.
+
+    Those of calibration are computed; those of dev and test only if calibration shows that the run
+    has saved those of another network: bfloat16, or other hardware.
+    """
     batch_size = restore.load_config(folder).eval_batch_size
 
     def predict(split: str) -> Predictions:
@@ -107,18 +161,11 @@ def serve(
         logits = network.predict_logits(restored, examples, batch_size=batch_size)
         return Predictions(logits, np.asarray(examples.labels))
 
-    calibration, test = predict("calibration"), saved["test"]
+    calibration = predict("calibration")
     from_run = largest_difference(calibration.logits, saved["calibration"].logits)
-    if from_run > TOLERANCE:  # another network: the run's bfloat16, or other hardware
-        test = predict("test")
-    served = Served(
-        restored,
-        point_of(calibration, test),
-        "those of the exported network, computed at export",
-        results["test"] if test is saved["test"] else summary.accuracy_metrics(test),
-    )
-    run_accepted = np.asarray(run_point.accepts(run_point.confidence(saved["calibration"].logits)))
-    return served, _data_reference(dataset, served, calibration.logits, run_accepted, from_run)
+    if from_run <= TOLERANCE:
+        return {**saved, "calibration": calibration}, from_run
+    return {"dev": predict("dev"), "calibration": calibration, "test": predict("test")}, from_run
 
 
 def _load_dataset(folder: pathlib.Path, data_dir: str | None) -> data.Dataset | None:
@@ -179,10 +226,11 @@ def serving_function(served: Served, dataset: Mapping[str, Any]) -> formats.Func
     variables = jax.device_get(served.restored.variables)
     model, variables = models.fold_batch_norm(served.restored.model, variables)
     mean, std = (jnp.asarray(dataset[name], jnp.float32) for name in ("mean", "std"))
+    network_of_images = forward(model, variables, tuple(dataset["image_shape"]))
 
     def function(images: jax.Array) -> tuple[jax.Array, ...]:
         with jax.default_matmul_precision(network.PRECISION):
-            logits: Any = model.apply(variables, normalize(images, mean, std), train=False)
+            logits = network_of_images(normalize(images, mean, std))
         return _outputs(logits, served.point)
 
     return function

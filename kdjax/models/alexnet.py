@@ -33,6 +33,9 @@ SMALL_LAYERS: tuple[Layer, ...] = (
     (2, 3, 1, True),
 )
 
+# The first layer for large images: with stride 4, as that of `LAYERS`.
+SMALL_LARGE_STEM: Layer = (1, 7, 4, True)
+
 # Fan-in preserves the scale of the activations, which matters without normalization.
 HE_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -49,6 +52,9 @@ class AlexNet(nn.Module):
             0.1.
         dtype: of the computation, float32 or bfloat16; parameters, batch statistics and logits
             are float32.
+        stem: "small", "large", or "auto": large from 64x64 pixels on. No effect without
+            `large_stem`.
+        large_stem: the first layer for large images; None: the same as for small images.
     """
 
     num_outputs: int
@@ -56,6 +62,8 @@ class AlexNet(nn.Module):
     width: int
     normalize: bool
     dtype: DTypeLike = jnp.float32
+    stem: str = "auto"
+    large_stem: Layer | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -70,8 +78,10 @@ class AlexNet(nn.Module):
             TypeError: if the images are not float.
         """
         common.check_images(images)
-        x = images
-        for multiple, kernel, stride, pool in self.layers:
+        x, layers = images, self.layers
+        if self.large_stem and common.is_large_stem(self.stem, images):
+            layers = (self.large_stem, *layers[1:])
+        for multiple, kernel, stride, pool in layers:
             x = Conv(
                 multiple * self.width,
                 (kernel, kernel),

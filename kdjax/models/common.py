@@ -13,6 +13,9 @@ MIN_SIZE = 8
 # Weight of the old running statistics in each update; PyTorch's default momentum, 0.1, is 1 - this.
 NORM_MOMENTUM = 0.9
 NORM_EPSILON = 1e-5
+# Stems by name, and the height and width from which `auto` is the large one, that of ImageNet.
+STEMS = ("auto", "small", "large")
+LARGE_STEM_SIZE = 64
 BatchNorm = functools.partial(nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON)
 
 
@@ -35,6 +38,18 @@ def check_images(images: jax.Array) -> None:
         raise TypeError(
             f"images of dtype {images.dtype}, shape {images.shape}: must be float, normalized"
         )
+
+
+def is_large_stem(stem: str, images: jax.Array) -> bool:
+    """Returns whether a network begins with its stem for large images.
+
+    Args:
+        stem: one of `STEMS`.
+        images: [b, h, w, c].
+    """
+    if stem == "auto":
+        return min(images.shape[1:3]) >= LARGE_STEM_SIZE
+    return stem == "large"
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:
@@ -68,6 +83,23 @@ def max_pool(features: jax.Array) -> jax.Array:
     upper, lower = padded[:, ::2], padded[:, 1::2]
     rows = jnp.maximum(upper, lower)
     return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+
+
+def overlapping_max_pool(features: jax.Array) -> jax.Array:
+    """Returns the maximum over 3x3 windows with stride 2 and padding 1, as a maximum of slices.
+
+    Args:
+        features: [b, h, w, c].
+
+    Returns:
+        [b, ceil(h / 2), ceil(w / 2), c].
+    """
+    odd = [(1, size % 2) for size in features.shape[1:3]]
+    padded = jnp.pad(features, ((0, 0), *odd, (0, 0)), constant_values=-jnp.inf)
+    pairs = jnp.maximum(padded[:, :-1:2], padded[:, 1::2])
+    rows = jnp.maximum(pairs, padded[:, 2::2])
+    pairs = jnp.maximum(rows[:, :, :-1:2], rows[:, :, 1::2])
+    return jnp.maximum(pairs, rows[:, :, 2::2])
 
 
 class Head(nn.Module):

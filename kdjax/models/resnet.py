@@ -85,7 +85,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network with a stem for small images: 3x3, stride 1, no pooling.
+    """A residual network.
+
+    The stem for small images is a 3x3 convolution; that for large images, as in the paper, is a
+    7x7 convolution with stride 2 and max-pooling with stride 2.
 
     Attributes:
         num_outputs: number of logits: m, or m+1 with abstention.
@@ -97,6 +100,7 @@ class ResNet(nn.Module):
             are float32.
         normalize: use batch normalization after each convolution instead of a bias; False for
             the inference form, see `folding`.
+        stem: "small", "large", or "auto": large from 64x64 pixels on.
     """
 
     num_outputs: int
@@ -105,6 +109,7 @@ class ResNet(nn.Module):
     width: int
     dtype: DTypeLike = jnp.float32
     normalize: bool = True
+    stem: str = "auto"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -121,7 +126,11 @@ class ResNet(nn.Module):
         """
         common.check_images(images)
         options = self.dtype, self.normalize
-        x = common.relu(ConvNorm((self.width, 3, 1), *options, name="stem")(images, train))
+        large = common.is_large_stem(self.stem, images)
+        layer = (self.width, 7, 2) if large else (self.width, 3, 1)
+        x = common.relu(ConvNorm(layer, *options, name="stem")(images, train))
+        if large:
+            x = common.overlapping_max_pool(x)
         for stage, depth in enumerate(self.depths):
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1

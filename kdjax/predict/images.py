@@ -1,7 +1,5 @@
 """Reads image files, folders and arrays as inputs of a model."""
 
-import collections
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -9,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-import PIL.ImageFile
 
-from kdjax.data.fit import fit
+from kdjax.data.fit import STRETCH, fit
+from kdjax.data.image_files import count_files, list_folder
+from kdjax.data.own.contents import reason
 from kdjax.errors import InputError
-from kdjax.predict import Shape, check
+from kdjax.predict.inputs import Shape, check
 
 
 class LoadedImage(NamedTuple):
@@ -37,6 +36,8 @@ def read_images(
     shape: Shape,
     on_error: Callable[[str], None],
     on_skip: Callable[[str], None] = lambda _: None,
+    *,
+    resize: str = STRETCH,
 ) -> Iterator[LoadedImage]:
     """Yields the images of files, folders and arrays, one at a time.
 
@@ -47,6 +48,7 @@ def read_images(
         shape: height, width and channels; arrays must have them, image files are converted.
         on_error: called with one line for each file that cannot be read; reading continues.
         on_skip: called with one line for each folder with files that are not images.
+        resize: how images of other proportions are resized, see `kdjax.data.fit.fit`.
     """
     for name in paths:
         path = pathlib.Path(name)
@@ -54,39 +56,25 @@ def read_images(
         if _test(path, pathlib.Path.is_dir):
             files, others = _list_folder(path, on_error)
             if files and others:
-                on_skip(f"{path}: skipped {_count(others)}, not images")
+                on_skip(f"{path}: skipped {count_files(others)}, not images")
             elif not files:
-                on_error(f"{path}: no image file in this folder ({_count(others)})")
+                on_error(f"{path}: no image file in this folder ({count_files(others)})")
         for file in files:
             try:
-                yield from _read_file(file, shape)
+                yield from _read_file(file, shape, resize)
             except Exception as error:  # the type depends on the decoder of a damaged file
-                on_error(f"{file}: {' '.join(str(error).split()) or type(error).__name__}")
+                on_error(f"{file}: {reason(error)}")
 
 
 def _list_folder(
     folder: pathlib.Path, on_error: Callable[[str], None]
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Returns the image files in a folder and its subfolders, and the other files, both sorted."""
-
-    def on_unreadable(error: OSError) -> None:
-        on_error(f"{error.filename}: {error.strerror}")
-
-    files = [
-        pathlib.Path(parent, name)
-        for parent, _, names in os.walk(folder, onerror=on_unreadable)
-        for name in names
-    ]
-    suffixes = image_suffixes()
-    images = {
-        file for file in files if file.suffix.lower() in suffixes and not _test(file, _is_special)
-    }
-    return sorted(images), sorted(set(files) - images)
-
-
-def _is_special(path: pathlib.Path) -> bool:
-    """Returns whether a path is a pipe or a socket, from which reading could wait forever."""
-    return path.exists() and not path.is_file()
+    try:
+        return list_folder(folder, lambda error: on_error(f"{error.filename}: {error.strerror}"))
+    except InputError as error:  # a link that leads to a folder above
+        on_error(str(error))
+        return [], []
 
 
 def _test(path: pathlib.Path, test: Callable[[pathlib.Path], bool]) -> bool:
@@ -97,30 +85,7 @@ def _test(path: pathlib.Path, test: Callable[[pathlib.Path], bool]) -> bool:
         return False
 
 
-def image_suffixes() -> set[str]:
-    """Returns the suffixes, in lower case, of the files that Pillow can open and decode."""
-    return {
-        suffix
-        for suffix, name in PIL.Image.registered_extensions().items()
-        if name in PIL.Image.OPEN and name != "MPEG" and not _is_stub(PIL.Image.OPEN[name][0])
-    }
-
-
-def _is_stub(opener: object) -> bool:
-    """Returns whether Pillow only recognizes a format, and leaves decoding to other packages."""
-    return isinstance(opener, type) and issubclass(opener, PIL.ImageFile.StubImageFile)
-
-
-def _count(files: list[pathlib.Path]) -> str:
-    """Returns such as "3 files (.txt 2, .csv 1)"."""
-    counts = collections.Counter(file.suffix.lower() or "no suffix" for file in files)
-    kinds = [f"{suffix} {count}" for suffix, count in counts.most_common(5)]
-    kinds += ["..."] if len(counts) > 5 else []
-    number = "1 file" if len(files) == 1 else f"{len(files)} files"
-    return f"{number} ({', '.join(kinds)})" if files else "it is empty"
-
-
-def _read_file(path: pathlib.Path, shape: Shape) -> Iterator[LoadedImage]:
+def _read_file(path: pathlib.Path, shape: Shape, resize: str) -> Iterator[LoadedImage]:
     if not path.exists():
         raise InputError("no such file or folder")
     if path.suffix == ".npz":
@@ -128,7 +93,7 @@ def _read_file(path: pathlib.Path, shape: Shape) -> Iterator[LoadedImage]:
             yield LoadedImage(str(path), index, pixels, "")
     else:
         with PIL.Image.open(path) as image:
-            pixels, note = fit(image, shape)
+            pixels, note = fit(image, shape, resize)
         yield LoadedImage(str(path), None, pixels, note)
 
 

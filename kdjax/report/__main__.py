@@ -1,7 +1,7 @@
 """Writes the report of a run, or a page that compares several runs.
 
-python -m kdjax.report runs/digits [--out=FILE] [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
-python -m kdjax.report runs/a runs/b [--out=comparison.html] [--risk=0.01] [--delta=0.05]
+kdjax report runs/digits [--out=FILE] [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
+kdjax report runs/a runs/b [--out=comparison.html] [--risk=0.01] [--delta=0.05]
 
 For the workdir of several students the page compares them, in comparison.html of this workdir.
 """
@@ -65,4 +65,4 @@ def _test_images(folder: pathlib.Path) -> "Split | None":
 
 
 if __name__ == "__main__":
-    cli.run(main, positional="RUN...")
+    cli.run(main, positional="RUN...", needs=["train", "report"])

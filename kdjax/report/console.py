@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.evaluation.certification import CERTIFIERS, CHOICE, LTT
+from kdjax.evaluation import cost_table
+from kdjax.evaluation.certification import CERTIFIERS, CHOICE, LTT, external_teacher_note
+from kdjax.report import classes, outcomes
 
 MIN_WIDTH = 100  # characters; below that rich would truncate columns
 # Keys of a score's metrics, with their column headings.
@@ -16,14 +19,16 @@ RANKING = {"aurc": "AURC", "e_aurc": "E-AURC", "augrc": "AUGRC"}
 
 
 def show(results: Mapping[str, Any], title: str) -> None:
-    """Prints accuracy, selective risk, ranking metrics and thresholds of a run.
+    """Prints accuracy, errors with and without abstention, metrics and thresholds of a run.
 
     Args:
-        results: of `kdjax.evaluation.summary.summarize`, optionally with `teacher`.
+        results: of `kdjax.evaluation.summary.summarize`, optionally with `teacher` and `per_class`.
         title: of the first table.
     """
     _print(
         _accuracy(results, title),
+        _abstention({"student": results}),
+        *([_classes(results["per_class"])] if "per_class" in results else []),
         *(build(results) for build in (_selective_risk, _ranking, _thresholds, _certificates)),
     )
 
@@ -49,8 +54,30 @@ def show_many(results_by_student: Mapping[str, Mapping[str, Any]], title: str) -
         "risk: selective risk (error among accepted) at 90 % and 80 % coverage of test",
         f"choose a student by its AURC on dev. {CHOICE}",
         "comparison.html has certificates that hold for all students together",
+        *filter(None, {external_teacher_note(results) for results in results_by_student.values()}),
     )
-    _print(table, *(Text(line) for note in notes for line in textwrap.wrap(note, MIN_WIDTH - 10)))
+    warnings = [
+        f"{name}: {warning}"
+        for name, results in results_by_student.items()
+        for warning in results.get("per_class", {}).get("warnings", [])
+    ]
+    lines = classes.warning_lines(warnings)
+    _print(table, *_notes(*notes), _abstention(results_by_student), *_notes(*lines))
+
+
+def show_sizes(costs_by_student: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Prints size and latency of students and of their teacher; nothing if none was measured.
+
+    Args:
+        costs_by_student: of `kdjax.evaluation.cost.read_cost`, by the name of the student.
+    """
+    networks = cost_table.networks_of(costs_by_student)
+    if networks:
+        table = _table(cost_table.TITLE, *cost_table.COLUMNS)
+        for cells in cost_table.rows(networks):
+            table.add_row(*cells)
+        machine = next(costs["machine"] for costs in costs_by_student.values() if costs)
+        _print(table, *_notes(cost_table.note(machine)))
 
 
 def show_shift(shifts: Mapping[str, Any], title: str) -> None:
@@ -65,7 +92,9 @@ def show_shift(shifts: Mapping[str, Any], title: str) -> None:
 
 def _print(*parts: RenderableType) -> None:
     console = Console(soft_wrap=True)
-    console.width = max(console.width, MIN_WIDTH)
+    unlimited = console.options.update(max_width=1000)
+    widths = (Measurement.get(console, unlimited, part).maximum for part in parts)
+    console.width = max(console.width, MIN_WIDTH, *widths)
     for part in parts:
         console.print(part)
 
@@ -77,13 +106,21 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
+def _notes(*notes: str) -> list[Text]:
+    """Returns lines of text, wrapped to the width of the tables, not before a percent sign."""
+    joined = [note.replace(" %", "\N{NO-BREAK SPACE}%") for note in notes]
+    lines = [line for note in joined for line in textwrap.wrap(note, MIN_WIDTH - 10)]
+    return [Text(line.replace("\N{NO-BREAK SPACE}", " ")) for line in lines]
+
+
 def _accuracy(results: Mapping[str, Any], title: str) -> Table:
     table = _table(title, "", "split", "examples", "accuracy %", "NLL", "ECE %")
     networks = {"student": results}
     if "teacher" in results:
         networks = {"teacher": results["teacher"], **networks}
     for name, network in networks.items():
-        for split in ("dev", "calibration", "test"):
+        # A teacher that is given as logits may lack some splits.
+        for split in filter(network.__contains__, ("dev", "calibration", "test")):
             values = network[split]
             table.add_row(
                 name,
@@ -94,6 +131,36 @@ def _accuracy(results: Mapping[str, Any], title: str) -> Table:
                 _percent(values["ece"]),
             )
     return table
+
+
+def _abstention(results_by_student: Mapping[str, Mapping[str, Any]]) -> Group:
+    """Returns the errors of each network with and without abstention, the best one in words."""
+    first, *_ = results_by_student.values()
+    table = _table(
+        f"Errors on the {first['test']['examples']:,} test images, without and with abstention",
+        "",
+        "wrong, all accepted",
+        "certified risk %",
+        "accepted",
+        "wrong among accepted",
+    )
+    for name, results in outcomes.networks(results_by_student).items():
+        wrong, *with_abstention = outcomes.cells(results)
+        risk = f"{100 * results['guarantee']['risk']:g}"
+        table.add_row(Text(name), wrong, risk, *with_abstention)
+    best = {split: outcomes.best(results_by_student, split) for split in ("dev", "test")}
+    notes = [outcomes.sentence(best["dev"], results_by_student[best["dev"]])]
+    if len(results_by_student) > 1:
+        notes.append("lowest AURC " + "; ".join(f"on {split}: {best[split]}" for split in best))
+    return Group(table, *_notes(*notes))
+
+
+def _classes(rates: Mapping[str, Any]) -> Group:
+    """Returns the worst classes and the warnings; `rates` is from `per_class`."""
+    table = _table(classes.title(rates), *classes.COLUMNS)
+    for cells in classes.worst(rates):
+        table.add_row(*map(Text, cells))
+    return Group(table, *_notes(*classes.warning_lines(rates["warnings"])))
 
 
 def _selective_risk(results: Mapping[str, Any]) -> Group:
@@ -170,6 +237,7 @@ def _certificates(results: Mapping[str, Any]) -> Group:
         "the certified risk; each line holds on its own, not all of them together",
         "* the requested risk",
         *textwrap.wrap(CHOICE, MIN_WIDTH - 10),
+        *textwrap.wrap(external_teacher_note(results), MIN_WIDTH - 10),
     ]
     if together := simultaneous_coverage(guarantee):
         values = ", ".join(f"{100 * risk:g}: {_percent(value)}" for risk, value in together.items())

@@ -38,9 +38,13 @@ def load_data(config: ConfigDict) -> data.Dataset:
         data_dir=fields.dir or None,
         train_split=fields.train_split,
         test_split=fields.test_split,
+        test_fraction=fields.test_fraction,
         dev_fraction=fields.dev_fraction,
         calibration_fraction=fields.calibration_fraction,
         split_seed=fields.split_seed,
+        image_size=fields.image_size,
+        fit=fields.fit,
+        strict=fields.strict,
         stream=fields.pipeline == "stream",
     )
     if not fields.limit:
@@ -89,7 +93,15 @@ def restore(folder: str | os.PathLike[str]) -> RestoredModel:
     metadata = workdir.read_metadata(folder)
     if metadata["stage"] == workdir.STUDENTS:
         raise workdir.several_students_error(folder)
-    spec = train_spec(load_config(folder), metadata["stage"], metadata["dataset"])
+    if source := metadata.get("source"):
+        raise InputError(
+            f"{str(folder)!r} holds a teacher of kind {source['kind']!r}, which this run has not "
+            "trained: only the run that uses it can evaluate it"
+        )
+    try:
+        spec = train_spec(load_config(folder), metadata["stage"], metadata["dataset"])
+    except InputError as error:  # a class of the user that has moved or changed
+        raise InputError(f"{error}; config.json in {str(folder)!r} names this network") from error
     template = step.abstract_state(spec, tuple(metadata["dataset"]["image_shape"]))
     with Checkpoints(folder / "checkpoints", metadata["config"]) as checkpoints:
         best, done = checkpoints.best(template), max(checkpoints.steps(), default=0)

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
+from kdjax import config_fields
 from kdjax.errors import InputError
 
 # The students see the same batches and the same teacher's logits: only these fields may differ,
@@ -39,7 +40,7 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
     """
     expanded: dict[str, ConfigDict] = {}
     for changes in config.students:
-        name = ",".join(f"{field.split('.')[-1]}={value}" for field, value in changes.items())
+        name = ",".join(map(_label, changes, changes.values()))
         if not name:
             raise InputError("students: an entry without fields; each must change at least one")
         if (size := len(os.fsencode(name))) > _MAX_NAME_BYTES:
@@ -53,16 +54,21 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
     return expanded
 
 
+def _label(field: str, value: Any) -> str:
+    """Returns a change as part of the name of a folder: of a path only the last component."""
+    return f"{field.split('.')[-1]}={str(value).rpartition('/')[-1]}"
+
+
 def _student_config(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     changed = ConfigDict({**config.to_dict(), "students": ()}, type_safe=False)
     allowed = [
         field
-        for field in configs.field_names(changed)
+        for field in config_fields.field_names(changed)
         if field.startswith(_FREE_PREFIXES) and field not in _SHARED_FIELDS
     ]
     for field, value in changes.items():
         if field not in allowed:
-            raise configs.unknown_field_error("field of a student", field, allowed)
+            raise config_fields.unknown_field_error("field of a student", field, allowed)
         changed.update_from_flattened_dict({field: value})
     default = configs.default_learning_rate(config.student.model)
     if "student.learning_rate" not in changes and changed.student.learning_rate == default:

@@ -1,28 +1,45 @@
 """The workdir of a run: its metadata, its lock, and the teacher that it holds or links to."""
 
 import contextlib
-import json
 import os
 import pathlib
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import filelock
 from ml_collections import ConfigDict
 
-from kdjax.config import differences, rename_legacy_fields
+from kdjax.config import base
+from kdjax.config_checks import TEACHER_OPTIONS, TEACHER_SOURCES
+from kdjax.config_fields import differences
 from kdjax.data import Dataset, dataset_metadata
 from kdjax.errors import InputError
+from kdjax.runs import stored_config
 from kdjax.runtime.atomic_io import read_json, write_json
 from kdjax.runtime.paths import user_path
-from kdjax.training.spec import TEACHER
+from kdjax.training.spec import STUDENT, TEACHER
 
 # `stage` of the workdir of several students, each of which has its own workdir within it.
 STUDENTS = "students"
-# Fields that do not change what is trained: the location of the data, and the logging interval.
-FREE_FIELDS = ("data.dir", "data.pipeline", "data.placement", "log_every")
+STAGES = (TEACHER, STUDENT, STUDENTS)
+# Locks a workdir by its existence, on a file system without locks.
+_LOCK_FILE = ".lock_file"
+# Fields that do not change what is trained: the location of the data, and logging.
+FREE_FIELDS = (
+    "data.dir",
+    "data.strict",
+    "data.pipeline",
+    "data.placement",
+    "log_every",
+    "metric_writers",
+)
+# Fields of the group `teacher` by which a teacher is given instead of trained.
+SOURCE_FIELDS = (*TEACHER_SOURCES, *TEACHER_OPTIONS, "input_layout", "input_channels")
+# Fields of the group `teacher` on which a trained teacher does not depend.
+_STUDENT_FIELDS = (*SOURCE_FIELDS, "cache")
 
 
 def run_metadata(config: ConfigDict, stage: str, dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,14 +52,16 @@ def run_metadata(config: ConfigDict, stage: str, dataset: Mapping[str, Any]) -> 
         stage: `teacher`, `student` or `students`.
         dataset: of `data.dataset_metadata`.
     """
-    fields = config.to_dict()
-    if stage == TEACHER:
-        shared = ("seed", "order_seed", "best_metric", "log_every", "eval_batch_size", "data")
-        fields = {key: fields[key] for key in (*shared, TEACHER)}
-        fields[TEACHER] = {
-            key: value for key, value in fields[TEACHER].items() if key not in ("workdir", "cache")
-        }
-    return {"stage": stage, "config": fields, "dataset": dataset}
+    return {"stage": stage, "config": _fields_of(stage, config.to_dict()), "dataset": dataset}
+
+
+def _fields_of(stage: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a nested config on which a stage depends."""
+    if stage != TEACHER:
+        return dict(fields)
+    shared = ("seed", "order_seed", "best_metric", "log_every", "eval_batch_size", "data")
+    teacher = {key: value for key, value in fields[TEACHER].items() if key not in _STUDENT_FIELDS}
+    return {**{key: fields[key] for key in shared}, TEACHER: teacher}
 
 
 def require_writable(folder: pathlib.Path) -> None:
@@ -61,9 +80,9 @@ def require_writable(folder: pathlib.Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(
-            f"workdir {str(folder)!r} cannot be written: {error.strerror or error}"
-        ) from error
+        is_file = isinstance(error, FileExistsError)
+        reason = "it is a file" if is_file else error.strerror or error
+        raise InputError(f"workdir {str(folder)!r} cannot be written: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -75,15 +94,15 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
         OSError: raised in the body; it names the workdir if it named no file.
     """
     require_writable(folder)
-    path, owner = folder / ".lock", folder / ".lock_owner"
-    # Where the file system has no flock, filelock falls back to the existence of the file.
-    file_lock = filelock.FileLock(path, timeout=0)
+    owner = folder / ".lock_owner"
     try:
-        file_lock.acquire()
-    except filelock.Timeout:
+        file_lock = _acquire_lock(folder)
+    except filelock.Timeout as error:
+        remedy = "wait until it ends, or choose another --workdir"
+        if error.lock_file.endswith(_LOCK_FILE):
+            remedy += f"; if that process was killed on another machine, remove {error.lock_file!r}"
         raise InputError(
-            f"workdir {str(folder)!r} is in use by {_read_owner(owner)}: wait until it ends, or "
-            "choose another --workdir"
+            f"workdir {str(folder)!r} is in use by {_read_owner(owner)}: {remedy}"
         ) from None
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
@@ -95,9 +114,37 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
         raise OSError(f"workdir {str(folder)!r}: {error.strerror}") from error
     finally:
         # While the lock is held: filelock notices that the file of its lock is gone.
-        for file in (owner, path):
+        for file in (owner, folder / ".lock"):
             file.unlink(missing_ok=True)
         file_lock.release()
+
+
+def _acquire_lock(folder: pathlib.Path) -> filelock.BaseFileLock:
+    """Returns the lock of a workdir: of the system, or a file if the file system has no locks.
+
+    Raises:
+        filelock.Timeout: if another process holds it.
+    """
+    file_lock = filelock.FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
+    try:
+        file_lock.acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        if error.filename is not None:  # the file cannot be opened; flock names no file
+            raise
+    else:
+        return file_lock
+    (folder / ".lock").unlink(missing_ok=True)
+    soft_lock = filelock.SoftFileLock(folder / _LOCK_FILE, timeout=0)
+    soft_lock.acquire()
+    warnings.warn(
+        f"the file system of {str(folder)!r} has no locks: the file {_LOCK_FILE!r} in it locks "
+        "the workdir, and stays there if the process is killed",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+    return soft_lock
 
 
 def _read_owner(path: pathlib.Path) -> str:
@@ -110,6 +157,9 @@ def _read_owner(path: pathlib.Path) -> str:
 def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
     """Returns what `config.json` of a workdir holds: stage, config and dataset.
 
+    Fields of earlier versions get their present names, and fields that the version of the workdir
+    did not have get their defaults.
+
     Raises:
         InputError: if the folder is not a workdir, or its `config.json` is damaged.
     """
@@ -119,7 +169,15 @@ def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{str(folder)!r} is not a workdir: it has no config.json") from error
     if not isinstance(metadata, dict) or not {"stage", "config", "dataset"} <= metadata.keys():
         raise InputError(f"{str(folder)!r} is not a workdir: config.json was not written by kdjax")
-    return {**metadata, "config": rename_legacy_fields(metadata["config"])}
+    stage, config, dataset = (metadata[key] for key in ("stage", "config", "dataset"))
+    if stage not in STAGES or not isinstance(config, dict) or not isinstance(dataset, dict):
+        raise InputError(f"{str(folder)!r} is not a workdir: config.json was not written by kdjax")
+    defaults = _fields_of(stage, base().to_dict())
+    try:
+        completed = stored_config.complete(config, defaults, dataset.get("image_shape", (0, 0)))
+    except InputError as error:
+        raise InputError(f"{str(folder / 'config.json')!r} is damaged: {error}") from error
+    return {**metadata, "config": completed}
 
 
 def several_students_error(folder: pathlib.Path) -> InputError:
@@ -131,20 +189,29 @@ def several_students_error(folder: pathlib.Path) -> InputError:
     )
 
 
-def read_results(folder: pathlib.Path) -> dict[str, Any]:
+def evaluate_command(folder: pathlib.Path) -> str:
+    """Returns the command that evaluates a workdir, for messages."""
+    return f"python -m kdjax.evaluate --workdir={folder}"
+
+
+def read_results(
+    folder: pathlib.Path, needed: Collection[str] = ("best_score", "pnorm", "guarantee", "test")
+) -> dict[str, Any]:
     """Returns what `results.json` of a workdir holds.
+
+    Args:
+        folder: the workdir.
+        needed: keys without which the results are of no use.
 
     Raises:
         InputError: if the run has not been evaluated, or only by an incompatible version.
     """
-    path = folder / "results.json"
-    remedy = f"python -m kdjax.evaluate --workdir={folder} writes it"
+    path, remedy = folder / "results.json", f"{evaluate_command(folder)} writes it"
     try:
         results = read_json(path)
     except FileNotFoundError as error:
         raise InputError(f"{str(path)!r} is missing: {remedy}") from error
-    needed = {"best_score", "pnorm", "guarantee", "test"}
-    if not isinstance(results, dict) or not needed <= results.keys():
+    if not isinstance(results, dict) or not set(needed) <= results.keys():
         raise InputError(f"{str(path)!r} was not written by this version of kdjax: {remedy} again")
     return results
 
@@ -161,11 +228,19 @@ def check_same_run(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
     """
     if not (folder / "config.json").exists():
         return
-    stored = {key: read_metadata(folder).get(key) for key in metadata}
+    stored, given = read_metadata(folder), stored_config.as_json(metadata)
+    if "stage" in given:  # a teacher that is given as a file differs from a trained one
+        given.setdefault("source", None)
+    if "config" in given:
+        defaults = _fields_of(stored["stage"], base().to_dict())
+        given["config"] = stored_config.with_defaults(given["config"], defaults)
+    if "dataset" in given:  # what an earlier version did not record cannot be compared
+        recorded = stored["dataset"].keys() & given["dataset"].keys()
+        given["dataset"] = {key: given["dataset"][key] for key in recorded}
     lines = [
         line.removeprefix("config.")
-        for line in differences(stored, json.loads(json.dumps(metadata)))
-        if not line.removeprefix("config.").startswith(FREE_FIELDS)
+        for line in differences({key: stored.get(key) for key in given}, given)
+        if line.removeprefix("config.").partition(": ")[0] not in FREE_FIELDS
     ]
     if lines:
         raise InputError(
@@ -232,11 +307,14 @@ def check_teacher(folder: pathlib.Path, dataset: Dataset, data: Mapping[str, Any
         InputError: naming every field that differs.
     """
     stored, metadata = read_metadata(folder), dataset_metadata(dataset)
-    keys = ("name", "version", "class_names", "image_shape")
+    keys = ["name", "version", "image_shape"]
+    # The outputs are mapped to the classes by name, see `teachers.load`.
+    if sorted(stored["dataset"]["class_names"]) != sorted(metadata["class_names"]):
+        keys.append("class_names")
     lines = differences(
         {key: stored["dataset"][key] for key in keys}, {key: metadata[key] for key in keys}, "data."
     )
-    keys = ("train_split", "dev_fraction", "calibration_fraction", "split_seed")
+    keys = ["train_split", "test_fraction", "dev_fraction", "calibration_fraction", "split_seed"]
     stored_data = stored["config"]["data"]
     lines += differences(
         {key: stored_data[key] for key in keys}, {key: data[key] for key in keys}, "data."

@@ -1,10 +1,12 @@
 """Compiler options per backend, the persistent compilation cache, and the memory allocator."""
 
 import ctypes
+import functools
 import hashlib
 import os
 import pathlib
 import platform
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,10 +36,14 @@ OPTIONS: Mapping[str, Mapping[str, Options]] = {
 }
 # Size of the compilation cache in bytes; the least recently used programs are removed first.
 MAX_CACHE_BYTES = 2**30
+# The durations that JAX reports while it traces, lowers and compiles a program.
+_COMPILE_EVENTS = "/jax/core/compile/"
 # mallopt options of glibc's malloc.h: one arena (M_ARENA_MAX), no mmap (M_MMAP_MAX), no trimming
 # (M_TRIM_THRESHOLD).
 _MALLOC_OPTIONS = {-8: 1, -4: 0, -1: -1}
 _tuned = True
+# Start and end of the time spent on each program, by the monotonic clock.
+_compiling: list[tuple[float, float]] = []
 
 
 def set_tuned(tuned: bool) -> None:
@@ -80,6 +86,27 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def compile_seconds() -> float:
+    """Returns the seconds that this process has spent on compilation since the first call."""
+    _listen_to_compilation()
+    return sum(end - start for start, end in _compiling)
+
+
+@functools.cache
+def _listen_to_compilation() -> None:
+    jax.monitoring.register_event_duration_secs_listener(_record_compilation)
+
+
+def _record_compilation(event: str, duration_secs: float, **_: str | int) -> None:
+    if event.startswith(_COMPILE_EVENTS):
+        end = time.monotonic()
+        start = end - duration_secs
+        # A function that another one calls is traced within the time of that one.
+        while _compiling and _compiling[-1][0] >= start:
+            _compiling.pop()
+        _compiling.append((start, end))
 
 
 def _warn_no_cache(reason: str) -> None:

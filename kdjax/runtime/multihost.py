@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import faulthandler
 import os
+import re
 import sys
 import threading
 import time
@@ -44,6 +45,8 @@ def initialize(
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
         raise InputError(f"{' and '.join(missing)} must be given too")
+    if coordinator is not None and not re.fullmatch(r".+:\d{1,5}", coordinator):
+        raise InputError(f"--coordinator {coordinator!r}: must be HOST:PORT")
     if process_id is not None and not 0 <= process_id < (num_processes or 0):
         raise InputError(f"--process_id {process_id}: must lie in 0..{(num_processes or 0) - 1}")
     try:

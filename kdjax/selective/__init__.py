@@ -8,6 +8,7 @@ from kdjax.selective.calibration import (
     negative_log_likelihood,
 )
 from kdjax.selective.certificates import Certificate, learn_then_test, sgr
+from kdjax.selective.groups import GroupFlags, GroupRates, flag_groups, group_rates
 from kdjax.selective.metrics import (
     Curve,
     accept_at,
@@ -21,6 +22,7 @@ from kdjax.selective.metrics import (
     risk_coverage_curve,
     threshold_at_coverage,
 )
+from kdjax.selective.promise import PromiseCheck, check_promise
 from kdjax.selective.resampling import Interval, bootstrap, compare
 from kdjax.selective.scores import (
     SCORES,
@@ -52,7 +54,10 @@ __all__ = [
     "SCORES",
     "Certificate",
     "Curve",
+    "GroupFlags",
+    "GroupRates",
     "Interval",
+    "PromiseCheck",
     "accept_at",
     "append_abstention",
     "augrc",
@@ -62,6 +67,7 @@ __all__ = [
     "bin_index",
     "bootstrap",
     "brier",
+    "check_promise",
     "class_logits",
     "compare",
     "confusion_matrix",
@@ -70,7 +76,9 @@ __all__ = [
     "e_aurc",
     "error_at_coverage",
     "expected_calibration_error",
+    "flag_groups",
     "fpr_at_tpr",
+    "group_rates",
     "is_correct",
     "learn_then_test",
     "margin",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammainccinv, gammaincinv
+from scipy.special import gammainccinv, gammaincinv, stdtrit
 
 
 class Bounds(NamedTuple):
@@ -19,16 +19,43 @@ class Bounds(NamedTuple):
     high: float
 
 
-def weighted_sum(terms: NDArray[np.float64], weights: NDArray[np.float64], level: float) -> Bounds:
+class Unseen(NamedTuple):
+    """The weight of an error that a sample does not contain.
+
+    Attributes:
+        mean: of the weight.
+        square: mean of its square.
+    """
+
+    mean: float
+    square: float
+
+
+def unseen_error(weights: NDArray[np.float64], errors: NDArray[np.float64]) -> Unseen:
+    """Returns the mean weight of the errors that were seen and of one at an average rank.
+
+    Args:
+        weights: of an error at each rank.
+        errors: the weights of the errors that were seen; if it is empty, the weight is that of an
+            average rank, which is conservative for a good ranking.
+    """
+    count = errors.size + 1
+    return Unseen(
+        (float(np.sum(errors)) + float(np.mean(weights))) / count,
+        (float(np.sum(errors**2)) + float(np.mean(weights**2))) / count,
+    )
+
+
+def weighted_sum(terms: NDArray[np.float64], unseen: Unseen, level: float) -> Bounds:
     """Returns the gamma interval of the expectation of a sum of weights over errors.
 
     With y = sum x_i and v = sum x_i^2, the lower end is the quantile of a gamma distribution with
-    mean y and variance v; the upper end has one more error of average weight. For equal weights it
-    is the exact interval of a Poisson mean.
+    mean y and variance v; the upper end has one more error, the unseen one. For equal weights it is
+    the exact interval of a Poisson mean.
 
     Args:
         terms: x, the weights of the errors that were seen, >= 0; zeros do not count.
-        weights: of an error at each rank.
+        unseen: weight of one more error.
         level: in (0, 1).
 
     Source: Fay, Feuer, "Confidence intervals for directly standardized rates", Statistics in
@@ -38,11 +65,11 @@ def weighted_sum(terms: NDArray[np.float64], weights: NDArray[np.float64], level
     mean, variance = float(np.sum(terms)), float(np.sum(terms**2))
     # The lower gamma quantile tends to 0 with the sum.
     low = gammaincinv(mean**2 / variance, tail) * variance / mean if mean > 0 else 0.0
-    mean, variance = mean + float(np.mean(weights)), variance + float(np.mean(weights**2))
+    mean, variance = mean + unseen.mean, variance + unseen.square
     return Bounds(float(low), float(gammainccinv(mean**2 / variance, tail) * variance / mean))
 
 
-def difference(terms: NDArray[np.float64], weights: NDArray[np.float64], level: float) -> Bounds:
+def difference(terms: NDArray[np.float64], unseen: Unseen, level: float) -> Bounds:
     """Returns an interval of the expectation of a sum of differences between two runs.
 
     The examples that both runs treat alike cancel. The positive and the negative rest are two sums
@@ -51,7 +78,7 @@ def difference(terms: NDArray[np.float64], weights: NDArray[np.float64], level: 
 
     Args:
         terms: the difference of each example, `[n]`; for accuracy, 1/n where only one run errs.
-        weights: of an error at each rank.
+        unseen: weight of one more error of either run.
         level: in (0, 1).
 
     Source: Zou, Donner, "Construction of confidence limits about effect measures", Statistics in
@@ -59,8 +86,27 @@ def difference(terms: NDArray[np.float64], weights: NDArray[np.float64], level: 
     """
     up, down = np.maximum(terms, 0), np.maximum(-terms, 0)
     p, q = float(np.sum(up)), float(np.sum(down))
-    p_bounds, q_bounds = weighted_sum(up, weights, level), weighted_sum(down, weights, level)
+    p_bounds, q_bounds = (weighted_sum(side, unseen, level) for side in (up, down))
     return Bounds(
         p - q - float(np.hypot(p - p_bounds.low, q_bounds.high - q)),
         p - q + float(np.hypot(p_bounds.high - p, q - q_bounds.low)),
     )
+
+
+def student(terms: NDArray[np.float64], resampled: NDArray[np.float64], level: float) -> Bounds:
+    """Returns the interval d -+ t s of a sum of differences between two runs.
+
+    s is the standard deviation of the resampled sums, and t the quantile of Student's distribution
+    with one degree of freedom less than there are examples that the runs treat differently. The
+    quantiles of the resampled sums themselves would be too narrow for few such examples.
+
+    Args:
+        terms: the difference of each example, `[n]`, at least two of them not zero.
+        resampled: their sum in each resample, `[R]`, R >= 2.
+        level: in (0, 1).
+
+    Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 12.
+    """
+    estimate, freedom = float(np.sum(terms)), int(np.count_nonzero(terms)) - 1
+    width = float(stdtrit(freedom, (1 + level) / 2)) * float(np.std(resampled, ddof=1))
+    return Bounds(estimate - width, estimate + width)

@@ -154,11 +154,11 @@ def threshold_after(levels: NDArray[np.float64], end: int) -> float:
     2^-10 of the larger of 1 and their absolute value.
 
     Args:
-        levels: distinct confidences `[u]`, decreasing, below infinity; the last may be -inf.
+        levels: distinct confidences `[u]`, decreasing; the first and the last may be infinite.
         end: in 1..u.
     """
     last = float(levels[end - 1])
-    if last == -np.inf:
+    if not np.isfinite(last):
         return last
     if end < levels.size and levels[end] > -np.inf:
         middle = last / 2 + float(levels[end]) / 2

@@ -112,8 +112,26 @@ def sample(
         TypeError: for a dtype that is not real.
     """
     ranks = confidences(confidence)
-    flags = floats("correct", correct)
-    if flags.shape != ranks.shape:
-        raise InputError(f"correct of shape {flags.shape}: confidence has shape {ranks.shape}")
-    require((flags == 0) | (flags == 1), flags, "correct must be boolean or 0 and 1")
-    return ranks, flags.astype(bool)
+    return ranks, booleans("correct", correct, shape=ranks.shape)
+
+
+def booleans(
+    name: str, values: ArrayLike, *, shape: tuple[int, ...] | None = None
+) -> NDArray[np.bool_]:
+    """Returns true, false, 0 and 1 as bool `[n]`, n >= 1.
+
+    Args:
+        name: of the values, for a message.
+        values: any real dtype.
+        shape: that they must have; None: any `[n]`.
+
+    Raises:
+        ValueError: for another shape, or other values.
+        TypeError: for a dtype that is not real.
+    """
+    if shape is None:
+        flags = nonempty(name, values, ndim=1)
+    elif (flags := floats(name, values)).shape != shape:
+        raise InputError(f"{name} of shape {flags.shape}: need {shape}")
+    require((flags == 0) | (flags == 1), flags, f"{name} must be boolean or 0 and 1")
+    return flags.astype(bool)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.data.batches import BatchSource, BatchSpec, Examples, iterate_batches, make_batch
-from kdjax.models import NORM_MOMENTUM
+from kdjax.models import NORM_MOMENTUM, apply
 from kdjax.models.apply import Variables, apply_train
-from kdjax.runtime import compiler
+from kdjax.models.own import OwnNetwork
+from kdjax.runtime import compiler, prng
 
 UpdateBatchStats = Callable[[Variables, Examples, jax.Array, jax.Array], Variables]
 
@@ -84,9 +85,23 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
 
     def compute_stats(params: Any, zeros: Any, source: BatchSource, step: jax.Array) -> Variables:
         images = make_batch(batches, source, step).images
-        _, stats = apply_train(model, {"params": params, "batch_stats": zeros}, images)
+        key = jax.random.fold_in(prng.key(0), step)
+        _, stats = apply_train(model, {"params": params, "batch_stats": zeros}, images, key)
         # Starting from zero, the running statistics become (1 - momentum) times the batch's.
-        return jax.tree.map(lambda leaf: leaf / (1 - NORM_MOMENTUM), stats)
+        return jax.tree.map(lambda leaf, kept: leaf / (1 - kept), stats, momentum(images, zeros))
+
+    def momentum(images: jax.Array, zeros: Any) -> Any:
+        """Returns the share of the old running statistics in each update."""
+        if not isinstance(model, OwnNetwork):
+            return jax.tree.map(lambda _: NORM_MOMENTUM, zeros)
+        # Without weights, the statistics of a batch are zero after the first layer.
+        shapes = apply.abstract_variables(model, images.shape[1:])["params"]
+        params = jax.tree.map(jnp.zeros_like, shapes)
+        before, after = (
+            apply_train(model, {"params": params, "batch_stats": stats}, images * 0, prng.key(0))[1]
+            for stats in (zeros, jax.tree.map(jnp.ones_like, zeros))
+        )
+        return jax.tree.map(jnp.subtract, after, before)
 
     batch_stats = compiler.jit(compute_stats)
     count = min(count, batches.steps_per_epoch)

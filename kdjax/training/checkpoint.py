@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from etils.epath.gpath import PosixGPath
+from flax.traverse_util import flatten_dict
 from orbax.checkpoint import v1 as ocp
 
 from kdjax.errors import InputError
@@ -156,6 +157,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         for step in reversed(steps):
             try:
                 return self._restore(step, template)
+            except InputError:
+                raise
             except Exception as error:  # its type depends on which file is damaged
                 _warn_damaged(self.folder / str(step), error)
         renamed = [path.name for path in self.folder.glob(f"{_DAMAGED_PREFIX}*")]
@@ -188,12 +191,16 @@ class Checkpoints(contextlib.AbstractContextManager):
         step = max(scored)[1]
         try:
             return self._restore(step, template)
+        except InputError:
+            raise
         except Exception as error:
             _warn_damaged(self.folder / str(step), error)
             return self.latest(template)
 
     def _restore(self, step: int, template: Any) -> Restored:
         _verify_checksums(self.folder / str(step))
+        metadata = self._orbax.metadata(step)
+        _check_shapes(self.folder / str(step), metadata.metadata, template)
         # The checkpoint may have been written on other devices than those of this process.
         replicated = sharding.replicated_sharding()
         abstract = jax.tree.map(
@@ -201,9 +208,39 @@ class Checkpoints(contextlib.AbstractContextManager):
             template,
         )
         state = self._orbax.load(step, abstract)
-        metadata = self._orbax.metadata(step)
         clock = float(metadata.custom_metadata["clock"])
         return Restored(step, state, clock, dict(metadata.metrics or {}))
+
+
+def _check_shapes(path: pathlib.Path, stored: Any, template: Any) -> None:
+    """Raises if the variables of a checkpoint are not those of the network.
+
+    Args:
+        path: of the checkpoint, for the message.
+        stored: the shapes in the checkpoint, as Orbax gives them.
+        template: the state of the network.
+
+    Raises:
+        InputError: naming a variable that differs.
+    """
+    stored = _shapes(stored.get("variables") if isinstance(stored, Mapping) else None)
+    needed = _shapes(getattr(template, "variables", None))
+    for name in sorted(stored.keys() | needed.keys()) if stored and needed else ():
+        if stored.get(name) != needed.get(name):
+            raise InputError(
+                f"checkpoint {path} does not fit the network: {name} is "
+                f"{stored.get(name, 'missing')} in the checkpoint, and "
+                f"{needed.get(name, 'missing')} in the network; its code has changed since the "
+                "training"
+            )
+
+
+def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array in nested dicts, by its path."""
+    if not isinstance(variables, Mapping):
+        return {}
+    leaves = flatten_dict(variables, sep=".").items()
+    return {name: tuple(leaf.shape) for name, leaf in leaves if hasattr(leaf, "shape")}
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, int]:

@@ -9,6 +9,7 @@ from kdjax.data.augment import epoch_order
 from kdjax.data.batches import BatchSource, BatchSpec, Examples, iterate_batches, load_split
 from kdjax.runtime import multihost, sharding
 from kdjax.training import multi_student
+from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.preemption import Preemption
 from kdjax.training.spec import TrainSpec
 from kdjax.training.teacher import Teacher, TeacherSource, prepare_teacher
@@ -20,7 +21,7 @@ def train_stage(
     dataset: Dataset,
     *,
     placement: str = "auto",
-    teacher: Teacher | None = None,
+    teacher: Teacher | HostTeacher | None = None,
     teacher_cache: str = "auto",
 ) -> None:
     """Trains one stage from its latest checkpoint, or from the start, to the last epoch.
@@ -72,13 +73,13 @@ def _run_epochs(
             epoch_order(len(train_split.labels), seed=spec.batches.order_seed, epoch=epoch)
         )
         start = group.step % steps_per_epoch
-        for batch_source, count in iterate_calls(spec.batches, train_split, order, start):
+        for batch_source, count in iterate_calls(spec.batches, train_split, order, start, teacher):
             group.run_steps(epoch, batch_source, teacher, count)
-            if preemption.requested(group.step) and group.step % steps_per_epoch:
+            if preemption.requested() and group.step % steps_per_epoch:
                 group.save()
                 raise preemption.stopped(spec.stage, group.step)
         group.end_epoch(epoch, train_split, order, dev)
-        if preemption.requested(group.step):
+        if preemption.requested():
             raise preemption.stopped(spec.stage, group.step)
 
 
@@ -86,7 +87,7 @@ def _teacher_source(
     jobs: Sequence[TrainJob],
     dataset: Dataset,
     examples: Examples,
-    teacher: Teacher | None,
+    teacher: Teacher | HostTeacher | None,
     cache: str,
 ) -> TeacherSource:
     specs = [job.spec for job in jobs if job.spec.teacher is not None]
@@ -97,7 +98,11 @@ def _teacher_source(
 
 
 def iterate_calls(
-    spec: BatchSpec, examples: Examples, order: jax.Array, position: int
+    spec: BatchSpec,
+    examples: Examples,
+    order: jax.Array,
+    position: int,
+    teacher: TeacherSource = None,
 ) -> Iterator[tuple[BatchSource, int]]:
     """Yields the batch source and the number of steps of each call of an epoch.
 
@@ -106,8 +111,9 @@ def iterate_calls(
         examples: the train split.
         order: int32 [n], of the epoch.
         position: steps of the epoch that are done already.
+        teacher: of the networks.
     """
-    most_steps = multi_student.steps_per_call(examples)
+    most_steps = multi_student.steps_per_call(examples, teacher)
     with iterate_batches(examples, order, spec.batch_size, position) as sources:
         while position < spec.steps_per_epoch:
             count = min(most_steps, spec.steps_per_epoch - position)

@@ -11,8 +11,17 @@ from kdjax.data.batches import Batch, BatchSource, Examples, make_batch
 from kdjax.data.records import Records
 from kdjax.models.apply import Variables, apply_train
 from kdjax.runtime import compiler, sharding
+from kdjax.training import host_teacher
+from kdjax.training.host_teacher import HostBatch, HostTeacher
 from kdjax.training.spec import TrainSpec
-from kdjax.training.step import Metrics, TrainState, apply_gradients, loss_fn, train_step
+from kdjax.training.step import (
+    Metrics,
+    TrainState,
+    apply_gradients,
+    dropout_key,
+    loss_fn,
+    train_step,
+)
 from kdjax.training.teacher import OnlineTeacher, TeacherLogits, TeacherSource, teacher_logits
 
 # On accelerators one call runs many steps. On the CPU a call costs little beside a step, and a
@@ -35,18 +44,23 @@ class Program(NamedTuple):
         run: the steps, jitted.
         compute_teacher: `(teacher, source, finished steps) -> logits` of a batch, jitted
             separately; None where the teacher runs within the steps.
+        host_batch: `(source, finished steps) -> HostBatch`, jitted, for a `HostTeacher`; None if
+            the steps need no teacher.
     """
 
     run: Any
     compute_teacher: Callable[..., jax.Array] | None
+    host_batch: Callable[..., HostBatch] | None
 
     def __call__(
         self, states: States, source: BatchSource, teacher: TeacherSource, count: int
     ) -> StepsResult:
-        """Runs the steps."""
+        """Runs the steps; only one at a time with a `HostTeacher`."""
         # Inside a scan the teacher must run in the same program.
         if self.compute_teacher and count == 1 and isinstance(teacher, OnlineTeacher):
             teacher = TeacherLogits(self.compute_teacher(teacher, source, states[0].step))
+        elif isinstance(teacher, HostTeacher):
+            teacher = self._host_logits(teacher, source, states[0].step)
         result: StepsResult = self.run(states, source, teacher, count)
         return result
 
@@ -60,6 +74,8 @@ class Program(NamedTuple):
         if self.compute_teacher and count == 1 and isinstance(teacher, OnlineTeacher):
             shape = jax.eval_shape(self.compute_teacher, teacher, source, states[0].step)
             teacher = TeacherLogits(shape.update(sharding=sharding.replicated_sharding()))
+        elif isinstance(teacher, HostTeacher):
+            teacher = self._host_logits(teacher, source, states[0].step)
         analysis = self.run.lower(states, source, teacher, count).compile().memory_analysis()
         return int(
             analysis.argument_size_in_bytes
@@ -67,6 +83,15 @@ class Program(NamedTuple):
             + analysis.output_size_in_bytes
             - analysis.alias_size_in_bytes
         )
+
+    def _host_logits(
+        self, teacher: HostTeacher, source: BatchSource, step: jax.Array
+    ) -> TeacherLogits | None:
+        """Returns the logits of one batch; None in an epoch without a teacher."""
+        if self.host_batch is None:
+            return None
+        logits = host_teacher.batch_logits(teacher, self.host_batch(source, step))
+        return TeacherLogits(sharding.replicate(logits))
 
 
 def make_program(specs: Sequence[TrainSpec]) -> Program:
@@ -95,10 +120,14 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
     ) -> jax.Array | None:
         return teacher_logits(first.teacher, teacher, make_batch(first.batches, source, step))
 
+    def host_batch(source: BatchSource, step: jax.Array) -> HostBatch:
+        return host_teacher.host_batch(first.batches, source, step)
+
     separate = first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS
     return Program(
         compiler.jit(steps, donate_argnums=0, static_argnums=3),
         compiler.jit(compute_teacher) if separate else None,
+        compiler.jit(host_batch) if first.teacher is not None else None,
     )
 
 
@@ -133,10 +162,13 @@ def _train_step_stacked(
 ) -> list[tuple[TrainState, Metrics]]:
     """`train_step` for networks of the same structure: their layers are vmapped."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(s.variables for s in states))
-    apply = jax.vmap(functools.partial(apply_train, specs[0].model), in_axes=(0, None))
+    keys = jnp.stack(
+        [dropout_key(spec.seed, state.step) for spec, state in zip(specs, states, strict=True)]
+    )
+    apply = jax.vmap(functools.partial(apply_train, specs[0].model), in_axes=(0, None, 0))
 
     def total_loss(params: Any) -> tuple[jax.Array, tuple[Variables, list[Metrics]]]:
-        logits, stats = apply({**stacked, "params": params}, batch.images)
+        logits, stats = apply({**stacked, "params": params}, batch.images, keys)
         results = [
             loss_fn(spec, student_logits, batch, target)
             for spec, student_logits, target in zip(specs, logits, targets, strict=True)
@@ -155,8 +187,11 @@ def _train_step_stacked(
     return [(next_state(index), values) for index, values in enumerate(metrics)]
 
 
-def steps_per_call(examples: Examples) -> int:
-    """Returns how many steps one call runs on this backend; one if the images are streamed."""
-    if isinstance(examples.images, Records):
+def steps_per_call(examples: Examples, teacher: TeacherSource = None) -> int:
+    """Returns how many steps one call runs on this backend.
+
+    One if the images are streamed, or the teacher is computed outside JAX.
+    """
+    if isinstance(examples.images, Records) or isinstance(teacher, HostTeacher):
         return 1
     return STEPS_PER_CALL.get(jax.default_backend(), DEFAULT_STEPS_PER_CALL)

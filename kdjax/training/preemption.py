@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C during training: a flag that the loop polls, agreed on by all processes."""
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -10,6 +11,9 @@ import jax
 
 from kdjax.errors import Preempted
 
+# JAX stops all processes at one number, the first that none of them has passed. It must not be the
+# step: steps start again with each stage, and a call may run several of them.
+_polls = itertools.count(1)
 _STOPPING = b"\nkdjax: stopping after this step; a second Ctrl-C stops at once\n"
 
 
@@ -51,16 +55,15 @@ class Preemption(contextlib.AbstractContextManager):
                 return
         self._signal, self._requested = signal.Signals(number), True
 
-    def requested(self, step: int) -> bool:
-        """Returns whether to save and stop after this step; once True, always True.
+    def requested(self) -> bool:
+        """Returns whether to save and stop now; once True, always True.
 
-        Args:
-            step: finished steps; all processes must call this after the same steps.
+        All processes must call this after the same steps.
         """
         if self._distributed and not self._requested:
             from jax.experimental import multihost_utils
 
-            self._requested = multihost_utils.reached_preemption_sync_point(step)
+            self._requested = multihost_utils.reached_preemption_sync_point(next(_polls))
         return self._requested
 
     @property

@@ -40,6 +40,15 @@ class Recorder:
         self._buffer.append((step, metrics))
         if sum(len(values["loss"]) for _, values in self._buffer) >= self._every:
             self.flush()
+        elif self._log.live and (finished := self._finished_step()):
+            self._log.move(finished)
+
+    def _finished_step(self) -> int | None:
+        """Returns the last step that the device has finished, without waiting for others."""
+        for step, metrics in reversed(self._buffer):
+            if metrics["loss"].is_ready():  # type: ignore[attr-defined]
+                return step
+        return None
 
     def flush(self) -> None:
         """Checks and logs the buffered metrics.
@@ -66,22 +75,19 @@ class Recorder:
         self._log.write(last_step, "train", {**means, "learning_rate": rate})
         self._train = means
         if self._log.live:
-            self._show(last_step)
+            self._log.move(last_step, {**self._train, **self._dev})
 
     def record_dev(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs the metrics of the development split and shows the progress."""
         self._log.write(step, "dev", metrics)
         self._dev = {"dev_accuracy": metrics["accuracy"]}
-        self._show(step)
-
-    def _show(self, step: int) -> None:
-        self._log.show(step, {**self._train, **self._dev})
+        self._log.show_epoch(step, {**self._train, **self._dev})
 
     def _raise_not_finite(self, step: int, values: Mapping[str, float]) -> None:
         terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         saved = self._checkpoints.steps()
         last = f"step {saved[-1]} in {self._checkpoints.folder}" if saved else "none yet"
         raise FloatingPointError(
-            f"the {self._log.stage}'s loss is not finite at step {step}: {terms}; "
+            f"the {self._log.title}'s loss is not finite at step {step}: {terms}; "
             f"last good checkpoint: {last}; a lower {self._log.stage}.learning_rate may help"
         )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import flax.linen as nn
@@ -15,6 +15,7 @@ from kdjax import config as configs
 from kdjax.data.augment import Augmentation
 from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
+from kdjax.models import user_class
 from kdjax.training import averaging, optimizer
 
 TEACHER, STUDENT = "teacher", "student"
@@ -49,6 +50,7 @@ class TrainSpec:
         eval_batch_size: batch size on the development split.
         best_metric: a key of `config.BEST_METRICS`, by which the best checkpoint is chosen.
         log_every: steps between log lines, and between checks for finite losses.
+        metric_writers: names of metric writers beside JSON lines.
     """
 
     stage: str
@@ -67,6 +69,7 @@ class TrainSpec:
     eval_batch_size: int
     best_metric: str
     log_every: int
+    metric_writers: tuple[str, ...] = ("tensorboard",)
 
     @property
     def total_steps(self) -> int:
@@ -74,12 +77,31 @@ class TrainSpec:
         return self.epochs * self.batches.steps_per_epoch
 
 
-def create_network(config: ConfigDict, stage: str, num_classes: int) -> nn.Module:
-    """Returns the network of a stage: m outputs for a teacher, m+1 for a student."""
+def create_network(
+    config: ConfigDict, stage: str, num_classes: int, image_shape: Sequence[int] | None = None
+) -> nn.Module:
+    """Returns the network of a stage: m outputs for a teacher, m+1 for a student.
+
+    Args:
+        config: resolved.
+        stage: `teacher` or `student`.
+        num_classes: m.
+        image_shape: height, width and channels, for a class of the user that takes it.
+
+    Raises:
+        InputError: if the network is a class of the user that cannot be loaded, or that has other
+            arguments.
+    """
     fields = config[stage]
-    width = {"width": fields.width} if fields.width else {}
-    outputs = num_classes + (stage == STUDENT)
-    return models.create(fields.model, outputs, dtype=fields.compute_dtype, **width)
+    options: dict[str, Any] = {"dtype": fields.compute_dtype}
+    if fields.width:
+        options["width"] = fields.width
+    if fields.stem != "auto":
+        options["stem"] = fields.stem
+    if user_class.is_reference(fields.model):
+        options["arguments"] = user_class.parse_arguments(f"{stage}.model_args", fields.model_args)
+        options["image_shape"] = tuple(image_shape or ()) or None
+    return models.create(fields.model, num_classes + (stage == STUDENT), **options)
 
 
 def train_spec(
@@ -105,7 +127,7 @@ def train_spec(
     )
     return TrainSpec(
         stage=stage,
-        model=create_network(config, stage, num_classes),
+        model=create_network(config, stage, num_classes, dataset.get("image_shape")),
         num_classes=num_classes,
         seed=config.seed,
         objective=_objective(config, num_classes) if stage == STUDENT else _teacher_objective,
@@ -137,6 +159,7 @@ def train_spec(
         eval_batch_size=config.eval_batch_size,
         best_metric=config.best_metric,
         log_every=config.log_every,
+        metric_writers=tuple(config.metric_writers),
     )
 
 

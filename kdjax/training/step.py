@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.data.batches import Batch
-from kdjax.models.apply import Variables, apply_train
+from kdjax.models.apply import Variables, apply_train, init
 from kdjax.runtime import compiler, prng
 from kdjax.training import averaging
 from kdjax.training.spec import TrainSpec
 
 Metrics = dict[str, jax.Array]
+
+# The stream of random numbers for dropout, beside those of the data (`data/augment.py`).
+_DROPOUT = 3
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -35,8 +38,7 @@ class TrainState(flax.struct.PyTreeNode):
 def _initial_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
     images = jnp.zeros((1, *image_shape), jnp.float32)
     with prng.pinned():
-        initial = spec.model.init(prng.key(spec.seed), images, train=False)
-    variables = {"params": initial["params"], "batch_stats": initial.get("batch_stats", {})}
+        variables = init(spec.model, prng.key(spec.seed), images)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,
@@ -75,12 +77,19 @@ def train_step(
 
     def loss_of_params(params: Any) -> tuple[jax.Array, tuple[Variables, Metrics]]:
         variables = {**state.variables, "params": params}
-        logits, stats = apply_train(spec.model, variables, batch.images)
+        logits, stats = apply_train(
+            spec.model, variables, batch.images, dropout_key(spec.seed, state.step)
+        )
         loss, metrics = loss_fn(spec, logits, batch, teacher_logits)
         return loss, (stats, metrics)
 
     gradient, (stats, metrics) = jax.grad(loss_of_params, has_aux=True)(state.variables["params"])
     return apply_gradients(spec, state, gradient, stats), metrics
+
+
+def dropout_key(seed: int, step: jax.Array) -> jax.Array:
+    """Returns the key of the random numbers that a network's layers draw in a step."""
+    return jax.random.fold_in(jax.random.fold_in(prng.key(seed), _DROPOUT), step)
 
 
 def loss_fn(

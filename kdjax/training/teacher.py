@@ -1,5 +1,7 @@
 """The frozen teacher of a student: computed online in each step, or cached once.
 
+A teacher that is computed outside JAX, such as an ONNX file, is a `HostTeacher`.
+
 An image has few distinct augmentations if it is not augmented, or only mirrored. Then the
 teacher's logits for each of them are computed once and stored beside the teacher's workdir, for
 every later student with the same data and augmentation.
@@ -8,7 +10,6 @@ every later student with the same data and augmentation.
 import dataclasses
 import hashlib
 import pathlib
-import warnings
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -22,8 +23,9 @@ from kdjax.data.augment import apply_augmentation, num_augmentations
 from kdjax.data.batches import Batch, BatchSpec, Examples
 from kdjax.errors import InputError
 from kdjax.models.apply import Variables, apply_eval
-from kdjax.runtime import atomic_io, multihost, sharding
-from kdjax.training import inference
+from kdjax.runtime import multihost, sharding
+from kdjax.training import host_teacher, inference
+from kdjax.training.host_teacher import HostTeacher
 
 # Every device holds all cached logits; more would leave too little memory for the training.
 MAX_CACHE_BYTES = 2**31
@@ -73,7 +75,8 @@ class TeacherLogits(NamedTuple):
     logits: jax.Array
 
 
-TeacherSource = OnlineTeacher | CachedTeacher | TeacherLogits | None
+# A HostTeacher is replaced by the TeacherLogits of each batch before the step.
+TeacherSource = OnlineTeacher | CachedTeacher | TeacherLogits | HostTeacher | None
 
 
 def teacher_logits(
@@ -105,7 +108,7 @@ def teacher_logits(
 
 
 def prepare_teacher(
-    teacher: Teacher,
+    teacher: Teacher | HostTeacher,
     dataset: Dataset,
     examples: Examples,
     batches: BatchSpec,
@@ -115,6 +118,8 @@ def prepare_teacher(
 ) -> TeacherSource:
     """Returns the teacher in its cheapest form: cached logits where that pays, else online.
 
+    A `HostTeacher` that is not cached is returned as it is, and is computed before each step.
+
     Args:
         teacher: the frozen teacher.
         dataset: of the students.
@@ -122,16 +127,44 @@ def prepare_teacher(
         batches: of the students' training.
         epochs: in which the teacher is used.
         cache: `auto`, or `off` for online in every case.
+
+    Raises:
+        InputError: for a `HostTeacher` that cannot be cached, in a run of several processes.
     """
+    reason = cache_skip_reason(batches, len(examples.labels), dataset.num_classes, epochs)
+    if isinstance(teacher, HostTeacher):
+        return _prepare_host_teacher(
+            teacher, dataset, batches, "teacher.cache is off" if cache == "off" else reason
+        )
     online = OnlineTeacher(sharding.replicate(teacher.variables))
     if cache == "off":
         return online
-    reason = cache_skip_reason(batches, len(examples.labels), dataset.num_classes, epochs)
     if not reason:
         return cached_teacher(teacher, dataset, examples, batches)
     if multihost.is_primary():
         print(f"the teacher's logits are computed in every step and not cached: {reason}")
     return online
+
+
+def _prepare_host_teacher(
+    teacher: HostTeacher, dataset: Dataset, batches: BatchSpec, reason: str
+) -> CachedTeacher | HostTeacher:
+    """Returns the logits of a teacher on the host, or the teacher if they are not cached."""
+    if not reason:
+        logits = host_teacher.augmentation_logits(teacher, dataset, batches.augmentation)
+        return CachedTeacher(sharding.replicate(logits))
+    if jax.process_count() > 1:
+        raise InputError(
+            "a teacher that is given as a file is not computed in the steps of a run of several "
+            f"processes, and its logits are not cached: {reason}; with --config.data.pad=0 there "
+            "are few augmentations"
+        )
+    if teacher.reads_images:
+        print(
+            f"the teacher runs outside JAX in every step, and its logits are not cached: {reason}; "
+            "--config.data.pad=0 leaves few augmentations, whose logits are computed once"
+        )
+    return teacher
 
 
 def cache_skip_reason(batches: BatchSpec, examples: int, num_classes: int, epochs: int) -> str:
@@ -169,12 +202,12 @@ def cached_teacher(
     path = teacher.folder / "logits" / f"{_cache_key(teacher, dataset, batches)}.npz"
     count = num_augmentations(batches.augmentation)
     multihost.barrier("before reading the cached teacher logits")
-    logits = _load_logits(path, (count, len(examples.labels), dataset.num_classes))
+    logits = host_teacher.load_logits(path, (count, len(examples.labels), dataset.num_classes))
     multihost.barrier("after reading the cached teacher logits")
     if logits is None:
         logits = _compute_logits(teacher, examples, batches)
         if multihost.is_primary():
-            _store_logits(path, logits)
+            host_teacher.store_logits(path, logits)
     return CachedTeacher(sharding.replicate(logits))
 
 
@@ -205,32 +238,3 @@ def _cache_key(teacher: Teacher, dataset: Dataset, batches: BatchSpec) -> str:
     for value in (dataset.train.labels, *jax.tree.leaves(teacher.variables)):
         digest.update(np.asarray(value).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _load_logits(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Returns the stored logits; None if there are none, or they are damaged."""
-    if not path.exists():
-        return None
-    try:
-        (logits,) = atomic_io.read_npz(path, "logits")
-    except InputError as error:
-        reason = str(error)
-    else:
-        if logits.shape == shape and logits.dtype == np.float32:
-            return logits
-        reason = f"{str(path)!r} holds {logits.dtype} {logits.shape}, not float32 {shape}"
-    warnings.warn(f"{reason}; the logits are computed again", RuntimeWarning, stacklevel=2)
-    return None
-
-
-def _store_logits(path: pathlib.Path, logits: np.ndarray) -> None:
-    try:
-        path.parent.mkdir(exist_ok=True)
-        atomic_io.write_npz(path, {"logits": logits})
-    except OSError as error:  # the teacher's workdir may belong to another user
-        warnings.warn(
-            f"{path} cannot be written ({error.strerror}): the next student computes the logits "
-            "again",
-            RuntimeWarning,
-            stacklevel=2,
-        )

@@ -13,8 +13,10 @@ from kdjax import config as configs
 from kdjax import selective
 from kdjax.data.batches import BatchSource, Examples
 from kdjax.runtime import multihost
-from kdjax.training import averaging, inference, multi_student, step
+from kdjax.training import averaging, inference, initial, multi_student, step
 from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.initial import InitialWeights
+from kdjax.training.progress import Progress
 from kdjax.training.recorder import Recorder
 from kdjax.training.spec import TrainSpec, pretraining_spec
 from kdjax.training.stage_log import StageLog
@@ -30,11 +32,13 @@ class TrainJob:
         spec: what is trained, and how.
         folder: its workdir.
         config: stored with every checkpoint, as JSON values.
+        initial: weights with which the training starts; None: random ones.
     """
 
     spec: TrainSpec
     folder: pathlib.Path
     config: Mapping[str, Any]
+    initial: InitialWeights | None = None
 
 
 class TrainRun:
@@ -47,22 +51,23 @@ class TrainRun:
             job.spec.model, job.spec.batches, job.spec.bn_batches
         )
 
-    def open_log(self, step: int, clock: float) -> StageLog:
+    def open_log(self, progress: Progress, name: str, step: int, clock: float) -> StageLog:
         """Opens the log, which the caller closes.
 
         Args:
+            progress: of the group.
+            name: of the network in the group; empty if it is the only one.
             step: steps finished before this session.
             clock: seconds trained before this session.
         """
         spec = self.spec
         self.log = StageLog(
             self.job.folder,
-            stage=spec.stage,
-            steps_per_epoch=spec.batches.steps_per_epoch,
-            epochs=spec.epochs,
-            batch_size=spec.batches.batch_size,
+            progress,
             done=step,
             clock=clock,
+            name=name,
+            writers=spec.metric_writers,
             silent=not multihost.is_primary(),
         )
         self.recorder = Recorder(
@@ -120,6 +125,10 @@ def score(spec: TrainSpec, metrics: Mapping[str, float], epoch: int) -> float | 
     return configs.BEST_METRICS[spec.best_metric] * metrics[spec.best_metric]
 
 
+def _with_initial_weights(job: TrainJob, state: TrainState) -> TrainState:
+    return state if job.initial is None else initial.start(state, job.initial)
+
+
 class TrainGroup(contextlib.AbstractContextManager):
     """The networks that are trained together; a context manager.
 
@@ -173,12 +182,24 @@ class TrainGroup(contextlib.AbstractContextManager):
                 store.latest(state, at_most=common)
                 for store, state in zip(stores, states, strict=True)
             ]
-        return tuple(states), 0.0
+        return tuple(map(_with_initial_weights, self._jobs, states)), 0.0
 
     def open_logs(self) -> None:
-        """Opens the log of every network."""
+        """Opens the log of every network, and starts the progress bar."""
+        spec = self._jobs[0].spec
+        self._progress = Progress(
+            spec.stage,
+            steps_per_epoch=spec.batches.steps_per_epoch,
+            epochs=spec.epochs,
+            batch_size=spec.batches.batch_size,
+            done=self.step,
+            silent=not multihost.is_primary(),
+        )
         for run in self._runs:
-            self._stack.enter_context(run.open_log(self.step, self._clock))
+            name = run.job.folder.name if len(self._runs) > 1 else ""
+            log = run.open_log(self._progress, name, self.step, self._clock)
+            self._stack.enter_context(log)
+        self._stack.enter_context(self._progress)
 
     def run_steps(
         self, epoch: int, source: BatchSource, teacher: TeacherSource, count: int
@@ -188,7 +209,7 @@ class TrainGroup(contextlib.AbstractContextManager):
         self._states, metrics = program(self._states, source, teacher, count)
         if not self._memory_shown:
             mebibytes = program.memory(self._states, source, teacher, count) / 2**20
-            self._runs[0].log.note(f"a step takes {mebibytes:,.0f} MiB of a device's memory")
+            self._progress.note(f"a step takes {mebibytes:,.0f} MiB of a device's memory")
             self._memory_shown = True
         self.step += count
         for run, values in zip(self._runs, metrics, strict=True):

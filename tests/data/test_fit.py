@@ -116,6 +116,63 @@ def test_enlargement_interpolates_linearly() -> None:
     assert note == f"resized from {W}x{H}"
 
 
+WIDE = RNG.integers(0, 256, (32, 64, 3), dtype=np.uint8)
+
+
+def halves(pixels: np.ndarray) -> np.ndarray:
+    """Returns the means of blocks of 2 x 2 pixels."""
+    height, width, channels = pixels.shape
+    return pixels.reshape(height // 2, 2, width // 2, 2, channels).mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pad_shows_all_of_the_image_centred_on_black(turned: bool) -> None:
+    pixels = WIDE.transpose(1, 0, 2).copy() if turned else WIDE
+    result, note = fit(image_of("RGB", pixels), (32, 32, 3), "pad")
+    result = result.transpose(1, 0, 2) if turned else result
+    np.testing.assert_allclose(result[8:24], halves(WIDE), atol=1)  # Pillow rounds after each axis
+    assert not result[:8].any() and not result[24:].any()
+    assert note == f"resized from {'32x64' if turned else '64x32'}, padded"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_crop_cuts_both_ends_of_the_longer_side(turned: bool) -> None:
+    pixels = WIDE.transpose(1, 0, 2).copy() if turned else WIDE
+    result, note = fit(image_of("RGB", pixels), (16, 16, 3), "crop")
+    result = result.transpose(1, 0, 2) if turned else result
+    np.testing.assert_allclose(result, halves(WIDE[:, 16:48]), atol=1)
+    assert note == f"resized from {'32x64' if turned else '64x32'}, cropped"
+    same_height, _ = fit(image_of("RGB", pixels), (32, 32, 3), "crop")
+    same_height = same_height.transpose(1, 0, 2) if turned else same_height
+    np.testing.assert_array_equal(same_height, WIDE[:, 16:48])
+
+
+@pytest.mark.parametrize("resize", ["pad", "crop"])
+def test_image_of_the_same_proportions_is_neither_padded_nor_cropped(resize: str) -> None:
+    for size in ((9, 12, 3), (3, 4, 1), (30, 40, 3)):
+        result, note = fit(MODES["RGBA"][0], size, resize)
+        expected, expected_note = fit(MODES["RGBA"][0], size)
+        np.testing.assert_array_equal(result, expected)
+        assert note == expected_note
+
+
+@pytest.mark.parametrize("size", [(500, 1), (1, 500), (3, 2), (1, 1)])
+@pytest.mark.parametrize("resize", ["pad", "crop"])
+def test_image_of_any_proportions_is_padded_or_cropped(size: tuple[int, int], resize: str) -> None:
+    white = PIL.Image.new("L", size, 255)
+    result, _ = fit(white, (8, 6, 1), resize)
+    assert result.shape == (8, 6, 1)
+    if resize == "crop":
+        assert (result == 255).all()
+    else:
+        assert result.max() == 255 and (result == 0).any() == (size[0] * 8 != size[1] * 6)
+
+
+def test_unknown_way_of_resizing_raises() -> None:
+    with pytest.raises(InputError, match="unknown resize 'padd': did you mean 'pad'"):
+        fit(MODES["L"][0], (8, 8, 1), "padd")
+
+
 def test_transparent_pixels_do_not_affect_visible_ones() -> None:
     pixels = np.full((8, 8, 4), 255, np.uint8)
     pixels[:, :4, 3] = 0  # white, but transparent

@@ -46,7 +46,10 @@ def test_card_and_file_are_read_as_written(folder):
     [
         *[("classes", value) for value in (None, "cat", ["cat"], ["cat", 1])],
         *[("input", value) for value in (None, {}, {"shape": [8, 9]}, {"shape": [8, 0, 3]})],
-        ("input", {"shape": [8, 9.0, 3]}),
+        *[
+            ("input", value)
+            for value in ({"shape": [8, 9.0, 3]}, {"shape": [8, 9, 3], "fit": "no"})
+        ],
         *[("threshold", value) for value in ("0.5", [0.5])],
         *[("files", value) for value in (None, ["model.stablehlo"], {"model.stablehlo": {}})],
     ],
@@ -57,11 +60,17 @@ def test_invalid_value_of_a_field_that_programs_read_raises(folder, field, value
     assert "card.json' is damaged" in line and repr(field) in line
 
 
-@pytest.mark.parametrize("field", [name for name in card.FIELDS if name != "format"])
+@pytest.mark.parametrize("field", sorted(set(card.FIELDS) - card.OPTIONAL - {"format"}))
 def test_missing_field_raises(folder, field):
     incomplete = {name: value for name, value in CARD.items() if name != field}
     (folder / "card.json").write_text(json.dumps(incomplete))
     assert repr(field) in error_message(card.read, folder)
+
+
+def test_card_of_an_earlier_version_lacks_optional_fields(folder):
+    earlier = {name: value for name, value in CARD.items() if name not in card.OPTIONAL}
+    (folder / "card.json").write_text(json.dumps(earlier))
+    assert card.read(folder) == CARD
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '"card"'])

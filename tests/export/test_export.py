@@ -4,12 +4,15 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import pathlib
 import shutil
 import sys
 
 import numpy as np
+import onnx
 import pytest
+import scipy.stats
 from support.commands import ROOT, assert_refused, python
 
 import kdjax.config
@@ -17,9 +20,9 @@ from kdjax import models, pipeline, selective
 from kdjax.data.batches import load_split
 from kdjax.errors import InputError
 from kdjax.evaluation import evaluate, predictions
-from kdjax.export import card, formats
+from kdjax.export import card, card_page, formats
 from kdjax.export.exporter import export
-from kdjax.predict import load
+from kdjax.predict import labelled, load
 from kdjax.report import page
 from kdjax.runs import restore
 from kdjax.training import inference
@@ -133,6 +136,18 @@ def test_prediction_with_an_exported_model_matches_the_run(trained, exported):
     assert error == pytest.approx(model_card["certificate"]["test_error"])
 
 
+def test_check_refutes_the_promise_on_shifted_pictures_and_not_on_fresh_ones(
+    trained, exported, tmp_path
+):
+    _, out = exported
+    test = restore.load_dataset(trained("alexnet_small")).test
+    inverted = (255 - test.images, test.labels)
+    for (images, labels), refuted in (((test.images, test.labels), False), (inverted, True)):
+        np.savez(tmp_path / "new.npz", images=images, labels=labels)
+        report = labelled.check(out, f"npz:{tmp_path / 'new.npz'}")
+        assert (report["promised_risk"], report["refuted"]) == (RISK, refuted)
+
+
 # The card
 
 
@@ -141,8 +156,9 @@ def test_card_matches_the_files_and_the_run(trained, exported):
     folder = trained("alexnet_small")
     results = json.loads((folder / "results.json").read_text())
     metadata = json.loads((folder / "config.json").read_text())
-    assert {path.name for path in out.iterdir()} == {"card.json", *formats.FORMATS}
+    assert {path.name for path in out.iterdir()} == {"card.json", "card.md", *formats.FORMATS}
     assert card.read(out) == model_card and set(model_card) == set(card.FIELDS)
+    assert (out / "card.md").read_text() == card_page.render(model_card)
     for name, file in model_card["files"].items():
         assert file["sha256"] == hashlib.sha256((out / name).read_bytes()).hexdigest()
         assert file["largest_difference"] < 1e-4 and file["different_decisions"] == 0
@@ -163,7 +179,36 @@ def test_card_matches_the_files_and_the_run(trained, exported):
         assert file["calibration"]["different_decisions"] == 0
     assert "of the exported network" in model_card["certificate"]["logits"]
     assert model_card["checked"]["difference_from_run"] < 1e-6
-    assert str(folder) not in (out / "card.json").read_text()
+    for name in ("card.json", "card.md"):
+        assert str(folder) not in (out / name).read_text()
+
+
+def test_operating_point_is_on_the_card_with_its_figures_on_each_split(trained, exported):
+    model_card, _ = exported
+    point, certificate = model_card["operating_point"], model_card["certificate"]
+    assert (point["source"], point["requested"], point["bound"]) == ("certificate", {}, None)
+    assert list(point["figures"]) == ["dev", "calibration", "test"]
+    assert point["figures"]["calibration"]["coverage"] == certificate["coverage"]
+    test = point["figures"]["test"]
+    assert (test["coverage"], test["error"]) == (
+        certificate["test_coverage"],
+        certificate["test_error"],
+    )
+    assert test["images"] == 359 and test["errors"] == round(test["error"] * test["accepted"])
+
+
+def test_onnx_file_has_the_card_as_metadata(exported):
+    model_card, out = exported
+    model = onnx.load(out / "model.onnx")
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert (model.producer_name, model.graph.name) == ("kdjax", model_card["name"])
+    assert json.loads(properties["kdjax.classes"]) == model_card["classes"]
+    assert json.loads(properties["kdjax.threshold"]) == model_card["threshold"]
+    assert json.loads(properties["kdjax.score"]) == model_card["score"]
+    assert json.loads(properties["kdjax.certificate"]) == model_card["certificate"]
+    assert properties["Image.BitmapPixelFormat"] == "Gray8"
+    assert properties["model_license"] == properties["model_author"] == "not stated"
+    assert "uint8 [n, 8, 8, 1]" in model.doc_string
 
 
 def test_other_risk_and_delta_are_certified_again(trained, tmp_path):
@@ -292,10 +337,48 @@ def test_without_jax2onnx_only_stablehlo_is_written_with_a_warning(trained, tmp_
     with pytest.warns(UserWarning, match=r"no model.onnx: .* pip install 'kdjax\[onnx\]'"):
         model_card = export(trained("alexnet_small"), tmp_path / "model")
     assert set(model_card["files"]) == {"model.stablehlo"}
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {
-        "card.json",
-        "model.stablehlo",
-    }
+    names = {"card.json", "card.md", "model.stablehlo"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == names
+
+
+@pytest.fixture
+def without_onnx(monkeypatch):
+    """Only StableHLO is written, which is faster."""
+    monkeypatch.setattr(formats, "FORMATS", {formats.STABLEHLO: formats.FORMATS[formats.STABLEHLO]})
+
+
+def test_coverage_with_another_score_has_no_certificate(trained, tmp_path, without_onnx):
+    folder, out = trained("alexnet_small"), tmp_path / "model"
+    model_card = export(folder, out, coverage=0.8, score="margin", delta=0.1)
+    dev = predictions.load(predictions.path_of(folder, "dev"))
+    confidence = selective.numpy_scores(2.0)["margin"](dev.logits)
+    assert model_card["threshold"] == selective.threshold_at_coverage(confidence, coverage=0.8)
+    assert model_card["certificate"] is None and model_card["score"]["name"] == "margin"
+    point = model_card["operating_point"]
+    assert point["requested"] == {"coverage": 0.8, "score": "margin", "delta": 0.1}
+    assert point["figures"]["dev"]["accepted"] == math.ceil(0.8 * len(dev.labels))
+    counts = point["figures"]["calibration"]
+    expected = scipy.stats.binomtest(counts["errors"], counts["accepted"], alternative="less")
+    bound = expected.proportion_ci(0.9, "exact").high
+    assert point["bound"] == {"risk": pytest.approx(bound), "delta": 0.1}
+    note, page_text = model_card["notes"][0], (out / "card.md").read_text()
+    assert note.startswith("This threshold has no certificate: no selective risk is promised.")
+    assert "chosen to accept 80 % of the dev split" in note
+    assert "None: the threshold has no certificate." in page_text
+    images = restore.load_dataset(folder).test.images
+    assert load(out)(images).accepted.sum() == point["figures"]["test"]["accepted"]
+
+
+def test_threshold_license_and_author_are_on_the_card(trained, tmp_path, without_onnx):
+    out = tmp_path / "model"
+    options = {"threshold": 0.5, "score": "softmax_response"}
+    model_card = export(
+        trained("alexnet_small"), out, license="CC-BY-4.0", author="A. Author", **options
+    )
+    assert model_card["threshold"] == 0.5 and model_card["operating_point"]["source"] == "given"
+    assert "It was given by the user." in model_card["notes"][0]
+    page_text = (out / "card.md").read_text()
+    assert "| license | CC-BY-4.0 |" in page_text and "| author | A. Author |" in page_text
 
 
 # Invalid input
@@ -354,6 +437,19 @@ def test_risk_or_delta_out_of_range_raises(trained, tmp_path, field, value):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_invalid_operating_point_raises_and_writes_nothing(trained, tmp_path):
+    folder, out = trained("alexnet_small"), tmp_path / "model"
+    for fields, part in (
+        ({"risk": 0.1, "coverage": 0.9}, "--risk=0.1 and --coverage=0.9 exclude each other"),
+        ({"coverage": 90.0}, "coverage 90: must lie in (0, 1]; 90 % is 0.9"),
+        ({"score": "entropy"}, "unknown score 'entropy': did you mean 'negative_entropy'?"),
+        ({"threshold": 95.0}, "threshold 95 accepts no image of dev"),
+        ({"web": tmp_path / "nowhere"}, "no such file or folder; give a copy of onnxruntime-web"),
+    ):
+        assert part in error_message(export, folder, out, **fields)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_existing_output_folder_raises_unless_it_is_empty(trained, tmp_path):
     (tmp_path / "model").mkdir()
     export(trained("alexnet_small"), tmp_path / "model")
@@ -409,10 +505,14 @@ def test_command_prints_files_and_notes(trained, tmp_path):
     done = command(f"--workdir={trained('alexnet_small')}", f"--out={out}", "--risk=0.35")
     (warning,) = done.stderr.splitlines()
     assert done.returncode == 0 and warning.startswith("kdjax: warning: no model.onnx: ")
-    first, *remaining = done.stdout.splitlines()
+    point, dev, _, test, first, page_line, *remaining = done.stdout.splitlines()
+    model_card = card.read(out)
+    score, threshold = model_card["score"]["name"], model_card["threshold"]
+    assert point == f"operating point: {score} accepts from {threshold:.6g} on (certified)"
+    assert dev.startswith("  dev: coverage ") and test.startswith("  test: coverage ")
     assert first.endswith("; it decides like the run on 144 of 144 calibration images")
     assert first.startswith(f"{out}/model.stablehlo: 0.1 MB, logits differ by at most ")
-    model_card = card.read(out)
+    assert page_line.startswith(f"{out}/card.md: ")
     assert model_card["certificate"]["risk"] == 0.35 and "at most 0.35 " in model_card["notes"][0]
     assert remaining == [f"{out}/card.json", *(f"  {note}" for note in model_card["notes"])]
 

@@ -169,6 +169,7 @@ def test_kernels_are_initialized_with_the_variance_of_he(name, path, fan):
         ("alexnet_smal", 10, {}, "did you mean 'alexnet_small'"),
         ("resnet8", 10, {"widht": 3}, "'widht': did you mean 'width'"),
         ("resnet8", 10, {"dtype": "float16"}, "'float16': did you mean 'bfloat16'"),
+        ("resnet8", 10, {"stem": "larg"}, "'larg': did you mean 'large'"),
         ("resnet8", 10, {"width": 0}, "width = 0"),
         ("resnet8", 10, {"width": 2.5}, "width = 2.5"),
         ("resnet8", 0, {}, "num_outputs = 0"),
@@ -357,3 +358,81 @@ def test_bfloat16_network_is_close_to_float32(size, width):
     variables = random_variables(networks[0], images)
     exact, rounded = (jitted(model)(variables, images, False) for model in networks)
     np.testing.assert_allclose(rounded, exact, rtol=0, atol=0.03 * np.abs(exact).max())
+
+
+# Stems
+
+
+def test_auto_stem_is_the_small_one_below_64_pixels_and_the_large_one_from_there_on():
+    for name in ("resnet8", "alexnet_small"):
+        for size, stem in (((63, 70), "small"), ((70, 63), "small"), ((64, 64), "large")):
+            auto, chosen = (
+                shapes(models.create(name, 3, width=2, stem=value), (1, *size, 3))[1]
+                for value in ("auto", stem)
+            )
+            assert jax.tree.map(jnp.shape, auto) == jax.tree.map(jnp.shape, chosen)
+
+
+def test_auto_stem_has_the_bits_of_the_small_one_for_small_images():
+    images = images_of(2, 12, 12, 3)
+    auto, small = (models.create("resnet8", 3, width=2, stem=stem) for stem in ("auto", "small"))
+    variables = random_variables(auto, images)
+    programs = (
+        jax.jit(model.apply, static_argnums=2).lower(variables, images, False).as_text()
+        for model in (auto, small)
+    )
+    assert len(set(programs)) == 1
+
+
+def overlapping_max_pool(x):
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+    rows, columns = ((n + 1) // 2 for n in x.shape[1:3])
+    cells = [
+        [padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(columns)]
+        for i in range(rows)
+    ]
+    return np.moveaxis(np.array(cells), 2, 0)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 4), (7, 9), (1, 2)])
+def test_overlapping_max_pool_equals_numpy(size):
+    features = images_of(2, *size, 3) - 3
+    pooled = common.overlapping_max_pool(features)
+    np.testing.assert_array_equal(pooled, overlapping_max_pool(features))
+
+
+def test_large_stem_of_residual_networks_follows_the_paper():
+    def reference(x, variables):
+        params, stats = variables["params"], variables["batch_stats"]
+        x = relu(conv_norm(x, params["stem"], stats["stem"], 2, False))
+        x = overlapping_max_pool(x)
+        for stage, stride in enumerate((1, 2, 2)):
+            name = f"stage{stage}_block0"
+            x = residual_block(x, params[name], stats[name], (stride, 1), False)
+        return linear(x, params["head"]["Dense_0"])
+
+    check(models.create("resnet8", 3, width=2, stem="large"), images_of(2, 17, 20, 3), reference)
+
+
+def test_large_stem_of_alexnet_small_is_a_7x7_convolution_with_stride_4():
+    def reference(x, variables):
+        params, stats = variables["params"], variables["batch_stats"]
+        for index in range(5):
+            name, stride = f"BatchNorm_{index}", 1 if index else 4
+            x = conv(x, params[f"Conv_{index}"], stride)
+            x = relu(norm(x, params[name], stats[name], False))
+            x = max_pool(x) if index in (0, 1, 4) else x
+        return linear(x, params["head"]["Dense_0"])
+
+    model = models.create("alexnet_small", 3, width=2, stem="large")
+    check(model, images_of(2, 33, 40, 3), reference)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (96, 80)])
+def test_alexnet_has_one_stem(size):
+    expected = intermediate_shapes(models.create("alexnet", 3, width=2), (1, *size, 3))
+    for stem in ("small", "large"):
+        model = models.create("alexnet", 3, width=2, stem=stem)
+        assert jax.tree.map(jnp.shape, intermediate_shapes(model, (1, *size, 3))) == jax.tree.map(
+            jnp.shape, expected
+        )

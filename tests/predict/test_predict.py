@@ -1,55 +1,25 @@
 """Prediction with an exported model, as a function and as a command."""
 
+import csv
 import dataclasses
+import io
 import json
 import os
 
 import jax
 import jax.export
-import jax.numpy as jnp
 import numpy as np
 import PIL.features
 import PIL.Image
 import pytest
+from support.colours import CLASSES, SHAPE, function, write
 from support.commands import assert_refused, command, python
 
+from kdjax.data.image_files import image_suffixes
 from kdjax.errors import InputError
-from kdjax.export import card, formats
+from kdjax.export import formats
 from kdjax.predict import images as image_files
 from kdjax.predict import load
-
-CLASSES = ["red", "green", "blue"]
-SHAPE = (4, 5, 3)
-
-
-def function(threshold):
-    """Returns a model that predicts the brightest colour; its confidence is the brightness."""
-
-    def apply(images):
-        colours = jnp.mean(images.astype(jnp.float32), axis=(1, 2)) / 255
-        logits = jnp.pad(colours, [(0, 0), (0, 1)])
-        confidence = jnp.max(colours, axis=-1)
-        return logits, jnp.argmax(colours, -1).astype(jnp.int32), confidence, confidence > threshold
-
-    return apply
-
-
-def write(folder, content, **changes):
-    """Writes the folder of a model with the given StableHLO file; returns the folder."""
-    folder.mkdir()
-    (folder / formats.STABLEHLO).write_bytes(content)
-    model_card = {
-        **dict.fromkeys(card.FIELDS),
-        "format": card.FORMAT,
-        "jax": jax.__version__,
-        "classes": CLASSES,
-        "input": {"shape": list(SHAPE)},
-        "threshold": 0.5,
-        "files": {formats.STABLEHLO: {"sha256": card.sha256(content)}},
-        **changes,
-    }
-    (folder / card.FILE_NAME).write_text(json.dumps(model_card))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +59,9 @@ def test_prediction_is_independent_of_the_batch_size(model, n):
     assert prediction.classes.tolist() == colours.argmax(axis=1).tolist()
     assert prediction.labels.tolist() == [CLASSES[i] for i in colours.argmax(axis=1)]
     assert prediction.accepted.tolist() == (colours.max(axis=1) > 0.5).tolist()
+    powers = np.exp(colours)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +75,53 @@ def test_prediction_is_independent_of_the_batch_size(model, n):
         (images_of(2)[:, :3], "shape (2, 3, 5, 3)"),
         (images_of(0), "shape (0, 4, 5, 3)"),
         ([], "dtype float64"),
+        (None, "dtype object"),
+        (5, "dtype int64"),
+        ([images_of(1)[0], images_of(1)[0, :3]], "different shapes"),
+        ([PIL.Image.new("L", (3, 3)), images_of(1)[0, :3]], "shape (1, 3, 5, 3)"),
     ],
 )
 def test_images_of_wrong_dtype_or_shape_raise_with_what_is_needed(model, images, part):
     line = error_message(model, images)
     assert part in line and "this model needs uint8 [n, 4, 5, 3]" in line
+
+
+def test_paths_and_pillow_images_are_converted_as_by_the_command(model, album):
+    files = [album / "b.png", str(album / "more" / "a.JPG"), album / "a.tiff"]
+    images = [image.pixels for image in read(*files)[0]]
+    expected = model(np.stack(images))
+    opened = [PIL.Image.open(file) for file in files]
+    for given in (files, tuple(opened), [files[0], opened[1], images[2]], iter(files)):
+        prediction = model(given)
+        np.testing.assert_array_equal(prediction.logits, expected.logits)
+        assert prediction.labels.tolist() == expected.labels.tolist()
+    for given in (files[0], str(files[0]), opened[0]):
+        np.testing.assert_array_equal(model(given).logits, expected.logits[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("c.png", "not an image that Pillow can read"),
+        ("empty.webp", "not an image that Pillow can read"),
+        ("nowhere.png", "No such file or directory"),
+        ("more", "Is a directory"),
+    ],
+)
+def test_unreadable_path_raises_with_its_name(model, album, name, part):
+    line = error_message(model, [album / "b.png", album / name])
+    assert line.startswith(f"{album / name}: ") and part in line
+
+
+def test_images_are_resized_as_the_card_says(content, tmp_path):
+    shape = {"shape": list(SHAPE)}
+    wide = PIL.Image.new("RGB", (10, 4), "red")
+
+    def confidence(resize):
+        folder = write(tmp_path / resize, content, input={**shape, "fit": resize})
+        return float(load(folder)(wide).confidence[0])
+
+    assert [confidence(resize) for resize in ("pad", "crop", "stretch")] == [0.5, 1.0, 1.0]
 
 
 def test_model_without_a_threshold_is_loaded_with_a_warning(content, tmp_path):
@@ -211,7 +226,7 @@ def test_folder_gives_every_format_that_pillow_decodes(tmp_path):
 
 
 def test_suffixes_are_those_of_decodable_formats():
-    suffixes = image_files.image_suffixes()
+    suffixes = image_suffixes()
     assert {".png", ".jpg", ".jfif", ".avif", ".ico", ".tga", ".jp2", ".gif", ".bmp"} <= suffixes
     assert not {".pdf", ".h5", ".grib", ".bufr", ".wmf", ".mpg", ".npz", ".txt", ""} & suffixes
 
@@ -323,8 +338,10 @@ def test_command_prints_labels_and_abstentions_and_reports_damaged_images(folder
         "converted from L)",
         f"abstain  0.3922  {album}/dark.npz[0]",
     ]
-    skipped, *errors = done.stderr.splitlines()
+    skipped, *errors, summary = done.stderr.splitlines()
     assert skipped.startswith(f"kdjax: note: {album}: skipped 2 files (")
+    counts = "4 images: 3 accepted (75.0 %), 1 abstained; 2 could not be read"
+    assert summary == f"kdjax: note: {counts}"
     assert [line.split(": ")[:3] for line in errors] == [
         ["kdjax", "error", f"{album}/{name}"] for name in ("c.png", "empty.webp")
     ]
@@ -363,7 +380,7 @@ ENVIRONMENTS = [
 def test_file_names_that_cannot_be_printed_are_escaped(folder, odd_names, environment):
     arguments = ("-m", "kdjax.predict", f"--model={folder}", odd_names)
     done = python(*arguments, **environment)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
     lines = done.stdout.splitlines()
     assert len(lines) == len(NAMES) and all(line.startswith("red ") for line in lines)
     for name in ("bad\\udcff.png", "new\\nline.png", "tab\\tand\\x1b[31m.png", "z.png"):
@@ -374,27 +391,52 @@ def test_file_names_that_cannot_be_printed_are_escaped(folder, odd_names, enviro
     assert [row["label"] for row in rows] == ["red"] * len(NAMES)
 
 
-def test_json_is_one_object_per_line(folder, album):
+def probabilities(*colours):
+    powers = np.exp(np.array(colours, float))
+    return dict(zip(CLASSES, map(pytest.approx, powers / powers.sum()), strict=True))
+
+
+def test_json_is_one_object_per_line_with_label_and_probabilities_on_abstention(folder, album):
     np.savez(album / "dark.npz", images=np.full((1, *SHAPE), 100, np.uint8))
     done = command("predict", "--json", f"--model={folder}", album / "b.png", album / "dark.npz")
-    assert (done.returncode, done.stderr) == (0, "")
+    summary = "kdjax: note: 2 images: 1 accepted (50.0 %), 1 abstained\n"
+    assert (done.returncode, done.stderr) == (0, summary)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
         {
             "path": f"{album}/b.png",
             "label": "red",
+            "accepted": True,
             "abstain": False,
             "confidence": 1.0,
+            "probabilities": probabilities(1, 0, 0),
             "note": "",
         },
         {
             "path": f"{album}/dark.npz",
             "index": 0,
-            "label": None,
+            "label": "red",
+            "accepted": False,
             "abstain": True,
             "confidence": pytest.approx(100 / 255),
+            "probabilities": probabilities(0, 0, 0),
             "note": "",
         },
     ]
+
+
+def test_csv_has_a_header_and_a_row_for_each_image(folder, album):
+    named = album / 'a, "b".png'
+    (album / "b.png").rename(named)
+    np.savez(album / "dark.npz", images=np.full((1, *SHAPE), 100, np.uint8))
+    done = command("predict", "--csv", f"--model={folder}", named, album / "dark.npz")
+    first, second = csv.DictReader(io.StringIO(done.stdout))
+    assert (first["path"], first["index"], first["label"]) == (str(named), "", "red")
+    assert (first["accepted"], second["accepted"], second["label"]) == ("true", "false", "red")
+    assert (second["path"], second["index"]) == (f"{album}/dark.npz", "0")
+    assert float(second["confidence"]) == pytest.approx(100 / 255)
+    for row, colours in ((first, (1, 0, 0)), (second, (0, 0, 0))):
+        given = {name: float(row[f"p:{name}"]) for name in CLASSES}
+        assert given == probabilities(*colours)
 
 
 @pytest.mark.parametrize(
@@ -403,6 +445,7 @@ def test_json_is_one_object_per_line(folder, album):
         ([], "no model given: for example --model=model/"),
         (["--model=nowhere"], "no model in 'nowhere'"),
         (["--model={folder}", "--batch_size=0"], "batch_size 0: must be at least 1"),
+        (["--model={folder}", "--json", "--csv"], "--json and --csv exclude each other"),
     ],
 )
 def test_invalid_input_is_a_one_line_error(folder, flags, part):

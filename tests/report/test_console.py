@@ -254,10 +254,92 @@ def test_several_students_have_one_line_each(capsys):
     console.show_many(many, "a run")
     printed = capsys.readouterr().out.splitlines()
     assert "certify at delta / S" in " ".join(printed) and max(map(len, printed)) <= 100
-    lines = [line for line in printed if "│ kd" in line or "│ ka" in line]
     best = RESULTS["scores"][RESULTS["best_score"]]
     risks = [f"{100 * best['error_at_coverage'][c]:.2f}" for c in ("90", "80")]
-    for line, accuracy in zip(lines, ("90.12", "95.12"), strict=True):
-        cells = [cell.strip() for cell in line.strip("│").split("│")]
+    cells = rows(printed, "a run")[1:]
+    assert [row[0] for row in cells] == list(many)
+    for row, accuracy in zip(cells, ("90.12", "95.12"), strict=True):
         areas = [f"{1000 * best[key]:.2f}" for key in ("dev_aurc", "aurc")]
-        assert cells[1:] == [areas[0], accuracy, RESULTS["best_score"], *risks, areas[1]]
+        assert row[1:] == [areas[0], accuracy, RESULTS["best_score"], *risks, areas[1]]
+
+
+ERRORS = "Errors on the 26,032 test images, without and with abstention"
+
+
+def test_errors_are_counted_without_and_with_abstention(printed):
+    teacher = {**network(0.05), "guarantee": {**GUARANTEE, "risk": 0.005}}
+    lines = printed(RESULTS | {"teacher": teacher})
+    assert rows(lines, ERRORS) == [
+        ["", "wrong, all accepted", "certified risk %", "accepted", "wrong among accepted"],
+        ["teacher", "1,269 (4.9 %)", "0.5", "none", "-"],
+        ["student", "2,571 (9.9 %)", "2", "19,264 (74.0 %)", "963 (5.0 %)"],
+    ]
+    assert (
+        "student: if it must answer on all 26,032 test images, 2,571 are wrong; if it may "
+        "abstain, it abstains on 6,768, and of the 19,264 that it accepts 963 are wrong (certified "
+        "risk 2 %)."
+    ) in " ".join(lines)
+
+
+def test_without_a_certificate_no_accepted_images_are_shown(printed):
+    lines = printed(RESULTS | {"guarantee": {**GUARANTEE, "risk": 0.005}})
+    assert rows(lines, ERRORS)[1:] == [["student", "2,571 (9.9 %)", "0.5", "none", "-"]]
+    assert "no threshold could be certified for a risk of 0.5 %." in " ".join(lines)
+
+
+def test_the_best_student_is_named_also_if_it_is_another_one_on_test(capsys):
+    better_on_test = score(0.1) | {"dev_aurc": 0.5, "aurc": 0.0}
+    many = {
+        "[red]kd": RESULTS,
+        "a student with a long name, such as method=ka_gambler_sum": {
+            **RESULTS,
+            "scores": {"margin": better_on_test},
+        },
+    }
+    console.show_many(many, "a run")
+    printed = capsys.readouterr().out
+    assert "lowest AURC on dev: [red]kd; on test: a student with a long name, such as" in printed
+    names = [row[0] for row in rows(printed.splitlines(), ERRORS)[1:]]
+    assert names == list(many)
+
+
+CLASSES = {
+    "classes": ["[red]", "Shirt", "Bag"],
+    "threshold_from": "certificate",
+    "true": {
+        "examples": [10, 1000, 0],
+        "accepted": [9, 14, 0],
+        "errors": [0, 14, 0],
+        "coverage": [0.9, 0.014, None],
+        "risk": [0.0, 1.0, None],
+    },
+    "predicted": {
+        "examples": [900, 100, 10],
+        "accepted": [0, 0, 0],
+        "errors": [0, 0, 0],
+        "coverage": [0.0, 0.0, 0.0],
+        "risk": [None, None, None],
+    },
+    "warnings": [f"sentence {number}" for number in range(6)],
+}
+
+
+def test_the_worst_classes_and_the_first_warnings_are_shown(printed, capsys):
+    lines = printed(RESULTS | {"per_class": CLASSES})
+    assert rows(lines, "Worst classes on test at the certified threshold") == [
+        ["", "lowest coverage %", "highest selective risk %"],
+        ["true class", "Shirt: 1.4 (14 of 1,000)", "Shirt: 100.0 (14 of 14)"],
+        ["predicted class", "[red]: 0.0 (0 of 900)", "-"],
+    ]
+    shown = [line for line in lines if "sentence" in line]
+    assert shown == [f"warning: sentence {number}" for number in range(4)]
+    assert "and 2 more warnings: see the report" in lines
+    uncertified = CLASSES | {"threshold_from": "dev, 90 % coverage"}
+    title = "Worst classes on test at the threshold from dev, 90 % coverage"
+    assert rows(printed(RESULTS | {"per_class": uncertified}), title)
+    console.show_many({"kd": RESULTS | {"per_class": CLASSES}}, "a run")
+    assert "warning: kd: sentence 0" in capsys.readouterr().out
+
+
+def test_results_of_an_earlier_version_have_no_classes(printed):
+    assert not any("classes" in line for line in printed())

@@ -14,12 +14,13 @@ from support.commands import command, python
 from support.runs import checkpoint, final_arrays, tiny
 
 import kdjax
-from kdjax import pipeline
-from kdjax.config import RENAMED_FIELDS
+from kdjax import data, models, pipeline
+from kdjax.config_fields import RENAMED_FIELDS
 from kdjax.errors import InputError
 from kdjax.evaluation import evaluate
+from kdjax.models import apply
 from kdjax.runs import restore, workdir
-from kdjax.training import step
+from kdjax.training import spec, step
 
 
 @pytest.fixture
@@ -99,12 +100,24 @@ def use_sentinel_scores(folder: pathlib.Path) -> None:
             (path.parents[1] / "kdjax_crc32.json").unlink()  # the checksums no longer fit
 
 
+def remove_fields(folder: pathlib.Path) -> None:
+    """Removes fields from config.json that an earlier version did not have."""
+    metadata = json.loads((folder / "config.json").read_text())
+    fields = metadata["config"]
+    del fields["order_seed"], fields["best_metric"], fields[metadata["stage"]]["step_factor"]
+    del metadata["dataset"]["std"]
+    if metadata["stage"] == "student":
+        del fields["students"], fields["teacher"]["cache"], fields["objective"]["epsilon"]
+    (folder / "config.json").write_text(json.dumps(metadata, indent=2) + "\n")
+
+
 @pytest.fixture
 def old_run(run, tmp_path) -> pathlib.Path:
     """A copy of the run with everything as an earlier version wrote it."""
     folder = shutil.copytree(run, tmp_path / "old")
     for path in (folder, folder / "teacher"):
         use_old_field_names(path)
+        remove_fields(path)
         use_sentinel_scores(path)
     return folder
 
@@ -115,6 +128,7 @@ def test_old_field_names_are_those_of_earlier_versions(old_run) -> None:
         for path in (old_run, old_run / "teacher")
     )
     assert student["objective"]["lambda"] == 1.0 and student["tuned"] is True
+    assert "students" not in student and "step_factor" not in teacher["teacher"]
     assert student["student"]["norm_batches"] == teacher["teacher"]["norm_batches"] == 2
 
 
@@ -134,6 +148,33 @@ def test_workdir_of_an_earlier_version_is_the_same_run(old_run, data_dir) -> Non
     with pytest.raises(InputError, match=r"objective.distill_weight: 1.0 -> 2.0"):
         config = run_config(data_dir, **{"objective.distill_weight": 2.0})
         workdir.check_same_run(old_run, {"stage": "student", "config": config.to_dict()})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("order_seed", 7, "order_seed: 0 -> 7"),
+        ("student.step_factor", 0.25, "student.step_factor: 0.5 -> 0.25"),
+        ("objective.epsilon", 0.2, "objective.epsilon: 0.1 -> 0.2"),
+    ],
+)
+def test_field_that_an_earlier_version_lacked_must_have_its_default(
+    old_run, data_dir, field, value, line
+) -> None:
+    config = run_config(data_dir, **{field: value})
+    with pytest.raises(InputError, match=f"its fields and yours: {line}. Choose"):
+        pipeline.finished_results(config, old_run)
+
+
+def test_teacher_of_an_earlier_version_is_accepted(run, old_run, data_dir) -> None:
+    config, dataset = run_config(data_dir), restore.load_dataset(old_run / "teacher")
+    workdir.check_teacher(old_run / "teacher", dataset, config.data)
+    metadata = workdir.run_metadata(config, "teacher", data.dataset_metadata(dataset))
+    before = (old_run / "teacher" / "config.json").read_bytes()
+    workdir.claim(old_run / "teacher", metadata)
+    assert (old_run / "teacher" / "config.json").read_bytes() == before
+    with pytest.raises(InputError, match=r"data.split_seed: 0 -> 1"):
+        workdir.check_teacher(old_run / "teacher", dataset, {**config.data, "split_seed": 1})
 
 
 def test_workdir_of_an_earlier_version_is_evaluated_alike(run, old_run) -> None:
@@ -163,3 +204,37 @@ def test_interrupted_run_of_an_earlier_version_resumes_to_the_same_bits(
     assert checkpoint(old_run, "best").step == 8
     for name in ("results.json", "predictions/test.npz"):
         assert (old_run / name).read_bytes() == (run / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(("size", "stem"), [(63, "auto"), (64, "small")])
+def test_stem_of_an_earlier_version_is_the_small_one(run, tmp_path, size, stem) -> None:
+    """It had no other; below 64 pixels that is what `auto` gives."""
+    for name in ("", "teacher"):
+        metadata = json.loads((run / name / "config.json").read_text())
+        for stage in {"teacher", "student"} & metadata["config"].keys():
+            del metadata["config"][stage]["stem"]
+        metadata["dataset"]["image_shape"] = [size, size, 3]
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "config.json").write_text(json.dumps(metadata))
+        config = restore.load_config(tmp_path / name)
+        assert config.teacher.stem == stem
+    assert config.student.stem == "auto"  # which a teacher's workdir does not have
+    student = restore.load_config(tmp_path)
+    network = spec.create_network(student, "student", 10, (size, size, 3))
+    expected = models.create("alexnet_small", 11, width=4, stem="small")
+    shapes = (apply.abstract_variables(model, (size, size, 3)) for model in (network, expected))
+    first, second = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in shapes)
+    assert first == second
+
+
+def test_old_workdir_of_small_images_is_the_same_run(run, old_run) -> None:
+    metadata = json.loads((old_run / "config.json").read_text())
+    for stage in ("teacher", "student"):
+        metadata["config"][stage].pop("stem", None)
+        metadata["config"][stage].pop("model_args", None)
+    (old_run / "config.json").write_text(json.dumps(metadata))
+    config = restore.load_config(run)
+    workdir.check_same_run(old_run, {"stage": "student", "config": config.to_dict()})
+    config.student.stem = "large"
+    with pytest.raises(InputError, match=r"student\.stem: 'auto' -> 'large'"):
+        workdir.check_same_run(old_run, {"stage": "student", "config": config.to_dict()})

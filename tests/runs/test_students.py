@@ -19,9 +19,9 @@ from kdjax.training.preemption import Preemption
 CHANGES = (
     {"objective.method": "kd"},
     {"objective.method": "gambler", "objective.payoff": 1.5},
-    {"seed": 3, "student.model": "resnet8", "student.learning_rate": 0.02},
+    {"seed": 3, "student.width": 3, "student.learning_rate": 0.02},
 )
-NAMES = ["method=kd", "method=gambler,payoff=1.5", "seed=3,model=resnet8,learning_rate=0.02"]
+NAMES = ["method=kd", "method=gambler,payoff=1.5", "seed=3,width=3,learning_rate=0.02"]
 
 
 def several_students(data_dir: pathlib.Path) -> ConfigDict:
@@ -106,8 +106,6 @@ def test_command_shows_the_students_side_by_side(group_run, data_dir) -> None:
         "teacher.model": config.teacher.model,
         "student.model": config.student.model,
         "smoke": True,
-        "teacher.width": 2,
-        "student.width": 2,
         "objective.pretrain_epochs": 1,
         "data.dir": data_dir,
     }

@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import warnings
 
 import numpy as np
 import pytest
 
+from kdjax import config as configs
 from kdjax import data
 from kdjax.data import Dataset, Split
 from kdjax.errors import InputError
@@ -35,16 +35,13 @@ DATASET = Dataset(
 )
 SPLIT_FIELDS = {
     "train_split": "train",
+    "test_fraction": 0.2,
     "dev_fraction": 0.1,
     "calibration_fraction": 0.1,
     "split_seed": 0,
 }
-CONFIG = {
-    "seed": 0,
-    "log_every": 50,
-    "data": {"name": "pets", "dir": "", "limit": 0, **SPLIT_FIELDS},
-    "objective": {"payoff": 2.2},
-}
+CONFIG = configs.base().to_dict() | {"order_seed": 0, "students": []}
+CONFIG["data"] |= {"name": "pets", **SPLIT_FIELDS}
 
 
 def metadata_of(stage="student", **changes):
@@ -76,10 +73,36 @@ def test_damaged_json_is_named_in_the_error(tmp_path, content):
         assert "config.json" in message and "damaged" in message
 
 
-@pytest.mark.parametrize("content", ["[]", "null", '"stage"', "{}", '{"stage": "student"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("[]", "null", '"stage"', "{}", '{"stage": "student"}'),
+        '{"stage": "pupil", "config": {}, "dataset": {}}',
+        '{"stage": "student", "config": [], "dataset": {}}',
+        '{"stage": "student", "config": {}, "dataset": null}',
+    ],
+)
 def test_folder_with_other_json_is_not_a_workdir(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     assert str(tmp_path) in error_line(workdir.read_metadata, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"eval_batch_size": "many"}, "eval_batch_size 'many' is not an integer"),
+        ({"seed": None, "order_seed": 0}, "seed None is not an integer"),
+        ({"data": 5}, "data.cache is missing"),
+        ({"students": 3}, "students 3 is not a tuple of dicts"),
+        ({"student": {"epochs": [1]}}, r"student.epochs \[1\] is not an integer"),
+    ],
+)
+def test_field_of_another_type_is_named_with_the_file(tmp_path, fields, reason):
+    metadata = {"stage": "student", "config": fields, "dataset": {}}
+    (tmp_path / "config.json").write_text(json.dumps(metadata))
+    message = f"'{tmp_path}/config.json' is damaged: {reason}"
+    with pytest.raises(InputError, match=message.replace("data.cache", r"data\.\w+")):
+        workdir.read_metadata(tmp_path)
 
 
 def test_workdir_with_a_backslash_is_refused_before_it_is_created(tmp_path):
@@ -110,7 +133,8 @@ def test_first_claim_is_kept_if_only_free_fields_differ(tmp_path):
     workdir.claim(folder, metadata_of())
     assert workdir.read_metadata(folder) == metadata_of()
     before = contents(folder)
-    workdir.claim(folder, metadata_of(log_every=1, data__dir="elsewhere"))
+    free = {"log_every": 1, "metric_writers": ["wandb"], "data__dir": "elsewhere"}
+    workdir.claim(folder, metadata_of(**free))
     assert contents(folder) == before
 
 
@@ -162,7 +186,8 @@ def test_folder_that_cannot_be_created_is_refused(tmp_path, below):
     file = tmp_path / "file"
     file.write_text("not a folder")
     for call, *args in ((workdir.require_writable,), (workdir.claim, metadata_of())):
-        assert "cannot be written: " in error_line(call, file / below, *args)
+        reason = "Not a directory" if below else "it is a file"
+        assert f"cannot be written: {reason}" in error_line(call, file / below, *args)
     assert file.read_text() == "not a folder"
 
 
@@ -224,9 +249,9 @@ def test_teacher_of_the_same_data_is_accepted(run):
         ({"name": "cars"}, {}, "data.name: 'pets' -> 'cars'"),
         ({"version": "2.0.0"}, {}, "data.version: '1.2.0' -> '2.0.0'"),
         (
-            {"class_names": ("dog", "cat")},
+            {"class_names": ("cat", "bird")},
             {},
-            "data.class_names: ['cat', 'dog'] -> ['dog', 'cat']",
+            "data.class_names: ['cat', 'dog'] -> ['cat', 'bird']",
         ),
         (
             {"train": Split(np.zeros((6, 5, 5, 3), np.uint8), SPLIT.labels)},
@@ -248,6 +273,11 @@ def test_teacher_of_other_data_is_refused_with_the_differences(run, dataset, fie
     message = error_line(workdir.check_teacher, run / "teacher", changed, SPLIT_FIELDS | fields)
     assert message.endswith(f"its fields and yours: {line}")
     assert str(run / "teacher") in message
+
+
+def test_teacher_with_the_classes_in_another_order_is_accepted(run):
+    changed = dataclasses.replace(DATASET, class_names=DATASET.class_names[::-1])
+    workdir.check_teacher(run / "teacher", changed, SPLIT_FIELDS)
 
 
 def test_link_to_a_moved_teacher_is_replaced(run, tmp_path):
@@ -342,17 +372,36 @@ def test_full_disk_in_the_body_names_the_workdir(tmp_path):
     assert raised.value is named
 
 
-def test_lock_works_on_a_file_system_without_flock(tmp_path, monkeypatch):
-    def not_implemented(*_):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+@pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EOPNOTSUPP", "EPERM", "EINVAL", "EIO"])
+def test_lock_works_on_a_file_system_without_flock(name, tmp_path, monkeypatch):
+    def fails(*_):
+        number = getattr(errno, name)
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "flock", not_implemented)
+    monkeypatch.setattr(fcntl, "flock", fails)
     folder = tmp_path / "run"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # filelock may warn about the fallback
-        with workdir.lock(folder):
-            refused = pytest.raises(InputError, match=f"is in use by process {os.getpid()} on")
-            with refused, workdir.lock(folder):
-                pass
-        assert list(folder.iterdir()) == []
+    message = f"the file system of '{folder}' has no locks: the file '.lock_file' in it locks"
+    with pytest.warns(RuntimeWarning, match=message), workdir.lock(folder):
+        assert {path.name for path in folder.iterdir()} == {".lock_file", ".lock_owner"}
+        refused = pytest.raises(
+            InputError, match=rf"is in use by process {os.getpid()} on .*: wait"
+        )
+        with refused as raised, workdir.lock(folder):
+            pass
+        assert f"remove '{folder}/.lock_file'" in str(raised.value)
+    assert list(folder.iterdir()) == []
+    with pytest.warns(RuntimeWarning, match=message):
         assert_lock_is_free(folder)
+
+
+def test_lock_file_of_another_user_is_named(tmp_path, monkeypatch):
+    def denied(path, *_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr(workdir, "require_writable", lambda folder: None)
+    with pytest.raises(PermissionError, match=r"\.lock"), workdir.lock(folder):
+        pass
+    assert list(folder.iterdir()) == []

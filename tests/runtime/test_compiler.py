@@ -60,6 +60,7 @@ def cache_options():
         "jax_persistent_cache_min_compile_time_secs",
     ]
     before = {name: jax.config.values[name] for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
     yield
     for name, value in before.items():
         jax.config.update(name, value)

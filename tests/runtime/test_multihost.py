@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from support.commands import ROOT
+from support.tiny_network import TINY_NETWORK
 
 TINY = ("--config=configs/digits.py", "--config.data.limit=64", "--config.log_every=1",
         *(f"--config.{stage}.{field}" for stage in ("teacher", "student")
-          for field in ("model=alexnet_small", "width=2", "batch_size=16", "bn_batches=2")),
+          for field in (f"model={TINY_NETWORK}", "batch_size=16", "bn_batches=2")),
         "--config.teacher.epochs=1", "--config.student.epochs=4",
         "--config.objective.pretrain_epochs=1")  # fmt: skip
 
@@ -186,6 +187,10 @@ def test_failure_of_one_process_ends_all_with_its_error(data_dir, tmp_path) -> N
     ("flags", "message"),
     [
         (["--coordinator=localhost:1"], "--num_processes and --process_id must be given too"),
+        (
+            ["--coordinator=localhost", "--num_processes=1", "--process_id=0"],
+            "--coordinator 'localhost': must be HOST:PORT",
+        ),
         (
             ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"],
             "--process_id 2: must lie in 0..1",

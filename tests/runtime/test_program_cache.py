@@ -4,11 +4,11 @@ import errno
 import fcntl
 import os
 import pathlib
-import resource
 import shutil
 
 import pytest
 from support.commands import python
+from support.full_disk import files_of_at_most
 
 from kdjax.runtime import program_cache
 
@@ -153,12 +153,8 @@ def test_lock_that_is_held_for_long_is_not_waited_for(tmp_path, monkeypatch) -> 
 
 
 def test_full_disk_is_not_used(tmp_path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
+    with files_of_at_most(1000):
         reason = program_cache.repair(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert reason == f"{tmp_path}: {os.strerror(errno.EFBIG)}"
     assert not (tmp_path / ".kdjax_probe").exists()
     assert program_cache.repair(tmp_path) is None

@@ -232,6 +232,18 @@ def test_fractions_are_compared_as_quotients(count, size):
     assert selective.fpr_at_tpr(ranks, correct, tpr=count / size) == 0
 
 
+@pytest.mark.parametrize(
+    ("confidence", "coverage", "expected"),
+    [([np.inf, np.inf, 1], 0.5, np.inf), ([np.inf] * 3, 1, np.inf), ([-np.inf] * 3, 1, -np.inf)],
+)
+def test_threshold_of_infinite_confidences_is_infinite_and_accepts_them(
+    confidence, coverage, expected
+):
+    threshold = selective.threshold_at_coverage(confidence, coverage=coverage)
+    assert threshold == expected
+    assert selective.accept_at(confidence, [True] * 3, threshold)[0] >= coverage
+
+
 @settings(deadline=None, max_examples=100)
 @given(rows=tied_samples, coverage=st.floats(0.01, 1))
 def test_threshold_at_coverage_accepts_the_least_that_is_enough(rows, coverage):

@@ -95,6 +95,7 @@ def describe_spec(spec: TrainSpec) -> dict[str, Any]:
         "eval_batch_size": spec.eval_batch_size,
         "best_metric": spec.best_metric,
         "log_every": spec.log_every,
+        "metric_writers": spec.metric_writers,
     }
 
 

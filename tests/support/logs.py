@@ -1,34 +1,47 @@
-"""A stage log with a clock that stands still until a test sets it, and readers of its files."""
+"""Progress and logs with a clock that stands still until a test sets it; readers of their files."""
 
+import contextlib
 import pathlib
 import struct
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import tensorboardX.event_file_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from kdjax.training import stage_log
+from kdjax.training import progress, stage_log
+from kdjax.training.progress import Progress
 from kdjax.training.stage_log import StageLog
 
 
 def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """Replaces the clocks of the log and of its event files by `clock.now`, in seconds."""
+    """Replaces the clocks of progress, log and event files by `clock.now`, in seconds."""
     clock = types.SimpleNamespace(now=1e9)
-    monkeypatch.setattr(stage_log, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    for module in (progress, stage_log):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
     event_time = types.SimpleNamespace(time=lambda: clock.now)
     monkeypatch.setattr(tensorboardX.event_file_writer, "time", event_time)
     return clock
 
 
-def open_log(folder: pathlib.Path, done: int = 0, clock: float = 0.0, **options: Any) -> StageLog:
+def make_progress(*, done: int = 0, silent: bool = False) -> Progress:
+    """Returns the progress of students with 3 epochs of 4 steps of 16 images."""
+    sizes = {"steps_per_epoch": 4, "epochs": 3, "batch_size": 16}
+    return Progress("student", **sizes, done=done, silent=silent)
+
+
+@contextlib.contextmanager
+def open_log(
+    folder: pathlib.Path, done: int = 0, clock: float = 0.0, silent: bool = False, **options: Any
+) -> Iterator[StageLog]:
     """Opens the log of a student with 3 epochs of 4 steps of 16 images."""
-    return StageLog(
-        folder,
-        **{"stage": "student", "steps_per_epoch": 4, "epochs": 3, "batch_size": 16},
-        **{"done": done, "clock": clock, **options},
-    )
+    with (
+        make_progress(done=done, silent=silent) as shown,
+        StageLog(folder, shown, done=done, clock=clock, silent=silent, **options) as log,
+    ):
+        yield log
 
 
 def tensorboard_scalars(folder: pathlib.Path) -> list[tuple[int, str, float]]:

@@ -15,6 +15,7 @@ from kdjax.training import step
 from kdjax.training.checkpoint import Checkpoints, Restored
 from kdjax.training.spec import train_spec
 from support.commands import ROOT
+from support.tiny_network import TINY_NETWORK
 
 
 def get_config(path: pathlib.Path) -> ConfigDict:
@@ -29,10 +30,8 @@ def get_config(path: pathlib.Path) -> ConfigDict:
 def tiny(data_dir: pathlib.Path, **changes: Any) -> ConfigDict:
     """Returns the digits config, shrunk to a second of training, resolved."""
     config = get_config(ROOT / "configs" / "digits.py")
-    # alexnet_small compiles faster than the residual networks.
-    small = {f"{stage}.{name}": value for stage in ("teacher", "student")
-             for name, value in (("model", "alexnet_small"), ("width", 2))}  # fmt: skip
-    changes = {"smoke": True, **small, **changes}
+    networks = {"teacher.model": TINY_NETWORK, "student.model": TINY_NETWORK}
+    changes = {"smoke": True, **networks, **changes}
     config.update_from_flattened_dict({"data.dir": str(data_dir), **changes})
     return kdjax.config.resolve(config)
 

@@ -72,13 +72,13 @@ def history(epochs=3):
     return lines
 
 
-def shift():
+def shift(threshold=0.5):
     def at(severity):
         return {"coverage": 0.9 - severity / 10, "error": severity / 50, "accuracy": 0.8}
 
     nothing_accepted = {"coverage": 0.0, "error": None, "accuracy": 0.25}
     return {
-        "threshold": 0.5,
+        "threshold": threshold,
         "threshold_from": "certificate",
         "clean": at(0),
         "shifts": {

@@ -1,5 +1,6 @@
 """Averages of the weights and their batch statistics against their equations."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from support.networks import (
     HYPER,
     SHAPE,
     device_examples,
+    flat_inputs,
     linear_spec,
     order,
     random_split,
@@ -17,8 +19,10 @@ from support.networks import (
     teacher_variables,
 )
 
-from kdjax import config, models
+from kdjax import config_checks, models
 from kdjax.data.batches import DeviceSplit
+from kdjax.models import apply
+from kdjax.models.own import OwnNetwork
 from kdjax.objectives import METHODS
 from kdjax.training import averaging, step
 
@@ -74,7 +78,7 @@ def test_average_weight_is_none_without_averaging():
     assert weight_of_newest("none", 0.75, 0.999) is None
 
 
-@pytest.mark.parametrize("kind", config.AVERAGES)
+@pytest.mark.parametrize("kind", config_checks.AVERAGES)
 def test_every_average_of_the_config_exists(kind):
     assert (weight_of_newest(kind, 0.5, 0.9) is None) == (kind == "none")
 
@@ -122,3 +126,27 @@ def test_updated_batch_stats_are_those_of_the_averaged_weights():
     stem = average["batch_stats"]["stem"]["BatchNorm_0"]
     assert_allclose(stem["mean"], halves.mean((1, 2, 3)).mean(0), rtol=1e-4, atol=1e-5)
     assert_allclose(stem["var"], halves.var((1, 2, 3)).mean(0), rtol=1e-3)
+
+
+class OwnMomentum(nn.Module):
+    """A user's network: the momentum of its batch normalization is not kdjax's."""
+
+    num_outputs: int
+    momentum: float
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum)
+        return nn.Dense(self.num_outputs)(norm(images.reshape(len(images), -1)))
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.99])
+def test_batch_statistics_of_a_users_network_do_not_depend_on_its_momentum(momentum):
+    model = OwnNetwork(OwnMomentum(CLASSES + 1, momentum), "test:OwnMomentum")
+    spec, examples = linear_spec(batch_size=10, steps_per_epoch=2), device_examples()
+    average = apply.init(model, jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    update = averaging.make_batch_stats_update(model, spec.batches, 2)
+    statistics = update(average, examples, order(), jnp.int32(2))["batch_stats"]["BatchNorm_0"]
+    x = flat_inputs(random_split())[np.asarray(order())].reshape(2, 10, -1)
+    assert_allclose(statistics["mean"], x.mean(1).mean(0), rtol=1e-4, atol=1e-5)
+    assert_allclose(statistics["var"], x.var(1).mean(0), rtol=1e-3)

@@ -1,8 +1,6 @@
 """Checkpoints: what is kept, what is restored, and how damage is detected."""
 
-import contextlib
 import gc
-import resource
 import shutil
 import warnings
 
@@ -12,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from numpy.testing import assert_array_equal
+from support.full_disk import files_of_at_most
 
 from kdjax.errors import InputError, Preempted
 from kdjax.training.checkpoint import Checkpoints
@@ -148,17 +147,6 @@ def test_signal_while_reading_is_not_reported_as_damage(folder, monkeypatch):
                 read(state_at(0))
 
 
-@contextlib.contextmanager
-def files_of_at_most(size):
-    """Simulates a full disk: the system refuses to write larger files."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @damages
 @pytest.mark.parametrize("size", [100, 1_000, 100_000])
 def test_full_disk_is_reported_and_keeps_existing_checkpoints(folder, size):
@@ -166,7 +154,6 @@ def test_full_disk_is_reported_and_keeps_existing_checkpoints(folder, size):
         OSError, match=r"checkpoint .*7 cannot be written: .*; earlier checkpoints"
     )
     large = {"noise": np.random.default_rng(0).normal(size=100_000)}
-    jax.tree.map(jnp.copy, large)  # compiled while there is room for the compilation cache
     with files_of_at_most(size), refused as raised, Checkpoints(folder, {}) as checkpoints:
         checkpoints.save(7, large, score=0.0, clock=0.0, metrics={})
     assert "too large" in str(raised.value)

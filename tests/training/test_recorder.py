@@ -100,7 +100,9 @@ def test_dev_metrics_are_logged_and_shown_with_those_of_train(tmp_path, make_rec
     assert "epoch 1/3  loss 2.5  accuracy 0.03906  dev_accuracy 0.75  " in capsys.readouterr().out
 
 
-def test_progress_bar_on_a_terminal_moves_with_every_log_line(tmp_path, clock, capsys, monkeypatch):
+def test_progress_bar_on_a_terminal_shows_the_metrics_of_every_log_line(
+    tmp_path, clock, capsys, monkeypatch
+):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "120")
     with open_log(tmp_path) as log:
@@ -109,3 +111,29 @@ def test_progress_bar_on_a_terminal_moves_with_every_log_line(tmp_path, clock, c
         add_calls(Recorder(log, None, every=2, learning_rate=float), [1, 1])
     out = capsys.readouterr().out
     assert "student" in out and "epoch 1/3 loss 1.5" in out and "0:00:05 left" in out
+
+
+def test_progress_bar_moves_to_the_last_step_that_the_device_has_finished():
+    moves = []
+    log = types.SimpleNamespace(live=True, move=moves.append)
+    recorder = Recorder(log, None, every=100, learning_rate=float)
+    losses = [Loss(), Loss(), Loss()]
+    recorder.add(1, {"loss": losses[0]})
+    assert moves == []
+    losses[0].ready = True
+    recorder.add(2, {"loss": losses[1]})
+    losses[1].ready = True
+    recorder.add(3, {"loss": losses[2]})
+    assert moves == [1, 2]
+
+
+class Loss:
+    """The loss of one step, which the device computes until `ready` is set."""
+
+    ready = False
+
+    def is_ready(self):
+        return self.ready
+
+    def __len__(self):
+        return 1

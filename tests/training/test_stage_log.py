@@ -1,4 +1,4 @@
-"""The log of a stage: its metric writers, its clock and its progress line."""
+"""The log of a network in training: its metric writers and its clock."""
 
 import types
 
@@ -6,7 +6,7 @@ import pytest
 from support.logs import frozen_clock, open_log, tensorboard_scalars
 from support.runs import log_lines
 
-from kdjax.training import stage_log
+from kdjax.training.metric_writer import METRIC_WRITERS
 
 
 @pytest.fixture
@@ -56,52 +56,24 @@ def test_a_further_writer_receives_the_same_values(tmp_path, clock, monkeypatch)
             write=lambda *args: calls.append(args), close=lambda: calls.append("closed")
         )
 
-    monkeypatch.setattr(stage_log, "METRIC_WRITERS", {"list": open_writer})
-    with open_log(tmp_path, done=3, clock=2.0) as log:
+    monkeypatch.setitem(METRIC_WRITERS, "list", open_writer)
+    with open_log(tmp_path, done=3, clock=2.0, writers=["list"]) as log:
         log.write(4, "dev", {"nll": 0.5})
     assert calls == [(tmp_path, 3), (4, "dev", 2.0, {"nll": 0.5}), "closed"]
-    assert list(tmp_path.iterdir()) == []
+    # JSON lines are always written, TensorBoard only if it is named.
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert [line["nll"] for line in log_lines(tmp_path)] == [0.5]
 
 
 def test_silent_log_prints_and_writes_nothing(tmp_path, clock, capsys):
     with open_log(tmp_path, silent=True) as log:
         clock.now += 1
         log.write(4, "dev", {"nll": 0.5})
-        log.show(4, {"loss": 0.5})
-        log.note("a note")
+        log.show_epoch(4, {"loss": 0.5})
     assert capsys.readouterr().out == "" and list(tmp_path.iterdir()) == []
 
 
-def test_progress_without_a_terminal_is_a_line_per_epoch(tmp_path, clock, capsys):
-    with open_log(tmp_path) as log:
-        assert not log.live
-        clock.now += 2
-        log.show(4, {"loss": 0.123456, "dev_accuracy": 0.5})
-        clock.now += 4
-        log.show(8, {"loss": 1234.5})
-    assert capsys.readouterr().out.splitlines() == [
-        "student  epoch 1/3  loss 0.1235  dev_accuracy 0.5  32 images/s  0:00:04 left",
-        "student  epoch 2/3  loss 1234  16 images/s  0:00:04 left",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "left"), [(1, "0:00:11"), (3600, "11:00:00"), (5.51, "0:01:01"), (330, "1:00:30")]
-)
-def test_time_left_is_estimated_from_the_remaining_steps(tmp_path, clock, capsys, seconds, left):
-    with open_log(tmp_path) as log:
-        clock.now += seconds
-        log.show(1, {})
-    assert capsys.readouterr().out.endswith(f"  {left} left\n")
-
-
-def test_speed_counts_this_session_only_and_is_kept_between_steps(tmp_path, clock, capsys):
-    with open_log(tmp_path, done=4, clock=1000.0) as log:
-        log.show(4, {})
-        clock.now += 2
-        log.show(8, {})
-        clock.now += 50  # an evaluation
-        log.show(8, {})
-    shown = [line.split("  ")[-2:] for line in capsys.readouterr().out.splitlines()]
-    rate = ["32 images/s", "0:00:02 left"]
-    assert shown == [["0 images/s", "? left"], rate, rate]
+def test_title_names_the_student_if_there_are_several(tmp_path, clock):
+    for name, title in (("", "student"), ("method=kd", "student method=kd")):
+        with open_log(tmp_path, name=name) as log:
+            assert log.title == title

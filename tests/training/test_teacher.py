@@ -238,7 +238,6 @@ def test_run_with_and_without_the_cache_ends_alike(data_dir, tmp_path, capsys) -
     arrays = []
     for cache in ("auto", "off"):
         changes = {
-            "teacher.model": "alexnet_small",
             "teacher.cache": cache,
             "data.pad": 0,
             "objective.pretrain_epochs": 1,

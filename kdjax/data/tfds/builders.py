@@ -1,4 +1,4 @@
-"""TFDS builders that do not need TensorFlow: the four data sets of the paper, and digits."""
+"""TFDS builders that do not need TensorFlow: the four data sets of the paper, and the digits."""
 
 import functools
 import pathlib
@@ -92,11 +92,12 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """The handwritten digits of scikit-learn: 1,797 images of 8 x 8 pixels."""
 
     VERSION = tfds.core.Version("1.0.0")
+    DESCRIPTION = "Handwritten digits of 43 writers, 8 x 8 pixels, from scikit-learn."
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Handwritten digits of 43 writers, 8 x 8 pixels, from scikit-learn.",
+            description=self.DESCRIPTION,
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(8, 8, 1)),
@@ -111,15 +112,59 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         import sklearn.datasets
 
         digits = sklearn.datasets.load_digits()
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+        images = self._change(np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None])
         train, test = splits.stratified_cut(digits.target, 0.2, seed=0)
         return {
             split: self._generate_examples({"image": images[i], "label": digits.target[i]})
             for split, i in (("train", train), ("test", test))
         }
 
+    def _change(self, images: np.ndarray) -> np.ndarray:
+        """Returns the images of the data set, before they are cut into splits."""
+        return images
+
     def _generate_examples(self, columns: parse.Columns) -> Iterator[tuple[int, parse.Columns]]:
         return pillow_examples(columns)
+
+
+class DigitsNoisy(Digits):
+    """The digits with noise: in a third of the images, up to 3/4 of the pixels are replaced.
+
+    Most digits are clear and some cannot be read, so a network errs and can tell where. All splits
+    have the same distribution of noise.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    DESCRIPTION = (
+        f"{Digits.DESCRIPTION} In a third of the images, drawn at random, 0 to 48 of the 64 pixels "
+        "have a random value."
+    )
+
+    def _change(self, images: np.ndarray) -> np.ndarray:
+        return replace_pixels(images, most=48, one_in=3, seed=0)
+
+
+def replace_pixels(images: np.ndarray, *, most: int, one_in: int, seed: int) -> np.ndarray:
+    """Returns images in which some pixels have a random value.
+
+    An image is changed with probability 1 / `one_in`. The number of its replaced pixels is uniform
+    on 0..most; the pixels and their values are uniform too. All are independent of the image.
+
+    Args:
+        images: uint8 [n, h, w, 1].
+        most: the largest number of replaced pixels, at most h * w.
+        one_in: of how many images one is changed, >= 1.
+        seed: of all random choices, >= 0.
+    """
+    pixels = images[0].size
+    # As in `splits`, the raw stream of the generator: it is the same in all versions of NumPy.
+    raw = np.random.PCG64(seed).random_raw((len(images), 2 + 2 * pixels))
+    draws, ranks, values = np.split(raw, [2, 2 + pixels], axis=1)
+    changed = draws[:, :1] % np.uint64(one_in) == 0
+    counts = np.where(changed, draws[:, 1:] % np.uint64(most + 1), 0).astype(np.int64)
+    replaced = ranks.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable") < counts
+    noise = (values >> np.uint64(56)).astype(np.uint8)
+    return np.where(replaced, noise, images.reshape(len(images), pixels)).reshape(images.shape)
 
 
 def pillow_examples(columns: parse.Columns) -> Iterator[tuple[int, parse.Columns]]:

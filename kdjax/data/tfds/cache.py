@@ -1,29 +1,17 @@
-"""Cache of decoded splits as .npy files: written atomically, checked on reading.
+"""Cache of the decoded splits of prepared TFDS data sets."""
 
-A split whose images are left on disk has the same files without `images.npy`.
-"""
-
-import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
-import tempfile
-import warnings
-import zlib
 
-import numpy as np
-
+from kdjax.data import cache
 from kdjax.data.arrays import Arrays
 
 # Increased when the arrays of some data set change. 2: records are decoded as by prediction, and
 # their labels are checked before conversion.
 FORMAT = 2
-_FILES = tuple(field.name for field in dataclasses.fields(Arrays))
-
-
-class _Stale(Exception):
-    """The cache does not exist, or was written from other data."""
+_FIELDS = tuple(field.name for field in dataclasses.fields(Arrays))
 
 
 def load(root: pathlib.Path, directory: pathlib.Path, split: str, *, images: bool = True) -> Arrays:
@@ -40,26 +28,18 @@ def load(root: pathlib.Path, directory: pathlib.Path, split: str, *, images: boo
         without.
     """
     folder = root / "kdjax_arrays" / directory.relative_to(root) / split
-    source = _fingerprint(directory)
-    try:
-        return _read(folder, source, images)
-    except _Stale:
-        pass
-    except (OSError, ValueError, KeyError, TypeError) as damage:
-        warnings.warn(f"rebuilding the damaged cache {folder}: {damage}", RuntimeWarning, 2)
-    decoded = _decode(directory, split, images)
-    try:
-        _write(folder, source, decoded)
-    except OSError as reason:
-        warnings.warn(f"cannot cache arrays in {folder}: {reason}", RuntimeWarning, 2)
-    return decoded
+    names = [name for name in _FIELDS if images or name != "images"]
 
+    def decode_split() -> cache.Arrays:
+        # Imported here because importing TFDS takes half a second, and a cached split avoids it.
+        from kdjax.data.tfds import decode
 
-def _decode(directory: pathlib.Path, split: str, images: bool) -> Arrays:
-    # Imported here because importing TFDS takes half a second, and a cached split avoids it.
-    from kdjax.data.tfds import decode
+        arrays = decode.split(directory, split, images)
+        return {name: getattr(arrays, name) for name in names}
 
-    return decode.split(directory, split, images)
+    source = cache.Source(FORMAT, _fingerprint(directory))
+    arrays = dict(cache.load(folder, source, names, decode_split))
+    return Arrays(arrays.pop("images", None), **arrays)
 
 
 def _fingerprint(directory: pathlib.Path) -> str:
@@ -69,51 +49,3 @@ def _fingerprint(directory: pathlib.Path) -> str:
     stats = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
     entries = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
-
-
-def _checksum(path: pathlib.Path) -> int:
-    # Faster than a cryptographic hash, and sufficient to detect damage.
-    return zlib.crc32(np.memmap(path, np.uint8, mode="r").data)
-
-
-def _read(folder: pathlib.Path, source: str, images: bool) -> Arrays:
-    if not folder.exists():
-        raise _Stale
-    meta = json.loads((folder / "meta.json").read_text())
-    if (meta["format"], meta["source"]) != (FORMAT, source):
-        raise _Stale
-    if images and "images" not in meta["crc32"]:
-        raise _Stale
-    names = [name for name in _FILES if images or name != "images"]
-    for name in names:
-        if _checksum(folder / f"{name}.npy") != meta["crc32"][name]:
-            raise ValueError(f"{name}.npy has changed since it was written")
-    # Memory-mapped, so that arrays that are unused or only copied to a device take no memory.
-    loaded = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-    return Arrays(**{"images": None} | loaded)
-
-
-def _write(folder: pathlib.Path, source: str, decoded: Arrays) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
-        new, old = pathlib.Path(scratch, "new"), pathlib.Path(scratch, "old")
-        new.mkdir()
-        fields = {name: getattr(decoded, name) for name in _FILES}
-        present = {name: values for name, values in fields.items() if values is not None}
-        for name, values in present.items():
-            np.save(new / f"{name}.npy", values)
-        crc32 = {name: _checksum(new / f"{name}.npy") for name in present}
-        meta = {"format": FORMAT, "source": source, "crc32": crc32}
-        (new / "meta.json").write_text(json.dumps(meta))
-        _swap(folder, new, old)
-
-
-def _swap(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
-    # If another process has written the same arrays in between, its files are kept.
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise

@@ -2,18 +2,15 @@
 
 import io
 import pathlib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
-import rich.console
-import rich.progress
 import tensorflow_datasets as tfds
 
 from kdjax import errors
-from kdjax.data import arrays, fit
+from kdjax.data import arrays, fit, progress
 from kdjax.data.records import Records
 
 _CHANNELS = (1, 3)  # those that prediction can make of any picture
@@ -73,7 +70,7 @@ def split(directory: pathlib.Path, name: str, keep_images: bool) -> arrays.Array
     images = np.empty((len(source.records), *source.shape), np.uint8) if keep_images else None
     labels = np.empty(len(source.records), np.int32)
     moments = np.empty((len(source.records), 2, source.shape[-1]), np.int64)
-    for numbers in _with_progress(len(labels), f"decoding {source.title}"):
+    for numbers in progress.batches(len(labels), BATCH_SIZE, f"decoding {source.title}"):
         rows = slice(numbers.start, numbers.stop)
         pixels, labels[rows] = _read(source, numbers)
         moments[rows] = arrays.moments(pixels)
@@ -191,16 +188,6 @@ def _data_source(builder: Any, name: str, image: str) -> Any:
             f"{builder.data_dir} is in format {builder.info.file_format.value}, must be"
             " array_record: choose another data_dir, or remove the directory to prepare it again"
         ) from None
-
-
-def _with_progress(count: int, description: str) -> Iterable[range]:
-    batches = [range(count)[i : i + BATCH_SIZE] for i in range(0, count, BATCH_SIZE)]
-    return rich.progress.track(
-        batches,
-        description,
-        console=rich.console.Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
 
 
 def _pixels(source: _Source, number: int, encoded: bytes) -> np.ndarray:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from kdjax import errors
+from kdjax.data.own.names import FORMS, path_error
 
 _NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?")
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
@@ -59,7 +60,14 @@ def newest(name: str, root: pathlib.Path) -> pathlib.Path | None:
 
 
 def _prepare(name: str, root: pathlib.Path, required_splits: Sequence[str]) -> pathlib.Path:
-    # Imported here because importing TFDS takes half a second, and prepared data do not need it.
-    from kdjax.data.tfds import prepare
-
+    try:
+        # Imported here because importing TFDS takes half a second, and prepared data do not need
+        # it.
+        from kdjax.data.tfds import prepare
+    except ImportError as failure:
+        raise path_error(name) or errors.InputError(
+            f"data set {name!r} is not prepared in {root}, and preparing it needs the package "
+            f"tensorflow-datasets: pip install 'kdjax[data]' ({failure}); own images need none: "
+            f"{FORMS}"
+        ) from failure
     return prepare.prepare(name, root, required_splits)

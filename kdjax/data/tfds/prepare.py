@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from kdjax import errors
+from kdjax.data.own.names import FORMS, path_error
 from kdjax.data.tfds import builders, decode, sources
 
-# What a name cannot have, and a path, or a path with a scheme such as `folder:`, has. `name:1.0.0`
-# is a name with a version in TFDS.
-_PATH = re.compile(r"^[~./]|\\|/.*/|/$|:.*/|^(folder|csv|npz|file|[A-Za-z]):")
 # Entries of a TFDS directory besides the data sets.
 _TFDS_ENTRIES = {"downloads", "kdjax_arrays", "lost+found"}
 
@@ -46,28 +43,14 @@ def prepare(name: str, root: pathlib.Path, required_splits: Sequence[str]) -> pa
 
 
 def _unknown_name_error(name: str, known: set[str]) -> errors.InputError:
-    path = pathlib.Path(name)
-    with contextlib.suppress(RuntimeError):  # the home directory is unknown
-        path = path.expanduser()
-    if _PATH.search(name) or path.exists():
-        return errors.InputError(
-            f"unknown data set {name!r}: data.name must be the name of a TFDS data set, not a path;"
-            f" {_directory_hint(path)}"
-        )
-    documented = ", ".join(sorted(["digits", *builders.FILES]))
+    if error := path_error(name):
+        return error
+    documented = ", ".join(sorted(["digits", "digits_noisy", *builders.FILES]))
     return errors.InputError(
         f"unknown data set {name!r}: did you mean {errors.nearest_name(name.lower(), known)!r}?"
-        f" Valid: {documented}, any other image-classification data set of TFDS"
+        f" Valid: {documented}, any other image-classification data set of TFDS, or your own"
+        f" images as {FORMS}"
     )
-
-
-def _directory_hint(path: pathlib.Path) -> str:
-    """Returns how to use what is at a path: a prepared data set, or images."""
-    infos = [*path.glob("dataset_info.json"), *path.glob("*/dataset_info.json")]
-    if infos:
-        directory = infos[0].absolute().parents[1]  # of the data set, without its version
-        return f"use --config.data.dir={directory.parent} --config.data.name={directory.name}"
-    return "docs/how-to/own-data.md shows how to make one of your own images"
 
 
 def _require_own_directory(root: pathlib.Path, known: set[str]) -> None:
@@ -84,7 +67,8 @@ def _require_own_directory(root: pathlib.Path, known: set[str]) -> None:
     if foreign:
         raise errors.InputError(
             f"data_dir {str(root)!r} is neither empty nor a TFDS directory: it holds"
-            f" {foreign[0]!r}. Choose an empty or missing directory; nothing was written"
+            f" {foreign[0]!r}. Choose an empty or missing directory; nothing was written. Your own"
+            f" images are given as data.name: {FORMS}"
         )
 
 

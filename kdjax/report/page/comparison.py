@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdjax import selective
-from kdjax.config import differences
+from kdjax.config_fields import differences
 from kdjax.errors import InputError
 from kdjax.evaluation import certification
 from kdjax.report.page import figures, formatting, html, plots, seeds, svg, tables
@@ -68,6 +68,9 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         "score": formatting.score_name(COMMON_SCORE),
         "best": names[rank(runs)[0]],
         "choice": certification.CHOICE,
+        "teachers": sorted(
+            {certification.external_teacher_note(run.results) for run in runs} - {""}
+        ),
         "results": results_table(names, runs),
         "groups": seeds.table(names, runs, COMMON_SCORE),
         "certificates": certificate_table(names, runs),

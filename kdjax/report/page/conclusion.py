@@ -17,8 +17,6 @@ ASSUMPTIONS = (
     "does not make the accepted ones more accurate.",
     certification.CHOICE,
 )
-# Coverage on dev, in %, of the threshold that is described if there is no calibration split.
-DEV_COVERAGE = "90"
 # The terms with their explanation, where a page first uses them.
 COVERAGE = "coverage (share of accepted images)"
 SELECTIVE_RISK = "selective risk (error among accepted)"
@@ -48,6 +46,8 @@ def conclude(run: Run) -> Conclusion:
     else:
         lead, *evidence = _certified(run, point.guarantee)
     assumptions = ASSUMPTIONS if point.certified else ()
+    teacher_note = certification.external_teacher_note(run.results)
+    evidence += [teacher_note] if teacher_note else []
     return Conclusion(lead, [*evidence, _accuracies(run)], assumptions)
 
 
@@ -150,20 +150,20 @@ def _smallest_certified_risk(guarantee: Mapping[str, Any]) -> str:
 
 
 def _without_calibration(run: Run) -> list[str]:
-    values = run.results["scores"][run.best_score]["thresholds"][DEV_COVERAGE]
+    values = run.results["scores"][run.best_score]["thresholds"][certification.FALLBACK_COVERAGE]
     return [
         "No risk is guaranteed for this model: it was trained without a calibration split, which "
         "is needed to certify a threshold.",
-        f"The threshold with {DEV_COVERAGE}{formatting.SPACE}% coverage on the development split "
-        f"has a {COVERAGE} of {formatting.percent(values['test_coverage'])} on test, and a "
-        f"{SELECTIVE_RISK} of {formatting.percent(values['test_error'])} there. This is a "
-        "measurement, not a guarantee.",
+        f"The threshold with {certification.FALLBACK_COVERAGE}{formatting.SPACE}% coverage on the "
+        f"development split has a {COVERAGE} of {formatting.percent(values['test_coverage'])} on "
+        f"test, and a {SELECTIVE_RISK} of {formatting.percent(values['test_error'])} there. "
+        "This is a measurement, not a guarantee.",
     ]
 
 
 def _accuracies(run: Run) -> str:
     student = f"Without abstention, its accuracy on test is {_accuracy(run.results['test'])}"
-    if "teacher" not in run.results:
+    if "test" not in run.results.get("teacher", {}):
         return f"{student}."
     return f"{student}; that of its teacher is {_accuracy(run.results['teacher']['test'])}."
 

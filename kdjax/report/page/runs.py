@@ -73,7 +73,8 @@ def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None
     if len(test.labels) != results["test"]["examples"]:
         raise InputError(
             f"{str(folder)!r}: results.json has {results['test']['examples']} test images, "
-            f"predictions/test.npz {len(test.labels)}: {_evaluate(folder)} writes both again"
+            f"predictions/test.npz {len(test.labels)}: {workdir.evaluate_command(folder)} writes "
+            "both again"
         )
     if not results.get("pnorm"):
         dev = _read_split(folder, "dev", results["classes"])
@@ -137,8 +138,8 @@ def read_shift(folder: pathlib.Path) -> dict[str, Any] | None:
     shifts, needed = atomic_io.read_json(path), {"threshold", "clean", "shifts", "ood"}
     if not isinstance(shifts, dict) or not needed <= shifts.keys():
         raise InputError(
-            f"{str(path)!r} was not written by kdjax: {_evaluate(folder)} --shift=... writes it "
-            "again"
+            f"{str(path)!r} was not written by kdjax: {workdir.evaluate_command(folder)} --shift="
+            "... writes it again"
         )
     return shifts
 
@@ -152,27 +153,14 @@ def _parse_line(line: str) -> dict[str, Any]:
 
 
 def _read_results(folder: pathlib.Path, num_classes: int) -> dict[str, Any]:
-    path = folder / "results.json"
-    try:
-        results = atomic_io.read_json(path)
-    except OSError as error:
-        raise InputError(
-            f"{str(folder)!r} has no results.json: {_evaluate(folder)} writes it after training"
-        ) from error
-    needed = {"classes", "test", "best_score", "scores"}
-    if not isinstance(results, dict) or not needed <= results.keys():
-        raise InputError(
-            f"{str(path)!r} was not written by kdjax: {_evaluate(folder)} writes it again"
-        )
+    """Returns the results of a run, also those of a version without certificates."""
+    results = workdir.read_results(folder, needed=("classes", "test", "best_score", "scores"))
     if results["classes"] != num_classes:
         raise InputError(
-            f"{str(path)!r} has {results['classes']} classes, config.json {num_classes}"
+            f"{str(folder / 'results.json')!r} has {results['classes']} classes, config.json "
+            f"{num_classes}"
         )
     return results
-
-
-def _evaluate(folder: pathlib.Path) -> str:
-    return f"python -m kdjax.evaluate --workdir={folder}"
 
 
 def _read_split(folder: pathlib.Path, split: str, num_classes: int) -> Predictions:

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Sequence
 
-from kdjax.config import differences
+from kdjax.config_fields import differences
 from kdjax.report.page import formatting, tables
 from kdjax.report.page.runs import Run
 from kdjax.runs.workdir import FREE_FIELDS

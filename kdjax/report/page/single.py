@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from kdjax import selective
-from kdjax.config import field_names
+from kdjax.config_fields import field_names
 from kdjax.data import Split
+from kdjax.evaluation.certification import FALLBACK_COVERAGE, operating_point
+from kdjax.models.user_class import short_name
 from kdjax.objectives import METHODS
-from kdjax.report.page import figures, formatting, gallery, html, runs, tables
+from kdjax.report.page import classes, figures, formatting, gallery, html, runs, tables
 from kdjax.report.page.conclusion import conclude
 from kdjax.report.page.runs import Run
+from kdjax.runs import workdir
 
 MAX_PAIRS = 3  # pairs of confused classes that are named in a sentence
 
@@ -53,7 +56,8 @@ def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
     return {
         "run": run,
         "formatting": formatting,
-        "training_note": _training_note(run.metadata["config"]),
+        "model_name": short_name(run.metadata["config"][run.metadata["stage"]]["model"]),
+        "training_note": _training_note(run),
         "conclusion": conclude(run),
         "score": tables.score(run),
         "tables": {
@@ -61,6 +65,7 @@ def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
             "certificates": tables.certificates(run) if run.operating_point.guarantee else None,
             "thresholds": tables.thresholds(run),
             "ranking": tables.ranking(run),
+            "sizes": tables.size_and_speed(run),
             "fields": _fields(run.metadata["config"]),
         },
         "risk_coverage": figures.risk_coverage(run, intervals),
@@ -69,6 +74,7 @@ def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
         "ece": selective.expected_calibration_error(response, run.correct),
         "histograms": figures.histograms(run),
         "teacher": _teacher(run),
+        "classes": classes.section(run),
         "confusion": _confusion(run),
         "shift": _shift(run),
         "training": figures.training(run),
@@ -77,13 +83,17 @@ def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
     }
 
 
-def _training_note(config: dict[str, Any]) -> str:
+def _training_note(run: Run) -> str:
     """Returns the method and the teacher of a student in words; empty for a teacher's run."""
+    config = run.metadata["config"]
     if "objective" not in config:
         return ""
     method = config["objective"]["method"]
-    teacher = f", teacher {config['teacher']['model']}" if METHODS[method].needs_teacher else ""
-    return f"method {method}{teacher}"
+    if not METHODS[method].needs_teacher:
+        return f"method {method}"
+    source = run.results.get("external_teacher")
+    teacher = source["file"] if source else short_name(config["teacher"]["model"])
+    return f"method {method}, teacher {teacher}"
 
 
 def _teacher(run: Run) -> dict[str, Any] | None:
@@ -113,9 +123,21 @@ def _teacher(run: Run) -> dict[str, Any] | None:
 
 
 def _shift(run: Run) -> dict[str, Any] | None:
-    """Returns the metrics on shifted inputs with figure and table; None without a shift.json."""
+    """Returns the metrics on shifted inputs with figure and table; None without a shift.json.
+
+    It is left out with a warning if it was evaluated at another operating point than the run's.
+    """
     shifts = runs.read_shift(run.folder)
     if shifts is None:
+        return None
+    point = operating_point(run.results, fallback_coverage=FALLBACK_COVERAGE)
+    if (shifts.get("score", point.score), shifts["threshold"]) != (point.score, point.threshold):
+        warnings.warn(
+            f"shift.json of {str(run.folder)!r} is left out of the report: it was evaluated at the "
+            f"threshold {shifts['threshold']:.6g}, and the run now has {point.threshold:.6g}; "
+            f"{workdir.evaluate_command(run.folder)} --shift=... evaluates it again",
+            stacklevel=4,
+        )
         return None
     return {
         **shifts,

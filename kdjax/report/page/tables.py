@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax import selective
-from kdjax.evaluation import certification, summary
+from kdjax.evaluation import certification, cost, cost_table, summary
 from kdjax.report import console
 from kdjax.report.console import RANKING
 from kdjax.report.page import formatting
@@ -37,6 +37,16 @@ class Table(NamedTuple):
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+
+
+def size_and_speed(run: Run) -> Table | None:
+    """Returns size and latency of the run's networks; None if they were not measured."""
+    costs = cost.read_cost(run.folder)
+    networks = cost_table.networks_of({"student": costs})
+    if not costs or not networks:
+        return None
+    note = cost_table.note(costs["machine"])
+    return Table(cost_table.TITLE, cost_table.COLUMNS, cost_table.rows(networks), note)
 
 
 def selective_risks(run: Run, intervals: Mapping[str, Mapping[str, Interval]]) -> Table:

@@ -1,7 +1,6 @@
 """Preparation: names, directories, interruptions and full disks."""
 
 import pathlib
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from support.full_disk import files_of_at_most
 
 from kdjax import data, errors
 from kdjax.data.tfds import builders, prepare
@@ -43,25 +43,19 @@ def pictures(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "pictures"
 
 
-def test_path_as_name_raises_with_the_documentation(
+def test_path_as_name_raises_with_the_name_of_own_images(
     pictures: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in (
-        str(pictures),
-        f"folder:{pictures}",
-        "folder:pictures",
-        "pictures",
-        "./pictures",
-        "~/pictures",
-        "no/such/folder",
-        "C:\\pictures",
-    ):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    existing = (str(pictures), "pictures", "./pictures", "~/pictures")
+    for name in (*existing, "no/such/folder", "~/photos"):
         with pytest.raises(errors.InputError) as raised:
             data.load(name, data_dir=tmp_path / "data")
         line = str(raised.value)
-        assert line.startswith(f"unknown data set {name!r}: data.name must be the name"), line
-        assert "docs/how-to/own-data.md" in line and "did you mean" not in line
+        assert line.startswith(f"unknown data set {name!r}: "), line
+        assert (f"did you mean 'folder:{name}'?" in line) == (name in existing)
+        assert ("docs/how-to/own-data.md" in line) == (name not in existing)
         assert "\n" not in line
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
@@ -169,13 +163,8 @@ def test_interrupted_preparation_leaves_no_files(
 def test_full_disk_during_preparation_is_one_line_and_leaves_no_data_set(
     size: int, tmp_path: pathlib.Path
 ) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))  # of a file, as if the disk ended
-    try:
-        with pytest.raises(errors.InputError) as raised:
-            data.load("digits", data_dir=tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_of_at_most(size), pytest.raises(errors.InputError) as raised:
+        data.load("digits", data_dir=tmp_path)
     line = str(raised.value)
     assert line.startswith(f"cannot prepare digits in {tmp_path}: ") and "\n" not in line
     assert "File too large" in line

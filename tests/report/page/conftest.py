@@ -19,7 +19,8 @@ class Written(NamedTuple):
 def written(tmp_path_factory):
     """Returns a run with everything that a page can show, and its page."""
     folder = sample_runs.write(tmp_path_factory.mktemp("runs") / "<i>run")
-    sample_runs.write_json(folder / "shift.json", sample_runs.shift())
+    threshold = page.read(folder).operating_point.threshold
+    sample_runs.write_json(folder / "shift.json", sample_runs.shift(threshold))
     (folder / "teacher").mkdir()
     sample_runs.write_json(folder / "teacher" / "config.json", sample_runs.metadata("teacher"))
     (folder / "teacher" / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text())

@@ -1,60 +1,21 @@
 """The pages in headless Chromium: light and dark, narrow and wide, and with the keyboard."""
 
-import shutil
-
 import pytest
-from playwright.sync_api import sync_playwright
+from support.browser import CONTRAST_FUNCTIONS, TEXT_CONTRASTS, chromium, needs_chromium
 
 from kdjax.report import page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason=f"Chromium is not installed: none of {', '.join(NAMES)}"
-)
-BROWSER_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-)
+pytestmark = needs_chromium
 NARROW, WIDE = 360, 1280
 
-# The contrast (WCAG 2.2) of every text with its background, and of the series with the page.
-CONTRASTS = """() => {
-  const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-  const rgba = colour => {
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = colour;
-    canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const luminance = colour => {
-    const [r, g, b] = rgba(colour).slice(0, 3).map(value => value / 255).map(
-      value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = node => {
-    const colour = getComputedStyle(node).backgroundColor;
-    return rgba(colour)[3] ? colour : behind(node.parentElement);
-  };
-  const contrast = (colour, background) => {
-    const [low, high] = [luminance(colour), luminance(background)].sort((a, b) => a - b);
-    return (high + 0.05) / (low + 0.05);
-  };
-  const hasText = node => [...node.childNodes].some(
-    child => child.nodeType === Node.TEXT_NODE && child.textContent.trim());
-  const texts = [...document.querySelectorAll("body *")].filter(hasText).map(node => {
-    const style = getComputedStyle(node);
-    const colour = node.closest("svg") ? style.fill : style.color;
-    return [node.textContent.trim().slice(0, 40), contrast(colour, behind(node))];
-  });
+# The contrast of each series of a plot with the page.
+SERIES_CONTRASTS = f"""() => {{
+  {CONTRAST_FUNCTIONS}
   const paper = behind(document.body.querySelector("main"));
   const variables = getComputedStyle(document.documentElement);
-  const series = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(number => `--series-${number}`).map(
+  return [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(number => `--series-${{number}}`).map(
     name => [name, contrast(variables.getPropertyValue(name), paper)]);
-  return [texts, series];
-}"""
+}}"""
 
 # For each plot: its size, the texts outside its frame, and the size of the smallest text.
 PLOTS = """() => [...document.querySelectorAll("svg")].map(svg => {
@@ -91,10 +52,8 @@ REACHED = """() => {
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER_FLAGS))
-        yield chromium
-        chromium.close()
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +94,8 @@ each_width = pytest.mark.parametrize("width", [NARROW, WIDE])
 @each_page
 @each_scheme
 def test_text_has_sufficient_contrast(visit, name, scheme):
-    texts, series = visit(name, scheme=scheme).evaluate(CONTRASTS)
+    tab = visit(name, scheme=scheme)
+    texts, series = tab.evaluate(TEXT_CONTRASTS), tab.evaluate(SERIES_CONTRASTS)
     assert len(texts) > 40
     assert [(text, value) for text, value in texts if value < 4.5] == []
     assert [(line, value) for line, value in series if value < 3] == []

@@ -203,6 +203,19 @@ def test_page_of_a_run_with_predictions_only_is_valid(written, tmp_path):
         assert part in plain_text(text)
 
 
+def test_shifted_metrics_of_another_operating_point_are_left_out_with_a_warning(written, tmp_path):
+    folder = shutil.copytree(written.folder, tmp_path / "run")
+    message = (
+        f"shift.json of '{folder}' is left out of the report: it was evaluated at the threshold "
+        f".*; python -m kdjax.evaluate --workdir={folder} --shift=... evaluates it again"
+    )
+    assert 'id="shift"' in written.html
+    with pytest.warns(UserWarning, match=message):
+        text = page.write(page.read(folder, risk=0.3)).read_text()
+    assert 'id="shift"' not in text and "#shift" not in text
+    assert_valid(text)
+
+
 @pytest.mark.parametrize(("field", "value"), [("method", "kd"), ("adjustment", "none")])
 def test_a_run_without_adjustment_does_not_claim_one(written, tmp_path, field, value):
     run = written.run._replace(metadata=sample_runs.metadata())

@@ -1,0 +1,63 @@
+"""Tests on newly labelled images whether an exported model keeps its promise.
+
+kdjax check --model=model/ folder:new_pictures [--delta=0.05] [--risk=0.02] [--json]
+
+The images are given as for training: folder:PATH, csv:FILE or npz:FILE. Exit status 3 if they
+refute the promise.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from kdjax import cli
+
+REFUTED = 3  # exit status
+
+MODEL = cli.define_path("model", "the folder written by kdjax.export")
+RISK = flags.DEFINE_float("risk", None, "the promised selective risk [that of the certificate]")
+DELTA = flags.DEFINE_float("delta", 0.05, "probability that a kept promise is refuted")
+SPLIT = flags.DEFINE_string("split", None, "use the images of this split only, such as test [all]")
+COUNT_UNKNOWN = flags.DEFINE_bool(
+    "count_unknown",
+    False,
+    "count accepted images of classes that the model does not have as errors",
+)
+STRICT = flags.DEFINE_bool("strict", False, "refuse images that cannot be read")
+JSON = flags.DEFINE_bool("json", False, "print one JSON object")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images per batch")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command: prints what was measured and the verdict."""
+    from kdjax.errors import InputError
+    from kdjax.predict import labelled
+    from kdjax.report import labelled as terminal
+
+    if MODEL.value is None:
+        raise InputError("no model given: for example --model=model/")
+    name, *others = arguments
+    if others:
+        raise InputError(f"unexpected argument {others[0]!r}: give one set of labelled images")
+    report = labelled.check(
+        MODEL.value,
+        name,
+        risk=RISK.value,
+        delta=DELTA.value,
+        split=SPLIT.value,
+        count_unknown=COUNT_UNKNOWN.value,
+        strict=STRICT.value,
+        batch_size=BATCH_SIZE.value,
+    )
+    if JSON.value:
+        print(json.dumps({"model": MODEL.value, "images": name, **report}))
+    else:
+        terminal.show(report)
+    sys.stdout.flush()
+    if report["refuted"]:
+        sys.exit(REFUTED)
+
+
+if __name__ == "__main__":
+    cli.run(main, positional="LABELLED_IMAGES", needs=["train", "export"])

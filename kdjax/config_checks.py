@@ -1,0 +1,173 @@
+"""Allowed values of config fields: names and ranges."""
+
+from collections.abc import Iterable, Mapping
+
+from ml_collections import ConfigDict
+
+from kdjax import checks
+from kdjax.data import FITS
+from kdjax.errors import InputError, unknown_name_error
+from kdjax.models import DTYPES, MODELS, user_class
+from kdjax.models.common import STEMS
+from kdjax.objectives import ADJUSTMENTS, METHODS
+from kdjax.runtime.sharding import PLACEMENTS
+
+SCHEDULES = ("cosine", "step")
+PIPELINES = ("resident", "stream")
+CACHES = ("auto", "off")
+AVERAGES = ("none", "ema", "swa")
+LAYOUTS = ("auto", "nhwc", "nchw")
+CHANNEL_ORDERS = ("rgb", "bgr")
+# Fields that name a teacher that the run does not train.
+TEACHER_SOURCES = ("workdir", "onnx", "logits", "weights")
+# Fields of a given teacher, and the sources to which they apply.
+TEACHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "onnx_output": ("onnx",),
+    "class_names": ("onnx", "logits", "weights"),
+    "input_scale": ("onnx", "weights"),
+    "input_mean": ("onnx", "weights"),
+    "input_std": ("onnx", "weights"),
+}
+# Largest seed: the random generators take 32 bits.
+MAX_SEED = 2**32 - 1
+# Largest padding: the number of an augmentation must fit in 32 bits.
+MAX_PAD = 16383
+# Largest height and width to which own images are resized: our choice.
+MAX_IMAGE_SIZE = 4096
+
+
+def check_choices(config: ConfigDict, choices: Mapping[str, Iterable[str]]) -> None:
+    """Raises for a field that holds an unknown name.
+
+    Args:
+        config: with all fields, of the right types.
+        choices: top-level field -> its allowed names, in addition to those that are listed here.
+
+    Raises:
+        InputError: with the nearest valid name.
+    """
+    allowed_names: dict[str, tuple[str, Iterable[str]]] = {
+        **{name: (config[name], names) for name, names in choices.items()},
+        "data.pipeline": (config.data.pipeline, PIPELINES),
+        "data.placement": (config.data.placement, PLACEMENTS),
+        "data.fit": (config.data.fit, FITS),
+        "teacher.cache": (config.teacher.cache, CACHES),
+        "teacher.input_layout": (config.teacher.input_layout, LAYOUTS),
+        "teacher.input_channels": (config.teacher.input_channels, CHANNEL_ORDERS),
+        "objective.method": (config.objective.method, METHODS),
+        "objective.adjustment": (config.objective.adjustment, ADJUSTMENTS),
+    }
+    for name, stage in (("teacher", config.teacher), ("student", config.student)):
+        allowed_names[f"{name}.schedule"] = stage.schedule, SCHEDULES
+        allowed_names[f"{name}.average"] = stage.average, AVERAGES
+        allowed_names[f"{name}.compute_dtype"] = stage.compute_dtype, DTYPES
+        allowed_names[f"{name}.stem"] = stage.stem, STEMS
+    for field, (value, allowed) in allowed_names.items():
+        if value not in allowed:
+            raise unknown_name_error(field, value, allowed)
+
+
+def check_networks(config: ConfigDict) -> None:
+    """Raises for a model that does not exist, or arguments that it cannot have.
+
+    Args:
+        config: with all fields, of the right types.
+
+    Raises:
+        InputError: with the nearest valid name.
+    """
+    for stage in ("teacher", "student"):
+        fields = config[stage]
+        if user_class.is_reference(fields.model):
+            user_class.load_class(fields.model)
+            user_class.parse_arguments(f"{stage}.model_args", fields.model_args)
+        elif fields.model and fields.model not in MODELS:
+            raise InputError(
+                f"{unknown_name_error(f'{stage}.model', fields.model, MODELS)}; or a class of your "
+                "own: package.module:Class or path/to/file.py:Class"
+            )
+        elif fields.model_args:
+            raise InputError(
+                f"{stage}.model_args {fields.model_args!r}: only a network of your own takes "
+                f"arguments, with {stage}.model=package.module:Class"
+            )
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Raises for a number that is out of its range.
+
+    Args:
+        config: with all fields, of the right types.
+
+    Raises:
+        InputError: naming the field, its value and the allowed range.
+    """
+    for group, field in (
+        ("data", "test_fraction"),
+        ("data", "dev_fraction"),
+        ("data", "calibration_fraction"),
+        ("selective", "risk"),
+        ("selective", "delta"),
+    ):
+        checks.within(f"{group}.{field}", config[group][field], 1e-6, 1)
+    checks.above("objective.payoff", config.objective.payoff, 1)
+    checks.above("objective.temperature", config.objective.temperature, 0)
+    checks.temperature(config.objective.temperature, "objective.temperature")
+    _between("seed", config.seed, 0, MAX_SEED)
+    _between("order_seed", config.order_seed, -1, MAX_SEED)
+    _between("data.split_seed", config.data.split_seed, 0, MAX_SEED)
+    _between("data.pad", config.data.pad, 0, MAX_PAD)
+    _between("data.image_size", config.data.image_size, 0, MAX_IMAGE_SIZE)
+    _at_least(config, 1, "log_every", "eval_batch_size")
+    _at_least(config.data, 0, "limit", prefix="data.")
+    checks.within("objective.epsilon", config.objective.epsilon, 0, 1)
+    _at_least(config.objective, 0, "distill_weight", "pretrain_epochs", prefix="objective.")
+    for name, stage in (("teacher.", config.teacher), ("student.", config.student)):
+        _at_least(stage, 1, "epochs", "batch_size", "step_every", "bn_batches", prefix=name)
+        _at_least(stage, 0, "width", "weight_decay", "warmup_epochs", prefix=name)
+        checks.above(f"{name}learning_rate", stage.learning_rate, 0)
+        for field in ("momentum", "average_start", "ema_decay"):
+            checks.within(f"{name}{field}", stage[field], 0, 1)
+        checks.above(f"{name}step_factor", stage.step_factor, 0)
+    if config.objective.pretrain_epochs > config.student.epochs:
+        raise InputError(
+            f"objective.pretrain_epochs {config.objective.pretrain_epochs} is more than "
+            f"student.epochs {config.student.epochs}"
+        )
+
+
+def check_teacher(fields: ConfigDict) -> None:
+    """Raises if the fields of a teacher that the run does not train contradict each other.
+
+    Args:
+        fields: `config.teacher`, of the right types.
+
+    Raises:
+        InputError: for several sources, or a field that does not apply to the source.
+    """
+    sources = [name for name in TEACHER_SOURCES if fields[name]]
+    if len(sources) > 1:
+        given = " and ".join(f"teacher.{name} {fields[name]!r}" for name in sources)
+        raise InputError(f"{given}: only one of them can be the teacher")
+    for name, applies_to in TEACHER_OPTIONS.items():
+        if fields[name] and not set(sources) & set(applies_to):
+            needed = " or ".join(f"teacher.{source}" for source in applies_to)
+            raise InputError(f"teacher.{name} {fields[name]!r} has no effect without {needed}")
+    if fields.input_scale < 0:
+        raise InputError(
+            f"teacher.input_scale {fields.input_scale:g} is out of range: it must be above 0, or 0 "
+            "for the default"
+        )
+
+
+def _between(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name} {value} is out of range: it must be from {low} to {high}")
+
+
+def _at_least(fields: ConfigDict, bound: int, *names: str, prefix: str = "") -> None:
+    for name in names:
+        if not fields[name] >= bound:
+            raise InputError(
+                f"{prefix}{name} {fields[name]} is out of range: it must be at least {bound}"
+            )

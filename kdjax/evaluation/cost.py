@@ -1,0 +1,167 @@
+"""`cost.json` of a workdir: size and measured latency of the student and of its teacher.
+
+In a file of its own, because a measured time is not reproducible and `results.json` is.
+"""
+
+import functools
+import os
+import pathlib
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import models
+from kdjax.data.augment import normalize
+from kdjax.evaluation import network
+from kdjax.models import apply
+from kdjax.models.cost import cost
+from kdjax.models.user_class import short_name
+from kdjax.runs import restore, teachers, workdir
+from kdjax.runtime import atomic_io
+from kdjax.training.external import logits_teacher, onnx_teacher
+from kdjax.training.spec import TEACHER, create_network
+
+FILE_NAME = "cost.json"
+BATCH_SIZES = (1, 256)
+# Kinds of teachers without a network in JAX, see `teachers`.
+WITHOUT_NETWORK = (onnx_teacher.KIND, logits_teacher.KIND)
+# A latency is the median of this many calls, fewer if they take longer than this many seconds.
+CALLS, SECONDS = 30, 0.5
+
+
+def write_cost(folder: pathlib.Path) -> dict[str, Any]:
+    """Measures the networks of a workdir and writes `cost.json`.
+
+    Args:
+        folder: the workdir of a student or of a teacher.
+
+    Returns:
+        The content: `machine`, and for `student` and `teacher`, as far as the workdir has a network
+        of it, the name of the `model`, its `parameters`, its `multiply_adds` for one image, and
+        `latency`, see `measure_latency`, in seconds by batch size; None in a smoke run.
+    """
+    smoke = bool(restore.load_config(folder).smoke)
+    costs: dict[str, Any] = {"machine": machine()}
+    for path in (folder / TEACHER, folder):
+        if (path / "config.json").exists():
+            costs |= _cost_of(path, smoke=smoke)
+    atomic_io.write_json(folder / FILE_NAME, costs)
+    return costs
+
+
+def read_cost(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the content of `cost.json`; None if there is none, as in older workdirs.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = folder / FILE_NAME
+    content: dict[str, Any] | None = atomic_io.read_json(path) if path.exists() else None
+    return content
+
+
+def _cost_of(folder: pathlib.Path, *, smoke: bool) -> dict[str, Any]:
+    """Returns the entry of a workdir by its stage; empty if it has no network in JAX."""
+    metadata = workdir.read_metadata(folder)
+    stage, dataset = metadata["stage"], metadata["dataset"]
+    kind = (metadata.get("source") or {}).get("kind")
+    if kind == teachers.ENSEMBLE:
+        members = sorted((folder / teachers.MEMBERS).iterdir())
+        return {stage: _total([_cost_of(member, smoke=smoke)[stage] for member in members])}
+    if stage == workdir.STUDENTS or kind in WITHOUT_NETWORK:
+        return {}
+    shape, config = tuple(dataset["image_shape"]), restore.load_config(folder)
+    model = create_network(config, stage, len(dataset["class_names"]), shape)
+    return {
+        stage: {
+            "model": short_name(config[stage].model),
+            **cost(model, shape)._asdict(),
+            "latency": None if smoke else latencies(model, shape),
+        }
+    }
+
+
+def _total(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the entry of networks that are applied one after the other."""
+    latency = [entry["latency"] for entry in entries]
+    return {
+        "model": " + ".join(entry["model"] for entry in entries),
+        **{name: sum(entry[name] for entry in entries) for name in ("parameters", "multiply_adds")},
+        "latency": _sum_latencies(latency) if all(latency) else None,
+    }
+
+
+def _sum_latencies(latency: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    by_size = {size: [times[size] for times in latency] for size in latency[0]}
+    return {size: None if None in times else sum(times) for size, times in by_size.items()}
+
+
+@functools.cache
+def latencies(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, float | None]:
+    """Returns the latency of a network for each of `BATCH_SIZES`, measured once per process.
+
+    None for a batch that does not fit into the memory of the device.
+    """
+    measured: dict[str, float | None] = {}
+    for size in BATCH_SIZES:
+        try:
+            measured[str(size)] = measure_latency(model, image_shape, size)
+        except jax.errors.JaxRuntimeError:
+            measured[str(size)] = None
+    return measured
+
+
+def measure_latency(model: nn.Module, image_shape: tuple[int, ...], batch_size: int) -> float:
+    """Returns the time of a call in seconds: from uint8 images to logits, both in host memory.
+
+    The median of up to `CALLS` calls of the compiled network in its inference form, with the
+    normalization and in the precision of an exported model. The values of the weights do not
+    matter.
+
+    Args:
+        model: the network.
+        image_shape: height, width and channels.
+        batch_size: images of a call.
+    """
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), apply.abstract_variables(model, image_shape)
+    )
+    folded, variables = models.fold_batch_norm(model, zeros)
+    half = jnp.full(image_shape[-1], 0.5)
+
+    @jax.jit
+    def forward(variables: Any, images: jax.Array) -> jax.Array:
+        return apply.apply_eval(folded, variables, normalize(images, half, half))
+
+    images = np.zeros((batch_size, *image_shape), np.uint8)
+    with jax.default_matmul_precision(network.PRECISION):
+        return _median_seconds(lambda: np.asarray(forward(variables, images)))
+
+
+def _median_seconds(call: Callable[[], Any]) -> float:
+    call()  # compiles
+    seconds: list[float] = []
+    while len(seconds) < CALLS and sum(seconds) < SECONDS:
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def machine() -> str:
+    """Returns the device on which latencies are measured, such as `cpu, NAME, 2 cores`."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return str(device.device_kind)
+    path = pathlib.Path("/proc/cpuinfo")
+    match = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
+    name = match[1] if match else platform.processor() or platform.machine()
+    return f"cpu, {name}, {os.cpu_count()} cores"

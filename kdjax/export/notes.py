@@ -1,0 +1,116 @@
+"""Notes and warnings about an exported model: what is promised, and what to know before use."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from kdjax.evaluation import certification
+from kdjax.evaluation.certification import OperatingPoint
+from kdjax.export import formats, serving
+from kdjax.objectives import METHODS
+
+
+def notes(
+    config: Mapping[str, Any],
+    served: serving.Served,
+    reference: serving.Reference,
+    results: Mapping[str, Any],
+) -> list[str]:
+    """Returns the notes that apply to a model; those about its operating point come first.
+
+    Args:
+        config: of the run.
+        served: the exported network with its operating point.
+        reference: with which the files are compared.
+        results: of the run.
+    """
+    teacher = certification.external_teacher_note(results)
+    method, from_run = config["objective"]["method"], reference.from_run or 0.0
+    applicable = {
+        f"The abstention output was not trained (method {method}): only the class logits are "
+        "meaningful.": not METHODS[method].abstains,
+        f"The logits differ by up to {from_run:.2g} from those that the run has saved, which were "
+        "computed in bfloat16 or on other hardware: threshold, certificate and test metrics are of "
+        "this model.": from_run > serving.TOLERANCE,
+        f"{formats.STABLEHLO} was written by jax {jax.__version__}. jax.export guarantees that "
+        "versions up to 6 months newer and 3 weeks older, by the build date of jaxlib, can load "
+        "it.": True,
+    }
+    first = [*_point_notes(served), *([teacher] if teacher else [])]
+    return [*first, *(note for note, applies in applicable.items() if applies)]
+
+
+def _point_notes(served: serving.Served) -> list[str]:
+    """Returns what is promised about the accepted images, and on what that is based."""
+    point = served.point
+    if point.guarantee is None:
+        return [_no_certificate(served)]
+    risk, delta = point.guarantee["risk"], point.guarantee["delta"]
+    if not point.certified:
+        return [
+            f"No threshold could be certified at risk {risk:g} with delta {delta:g}: the model "
+            "abstains on every image."
+        ]
+    return [
+        f"With probability {1 - delta:g} over the draw of the calibration split, the selective "
+        f"risk (error among accepted images) is at most {risk:g} on images from the distribution "
+        "of the calibration split.",
+        f"The certificate is based on the logits of the calibration split, {served.logits_from}. "
+        f"{certification.CHOICE}",
+    ]
+
+
+def _no_certificate(served: serving.Served) -> str:
+    """Returns that nothing is promised, how the threshold was chosen, and what was measured."""
+    figures, bound, request = served.figures["calibration"], served.bound, served.request
+    chosen = "given by the user"
+    if request.coverage is not None:
+        chosen = f"chosen to accept {100 * request.coverage:g} % of the dev split"
+    measured = (
+        f"{figures['errors']:,} of {figures['accepted']:,} accepted images of calibration are wrong"
+    )
+    if bound:
+        measured += (
+            f", which bounds the selective risk of this threshold by {bound['risk']:.4g} with "
+            f"probability {1 - bound['delta']:g}, if the calibration split had no part in its "
+            "choice"
+        )
+    return (
+        "This threshold has no certificate: no selective risk is promised. It was "
+        f"{chosen}. Measured: {measured}."
+    )
+
+
+def decision_notes(files: Mapping[str, Any]) -> list[str]:
+    """Returns a note for each file that does not decide like the run on the calibration split."""
+    counts = {name: file["calibration"] for name, file in files.items() if file["calibration"]}
+    return [
+        f"{name} and the run decide differently on {count['different_decisions']:,} of "
+        f"{count['images']:,} calibration images, whose confidences are within rounding of the "
+        "threshold or were computed from other logits."
+        for name, count in counts.items()
+        if count["different_decisions"]
+    ]
+
+
+def abstention_warning(point: OperatingPoint) -> str:
+    """Returns one line: that the model abstains on every image, and what would help."""
+    guarantee = point.guarantee or {}
+    risk, delta, examples = guarantee["risk"], guarantee["delta"], guarantee["examples"]
+    needed = certification.least_examples(risk, delta)
+    certified = [
+        f"{entry['risk']:g}"
+        for entry in guarantee["certificates"]
+        if entry[certification.LTT]["threshold"] is not None
+    ]
+    few = (
+        f", fewer than the {needed:,} that are needed without an error" if examples < needed else ""
+    )
+    higher = f" ({', '.join(certified)} can be certified)" if certified else ""
+    return (
+        "the exported model abstains on every image: no threshold could be certified at risk "
+        f"{risk:g} with delta {delta:g} from {examples:,} calibration images{few}. Give a higher "
+        f"--risk{higher} or a larger --delta, a --coverage such as 0.9, which promises no risk, or "
+        "train with more calibration images (data.calibration_fraction)"
+    )

@@ -1,0 +1,263 @@
+"""A network of the user behind the interface of kdjax's own: `model(images, train)` -> logits."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.core import FrozenDict
+from flax.nnx import bridge
+from jax.typing import DTypeLike
+
+from kdjax.errors import InputError, unknown_name_error
+from kdjax.models import apply, common
+from kdjax.models.user_class import failure, load_class
+
+# Names of the argument that is the number of logits; a class has one of them.
+OUTPUT_NAMES = ("num_outputs", "num_classes")
+# Arguments that kdjax or Flax gives.
+RESERVED = (*OUTPUT_NAMES, "image_shape", "dtype", "width", "rngs", "parent", "name")
+COLLECTIONS = frozenset({"params", "batch_stats"})
+_TRACED = 2  # images for which a network is traced
+
+
+class OwnNetwork(nn.Module):
+    """A user's network, called as `model(images, train)`; its variables keep their names.
+
+    Attributes:
+        network: the user's Linen module, or `ToLinen` of an NNX module.
+        reference: by which the class is found, for messages.
+    """
+
+    network: nn.Module
+    reference: str
+
+    def setup(self) -> None:
+        """Puts the variables of the network at the top, not below the name `network`."""
+        nn.share_scope(self, self.network)
+
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Returns logits [b, outputs], at least float32, for images [b, h, w, c], float32."""
+        network: Any = self.network
+        if isinstance(network, bridge.ToLinen):
+            logits = network(images, train, nnx_method=_call_nnx)
+        else:
+            logits = _call(network, images, train)
+        self._check_type(logits)
+        return common.at_least_float32(logits)
+
+    def _check_type(self, logits: Any) -> None:
+        if not isinstance(logits, jax.Array):
+            raise InputError(
+                f"model {self.reference!r} returns a {type(logits).__name__}, not an array of "
+                "logits"
+            )
+        if not jnp.issubdtype(logits.dtype, jnp.floating):
+            raise InputError(
+                f"model {self.reference!r} returns logits of dtype {logits.dtype}, must be float"
+            )
+
+
+def _call_nnx(module: nnx.Module, images: jax.Array, train: bool) -> jax.Array:
+    """Calls an NNX module in training or in evaluation mode."""
+    module.train() if train else module.eval()
+    return _call(module, images, train)
+
+
+def _call(network: Any, images: jax.Array, train: bool) -> jax.Array:
+    logits: jax.Array = network(images, **({"train": train} if _takes_train(network) else {}))
+    return logits
+
+
+def _takes_train(network: Any) -> bool:
+    return "train" in inspect.signature(type(network).__call__).parameters
+
+
+def create(
+    reference: str,
+    num_outputs: int,
+    *,
+    image_shape: tuple[int, ...] | None = None,
+    dtype: DTypeLike = jnp.float32,
+    width: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> OwnNetwork:
+    """Returns a network of the user.
+
+    Args:
+        reference: of its class, see `load_class`.
+        num_outputs: number of logits, passed as `num_outputs` or `num_classes`.
+        image_shape: height, width and channels, passed if the class takes it.
+        dtype: of the computation, passed if the class takes it.
+        width: passed if it is given.
+        arguments: further arguments of the class, such as from JSON.
+
+    Raises:
+        InputError: if the class cannot be loaded, or its arguments are others.
+    """
+    found = load_class(reference)
+    taken = _parameters(found)
+    options = {
+        **_outputs(reference, taken, num_outputs),
+        **_arguments(reference, taken, arguments or {}),
+        **_optional(reference, taken, image_shape, dtype),
+    }
+    if width is not None:
+        if "width" not in taken:
+            raise InputError(f"model {reference!r}: takes no width, so width must be 0")
+        options["width"] = width
+    _check_complete(reference, taken, options)
+    try:
+        network = _instantiate(found, taken, options)
+    except Exception as error:
+        raise failure(reference, error) from error
+    try:
+        hash(network)
+    except TypeError as error:
+        raise InputError(
+            f"model {reference!r}: an attribute has no hash, such as a list or a dict: use a tuple"
+        ) from error
+    return OwnNetwork(network, reference)
+
+
+def _parameters(found: type) -> Mapping[str, inspect.Parameter]:
+    """Returns the arguments of a class by name."""
+    if issubclass(found, nnx.Module):  # its metaclass hides the signature of the constructor
+        _, *parameters = inspect.signature(found.__init__).parameters.items()  # without self
+        return dict(parameters)
+    return inspect.signature(found).parameters
+
+
+def _outputs(reference: str, taken: Mapping[str, Any], num_outputs: int) -> dict[str, int]:
+    for name in OUTPUT_NAMES:
+        if name in taken:
+            return {name: num_outputs}
+    raise InputError(
+        f"model {reference!r}: takes neither num_outputs nor num_classes, the number of logits; "
+        f"its arguments: {', '.join(taken) or 'none'}"
+    )
+
+
+def _arguments(
+    reference: str, taken: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    for name in arguments:
+        if name in RESERVED:
+            raise InputError(f"model {reference!r}: argument {name!r} is set by kdjax")
+        if name not in taken:
+            allowed = [key for key in taken if key not in RESERVED]
+            raise unknown_name_error(f"argument of model {reference!r}", name, allowed)
+    return {name: _hashable(value) for name, value in arguments.items()}
+
+
+def _optional(
+    reference: str, taken: Mapping[str, Any], image_shape: tuple[int, ...] | None, dtype: DTypeLike
+) -> dict[str, Any]:
+    if "dtype" not in taken and dtype != jnp.float32:
+        raise InputError(f"model {reference!r}: takes no dtype, so compute_dtype must be float32")
+    values = {"image_shape": image_shape, "dtype": dtype}
+    return {name: value for name, value in values.items() if name in taken}
+
+
+def _check_complete(
+    reference: str, taken: Mapping[str, inspect.Parameter], options: Mapping[str, Any]
+) -> None:
+    missing = [
+        name
+        for name, parameter in taken.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in (*options, "rngs")
+    ]
+    if missing:
+        raise InputError(
+            f"model {reference!r}: its argument {missing[0]!r} has no default: give it in "
+            f'model_args, such as {{"{missing[0]}": 1}}'
+        )
+
+
+def _instantiate(
+    found: Any, taken: Mapping[str, inspect.Parameter], options: dict[str, Any]
+) -> nn.Module:
+    if issubclass(found, nn.Module):
+        return found(**options)
+    return bridge.ToLinen(
+        found,
+        kwargs=FrozenDict(options),
+        skip_rng="rngs" not in taken,
+        metadata_fn=None,  # plain arrays, as in a Linen network
+    )
+
+
+def _hashable(value: Any) -> Any:
+    """Returns a JSON value with tuples for lists: Linen modules must be hashable."""
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    if isinstance(value, Mapping):
+        return FrozenDict({name: _hashable(entry) for name, entry in value.items()})
+    return value
+
+
+def with_dtype(model: OwnNetwork, dtype: DTypeLike) -> OwnNetwork:
+    """Returns the network with another dtype of the computation, if its class takes one."""
+    network: Any = model.network
+    if isinstance(network, bridge.ToLinen):
+        if "dtype" not in network.kwargs:
+            return model
+        kwargs: Any = FrozenDict({**network.kwargs, "dtype": dtype})
+        return model.clone(network=network.clone(kwargs=kwargs))
+    if "dtype" not in network.__dataclass_fields__:
+        return model
+    return model.clone(network=network.clone(dtype=dtype))
+
+
+def check(model: nn.Module, image_shape: tuple[int, ...], num_outputs: int) -> None:
+    """Raises if a network of the user cannot be trained; traces it without computing anything.
+
+    Args:
+        model: a network; only one of `create` is checked.
+        image_shape: height, width and channels.
+        num_outputs: the number of logits that it must return.
+
+    Raises:
+        InputError: if the network fails, needs variables other than `params` and `batch_stats`, or
+            returns anything but floating-point logits [b, num_outputs].
+    """
+    if not isinstance(model, OwnNetwork):
+        return
+    try:
+        variables, outputs = _trace(model, image_shape)
+    except InputError:
+        raise
+    except Exception as error:
+        raise failure(model.reference, error) from error
+    name = f"model {model.reference!r}"
+    for output in outputs:
+        if output.shape != (_TRACED, num_outputs):
+            raise InputError(
+                f"{name} returns logits of shape {output.shape} for {_TRACED} images of shape "
+                f"{tuple(image_shape)}: must be ({_TRACED}, {num_outputs})"
+            )
+    if not jax.tree.leaves(variables.get("params", {})):
+        raise InputError(f"{name} has no parameters")
+    if others := sorted(variables.keys() - COLLECTIONS):
+        raise InputError(
+            f"{name} has variables of the collection {others[0]!r}: only params and batch_stats "
+            "are trained and stored"
+        )
+
+
+def _trace(
+    model: OwnNetwork, image_shape: tuple[int, ...]
+) -> tuple[dict[str, Any], list[jax.ShapeDtypeStruct]]:
+    """Returns the shapes of all variables, and of the logits in evaluation and training mode."""
+    images, key = jax.ShapeDtypeStruct((_TRACED, *image_shape), jnp.float32), jax.random.key(0)
+    variables = jax.eval_shape(lambda images: apply.init_all(model, key, images), images)
+    evaluate = functools.partial(apply.apply_eval, model)
+    train = functools.partial(apply.apply_train, model, key=key)
+    outputs = [jax.eval_shape(evaluate, variables, images)]
+    return variables, [*outputs, jax.eval_shape(train, variables, images)[0]]

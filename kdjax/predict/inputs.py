@@ -1,0 +1,86 @@
+"""Checks images, and converts files and Pillow images to the input of a model."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from kdjax.data.fit import STRETCH, fit
+from kdjax.data.own.contents import reason
+from kdjax.errors import InputError
+
+Shape = tuple[int, int, int]
+
+
+def check(images: np.ndarray, shape: Shape) -> None:
+    """Checks that images have the dtype and shape of the input of a model.
+
+    Args:
+        images: uint8 [n, h, w, c], n >= 1.
+        shape: h, w, c of the model.
+
+    Raises:
+        InputError: for another dtype or shape.
+    """
+    needed = f"this model needs uint8 [n, {', '.join(map(str, shape))}]"
+    if images.dtype != np.uint8:
+        raise InputError(f"images of dtype {images.dtype}: {needed}, values 0 to 255")
+    if images.shape[1:] != shape or not len(images):
+        raise InputError(f"images of shape {images.shape}: {needed}, n at least 1")
+
+
+def to_pixels(images: Any, shape: Shape, resize: str = STRETCH) -> np.ndarray:
+    """Returns images as input of a model.
+
+    Args:
+        images: uint8 [n, h, w, c]; or one or several paths of image files or Pillow images, of any
+            size and mode.
+        shape: h, w, c of the model.
+        resize: how files and Pillow images of other sizes are resized, see `kdjax.data.fit.fit`.
+
+    Raises:
+        InputError: for an array of another dtype or shape, or a file that cannot be read.
+    """
+    converted = _converted(images, shape, resize)
+    try:
+        pixels = np.asarray(converted)
+    except ValueError as error:
+        needed = ", ".join(map(str, shape))
+        raise InputError(
+            f"images of different shapes: this model needs uint8 [n, {needed}]"
+        ) from error
+    check(pixels, shape)
+    return pixels
+
+
+def _is_picture(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike | PIL.Image.Image)
+
+
+def _converted(images: Any, shape: Shape, resize: str) -> Any:
+    """Returns images with each path and each Pillow image replaced by its pixels."""
+    if _is_picture(images):
+        images = [images]
+    if isinstance(images, np.ndarray) or not isinstance(images, Iterable):
+        return images
+    items = list(images)
+    if not any(map(_is_picture, items)):
+        return items
+    return [_convert(item, shape, resize) for item in items]
+
+
+def _convert(item: Any, shape: Shape, resize: str) -> np.ndarray:
+    if isinstance(item, PIL.Image.Image):
+        return fit(item, shape, resize)[0]
+    if not _is_picture(item):
+        check(np.asarray(item)[None], shape)
+        return np.asarray(item)
+    path = pathlib.Path(item)
+    try:
+        with PIL.Image.open(path) as image:
+            return fit(image, shape, resize)[0]
+    except Exception as error:  # the type depends on the decoder of a damaged file
+        raise InputError(f"{path}: {reason(error)}") from error

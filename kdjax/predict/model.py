@@ -1,0 +1,131 @@
+"""An exported model as a function of images."""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import scipy.special
+
+from kdjax.data.fit import STRETCH
+from kdjax.errors import InputError
+from kdjax.export import card, formats
+from kdjax.predict.inputs import Shape, to_pixels
+from kdjax.runtime.paths import user_path
+
+BATCH_SIZE = 256
+
+
+class Prediction(NamedTuple):
+    """Predictions for n images.
+
+    Attributes:
+        labels: str [n], names of the most probable classes, also for abstained images.
+        classes: int32 [n], numbers of the most probable classes.
+        confidence: float32 [n]; higher is more confident.
+        accepted: bool [n]; false: the model abstains.
+        logits: float32 [n, m+1]; the last column is abstention.
+        probabilities: float32 [n, m], of the classes: the softmax of the logits without abstention.
+    """
+
+    labels: np.ndarray
+    classes: np.ndarray
+    confidence: np.ndarray
+    accepted: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+
+class Model(NamedTuple):
+    """An exported model; call it on images.
+
+    Attributes:
+        card: the model card, see `kdjax.export.card.FIELDS`.
+        run: runs the model on a batch, see `kdjax.export.formats`.
+        batch_size: largest number of images in a batch.
+    """
+
+    card: Mapping[str, Any]
+    run: formats.Runner
+    batch_size: int
+
+    @property
+    def image_shape(self) -> Shape:
+        """Height, width and channels of an image."""
+        height, width, channels = self.card["input"]["shape"]
+        return height, width, channels
+
+    @property
+    def resize(self) -> str:
+        """How image files of other sizes are resized, see `kdjax.data.fit.fit`."""
+        return self.card["input"].get("fit", STRETCH)
+
+    def __call__(self, images: Any) -> Prediction:
+        """Returns the predictions for images.
+
+        Args:
+            images: uint8 [n, h, w, c], n >= 1, values 0 to 255; or one or several paths of image
+                files or Pillow images of any size and mode, which are decoded and resized as in
+                training.
+
+        Raises:
+            InputError: for an array of another dtype or shape, or a file that cannot be read.
+        """
+        pixels = to_pixels(images, self.image_shape, self.resize)
+        batches = [
+            self._padded(pixels[start : start + self.batch_size])
+            for start in range(0, len(pixels), self.batch_size)
+        ]
+        outputs = formats.Outputs(*map(np.concatenate, zip(*batches, strict=True)))
+        return Prediction(
+            labels=np.asarray(self.card["classes"])[outputs.label],
+            classes=outputs.label,
+            confidence=outputs.confidence,
+            accepted=outputs.accepted,
+            logits=outputs.logits,
+            probabilities=scipy.special.softmax(outputs.logits[:, :-1], axis=1),
+        )
+
+    def _padded(self, images: np.ndarray) -> formats.Outputs:
+        """Runs a batch padded to a power of two, so that few batch sizes are compiled."""
+        size = 2 ** math.ceil(math.log2(len(images)))
+        padded = np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])
+        return formats.Outputs(*(output[: len(images)] for output in self.run(padded)))
+
+
+def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model:
+    """Loads a model that `kdjax.export` wrote.
+
+    Args:
+        path: folder of the model.
+        batch_size: largest number of images in a batch, >= 1.
+
+    Raises:
+        InputError: for a missing or damaged model, one that this version of JAX cannot load, or a
+            batch size below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size {batch_size}: must be at least 1")
+    folder = user_path(path)
+    model_card = card.read(folder)
+    content = card.read_file(folder, model_card, formats.STABLEHLO)
+    jax.devices()  # an error of the device is not one of the model
+    try:
+        run = formats.run_stablehlo(content)
+    except Exception as error:  # the type depends on the version of JAX
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{str(folder / formats.STABLEHLO)!r} was written by jax {model_card['jax']} and cannot"
+            f" be loaded by the installed jax {jax.__version__} ({reason}): install that version, "
+            "or export the model again with the installed one"
+        ) from error
+    if model_card["threshold"] is None:
+        warnings.warn(
+            f"the model in {str(folder)!r} abstains on every image: no threshold could be "
+            f"certified, see {card.FILE_NAME}",
+            stacklevel=2,
+        )
+    return Model(model_card, run, batch_size)

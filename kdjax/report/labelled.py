@@ -1,0 +1,92 @@
+"""The result of labelled images on the terminal: a table by class, and the verdict."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+MIN_WIDTH = 110  # characters of the table; below that rich would truncate columns
+MAX_WARNINGS = 4
+COLUMNS = (
+    "class",
+    "images",
+    "accepted",
+    "coverage %",
+    "accepted as this class",
+    "wrong",
+    "selective risk %",
+    "interval %",
+)
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Prints the table by class, coverage, selective risk, warnings and the verdict.
+
+    Args:
+        report: of `kdjax.predict.labelled.report`.
+    """
+    table = Table(title="By class", title_justify="left", title_style="bold")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="right" if heading != COLUMNS[0] else "left")
+    for cells in class_rows(report):
+        table.add_row(*map(Text, cells))
+    console = Console(soft_wrap=True)
+    console.width = max(console.width, MIN_WIDTH)
+    console.print(table)
+    print(*summary(report), sep="\n")
+
+
+def class_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yields the cells of `COLUMNS`: coverage of the images of a class, risk of its predictions.
+
+    Args:
+        report: of `kdjax.predict.labelled.report`.
+    """
+    true, predicted = report["true"], report["predicted"]
+    for i, name in enumerate(report["classes"]):
+        yield (
+            name,
+            f"{true['examples'][i]:,}",
+            f"{true['accepted'][i]:,}",
+            _percent(true["coverage"][i]),
+            f"{predicted['accepted'][i]:,}",
+            f"{predicted['errors'][i]:,}",
+            _percent(predicted["risk"][i]),
+            _interval((predicted["risk_low"][i], predicted["risk_high"][i]))
+            if predicted["accepted"][i]
+            else "-",
+        )
+
+
+def summary(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the lines below the table; the last one is the verdict.
+
+    Args:
+        report: of `kdjax.predict.labelled.report`.
+    """
+    level = f"{100 * report['level']:g} % interval"
+    yield (
+        f"coverage: {_percent(report['coverage'])} % ({report['accepted']:,} of "
+        f"{report['examples']:,} images), {level} {_interval(report['coverage_interval'])} %"
+    )
+    if report["accepted"]:
+        yield (
+            f"selective risk: {_percent(report['risk'])} % ({report['errors']:,} wrong of "
+            f"{report['accepted']:,} accepted), {level} {_interval(report['risk_interval'])} %"
+        )
+    for name, count in report["unknown"].items():
+        yield f"note: the model has no class {name!r}: {count:,} images, wrong if accepted"
+    yield from (f"warning: {warning}" for warning in report["warnings"][:MAX_WARNINGS])
+    if (more := len(report["warnings"]) - MAX_WARNINGS) > 0:
+        yield f"and {more:,} more warnings about classes: --json prints all of them"
+    yield report["verdict"]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{_percent(bounds[0])} to {_percent(bounds[1])}"

@@ -1,0 +1,91 @@
+"""The weights that `student.init` names: of a workdir or of a safetensors file."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from kdjax.data import Dataset
+from kdjax.errors import InputError
+from kdjax.models import apply, weights
+from kdjax.runs import restore, workdir
+from kdjax.runtime import multihost
+from kdjax.runtime.paths import user_path
+from kdjax.training.external.class_order import names_in_metadata
+from kdjax.training.initial import InitialWeights, Path, fit
+from kdjax.training.spec import STUDENT, create_network
+
+SUFFIX = ".safetensors"
+
+
+def load(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) -> InitialWeights | None:
+    """Returns the weights with which a student's training starts, checked.
+
+    Args:
+        config: of the student, resolved.
+        folder: its workdir.
+        dataset: of the run.
+
+    Returns:
+        None if they are random, or if the workdir has a checkpoint, with which it goes on.
+
+    Raises:
+        InputError: if there is no such workdir or file, or it does not fit the student.
+    """
+    if not config.student.init or any((folder / "checkpoints").glob("[0-9]*")):
+        return None
+    given = _read(config, dataset)
+    model = create_network(config, STUDENT, dataset.num_classes, dataset.image_shape)
+    shapes = apply.abstract_variables(model, dataset.image_shape)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    _, random_parts = fit(zeros, given)
+    if random_parts and multihost.is_primary():
+        print(f"{given.source}: {random_parts} will start at random", flush=True)
+    return given
+
+
+def _read(config: ConfigDict, dataset: Dataset) -> InitialWeights:
+    path = user_path(config.student.init)
+    if path.suffix == SUFFIX:
+        content = weights.read(path)
+        arrays, class_names = content.arrays, names_in_metadata(content.metadata)
+    else:
+        arrays, class_names = _of_workdir(path)
+    return InitialWeights(
+        source=f"student.init {config.student.init}",
+        arrays=arrays,
+        head=_head(config, dataset),
+        same_classes=not class_names or tuple(class_names) == dataset.class_names,
+        num_classes=dataset.num_classes,
+    )
+
+
+def _of_workdir(folder: pathlib.Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the trained weights by name, and the names of their classes."""
+    if not (folder / "config.json").exists():
+        raise InputError(
+            f"student.init {str(folder)!r} is neither a workdir nor a file that ends in {SUFFIX}"
+        )
+    names = workdir.read_metadata(folder)["dataset"]["class_names"]
+    variables = restore.restore(folder).variables
+    return flatten_dict(variables, sep="."), tuple(names)
+
+
+def _head(config: ConfigDict, dataset: Dataset) -> frozenset[Path]:
+    """Returns the variables of the last layer: those with a shape that depends on m."""
+    shapes, larger = (
+        _shapes(config, classes, dataset.image_shape)
+        for classes in (dataset.num_classes, dataset.num_classes + 1)
+    )
+    return frozenset(path for path, shape in shapes.items() if larger.get(path) != shape)
+
+
+def _shapes(
+    config: ConfigDict, num_classes: int, image_shape: tuple[int, ...]
+) -> dict[Path, tuple[int, ...]]:
+    model = create_network(config, STUDENT, num_classes, image_shape)
+    variables = flatten_dict(apply.abstract_variables(model, image_shape))
+    return {path: leaf.shape for path, leaf in variables.items()}

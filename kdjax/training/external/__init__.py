@@ -1,0 +1,1 @@
+"""Teachers that kdjax has not trained: ONNX files, logits files, safetensors weights."""

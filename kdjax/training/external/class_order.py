@@ -1,0 +1,105 @@
+"""The order of a teacher's classes, mapped to that of the data set by their names."""
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdjax.errors import InputError, nearest_name
+
+# Names under which writers of ONNX and safetensors files store the class names.
+METADATA_KEYS = ("class_names", "classes", "names", "labels", "id2label")
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Returns class names from a comma-separated text or a JSON list.
+
+    Args:
+        text: such as `cat,dog`; names that contain a comma need a JSON list, `["cat", "dog"]`.
+
+    Raises:
+        InputError: if a name is empty or is given twice, or the JSON is not a list of texts.
+    """
+    names = _from_json(text) if text.lstrip().startswith("[") else text.split(",")
+    names = tuple(str(name).strip() for name in names)
+    if "" in names:
+        raise InputError(f"teacher.class_names {text!r}: a name is empty")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"teacher.class_names: {name!r} is given twice")
+    return names
+
+
+def _from_json(text: str) -> Sequence[Any]:
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"teacher.class_names {text!r} is not a JSON list: {error}") from error
+    return names if isinstance(names, list) else [names]
+
+
+def names_in_metadata(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the class names in a file's metadata; empty if it has none that can be read.
+
+    Args:
+        metadata: texts by name, such as a JSON list, a dict of index and name, or comma-separated
+            names under one of `METADATA_KEYS`.
+    """
+    for key in METADATA_KEYS:
+        names = _names_of(metadata.get(key, ""))
+        if len(names) > 1 and len(set(names)) == len(names):
+            return names
+    return ()
+
+
+def _names_of(text: str) -> tuple[str, ...]:
+    if not text:
+        return ()
+    try:
+        value = ast.literal_eval(text)  # also the JSON of texts
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text.split(",")
+    if isinstance(value, Mapping):
+        try:
+            value = [value[key] for key in sorted(value, key=int)]
+        except (TypeError, ValueError):
+            return ()
+    if not isinstance(value, (list, tuple)):
+        return ()
+    return tuple(str(name).strip() for name in value)
+
+
+def columns(
+    teacher_names: Sequence[str], class_names: Sequence[str], source: str
+) -> tuple[int, ...] | None:
+    """Returns the output of the teacher for each class of the data set.
+
+    Args:
+        teacher_names: by output of the teacher; empty if they are unknown, which leaves the order.
+        class_names: of the data set, by label.
+        source: of the teacher, for messages.
+
+    Returns:
+        m indices of outputs; None if the order is the same, or is not known.
+
+    Raises:
+        InputError: if a class of the data set is not a class of the teacher.
+    """
+    if not teacher_names or tuple(teacher_names) == tuple(class_names):
+        return None
+    position = {_canonical(name): index for index, name in enumerate(teacher_names)}
+    missing = [name for name in class_names if _canonical(name) not in position]
+    if missing:
+        raise InputError(
+            f"{source} has no class {missing[0]!r} of the data set (nearest: "
+            f"{nearest_name(missing[0], teacher_names)!r}): give its classes in the order of its "
+            "outputs, with the names of the data set, as --config.teacher.class_names=A,B,..."
+        )
+    order = tuple(position[_canonical(name)] for name in class_names)
+    same = len(teacher_names) == len(class_names) and order == tuple(range(len(order)))
+    return None if same else order
+
+
+def _canonical(name: str) -> str:
+    """Returns a name without differences of case, and of spaces, dashes and underscores."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())

@@ -1,0 +1,195 @@
+"""A teacher whose logits the user has computed: checks of the file, and logits of each split."""
+
+import functools
+import hashlib
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kdjax.data import Dataset
+from kdjax.data.augment import Augmentation, num_augmentations
+from kdjax.errors import InputError
+from kdjax.runtime.paths import user_path
+from kdjax.training.external import accuracy_check, class_order, logits_file
+from kdjax.training.external.logits_file import LogitsFile
+from kdjax.training.external.onnx_file import are_probabilities, log_probabilities
+from kdjax.training.external.onnx_teacher import file_hash
+from kdjax.training.host_teacher import HostTeacher
+
+KIND = "logits"
+
+
+def describe_source(
+    fields: Any, augmentation: Augmentation, dataset: Dataset
+) -> tuple[dict[str, Any], str]:
+    """Returns all that identifies a teacher's logits, after the check of their rows.
+
+    Args:
+        fields: `config.teacher`.
+        augmentation: of the training images.
+        dataset: of the run.
+
+    Returns:
+        JSON values, for `host_teacher`; and a line that says how accurate the logits are.
+
+    Raises:
+        InputError: if the rows do not belong to the images, in this order, or are not finite.
+    """
+    path = user_path(fields.logits)
+    content = logits_file.read(path)
+    _check_views(len(content.logits), augmentation, where(path))
+    columns = _columns(fields, content, dataset, where(path))
+    rows = {
+        name: logits_file.rows_of(content, name, getattr(dataset, name), where(path))
+        for name in logits_file.SPLITS
+    }
+    if rows["train"] is None:
+        raise InputError(f"{where(path)} has no row of the split train")
+    probabilities = are_probabilities(content.logits[0, rows["train"]])
+    for name, split_rows in rows.items():
+        _check_finite(content.logits, split_rows, name, where(path))
+    note = _check_accuracy(content, rows["train"], columns, dataset, where(path))
+    source = {
+        "kind": KIND,
+        "file": path.name,
+        "sha256": file_hash(path),
+        "views": len(content.logits),
+        "probabilities": probabilities,
+        "columns": None if columns is None else list(columns),
+        "splits": [name for name, split_rows in rows.items() if split_rows is not None],
+    }
+    return source, note
+
+
+def host_teacher(
+    source: Mapping[str, Any], path: pathlib.Path, folder: pathlib.Path, dataset: Dataset
+) -> HostTeacher:
+    """Returns the teacher that `describe_source` has described; the file is read when needed.
+
+    Args:
+        source: of `describe_source`.
+        path: the file.
+        folder: the teacher's workdir.
+        dataset: of the run.
+    """
+
+    @functools.cache
+    def content() -> LogitsFile:
+        if path.is_file() and file_hash(path) != source["sha256"]:
+            raise InputError(f"{where(path)} is not the file with which the run has started")
+        return logits_file.read(path)
+
+    @functools.cache
+    def rows(split: str) -> np.ndarray:
+        split_rows = logits_file.rows_of(content(), split, getattr(dataset, split), where(path))
+        assert split_rows is not None
+        return split_rows
+
+    def compute(
+        split: str, images: np.ndarray | None, indices: np.ndarray, numbers: np.ndarray
+    ) -> np.ndarray:
+        view = numbers if split == "train" and source["views"] > 1 else 0
+        values = np.asarray(content().logits[view, rows(split)[indices]], np.float32)
+        if source["probabilities"]:
+            values = log_probabilities(values)
+        return values if source["columns"] is None else values[:, source["columns"]]
+
+    identity = {key: value for key, value in source.items() if key not in ("file", "splits")}
+    return HostTeacher(
+        compute=compute,
+        key=hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:16],
+        splits=tuple(source["splits"]),
+        reads_images=False,
+        folder=folder,
+    )
+
+
+def where(path: pathlib.Path) -> str:
+    """Returns the field with its value, for messages."""
+    return f"teacher.logits {str(path)!r}"
+
+
+def _check_views(views: int, augmentation: Augmentation, source: str) -> None:
+    needed = num_augmentations(augmentation)
+    if views not in (1, needed):
+        raise InputError(
+            f"{source} has logits of {views} views, and an image has {needed} with data.pad="
+            f"{augmentation.pad} and data.flip={augmentation.flip}: give [{needed}, n, m], or "
+            "[n, m] of the images without augmentation"
+        )
+    if views < needed:
+        warnings.warn(
+            f"{source} has logits of the images without augmentation, which teach all {needed} "
+            "augmentations of an image; logits of the image that the student sees are known to "
+            "teach better (arXiv 2106.05237)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _columns(
+    fields: Any, content: LogitsFile, dataset: Dataset, source: str
+) -> tuple[int, ...] | None:
+    """Returns the column for each class of the data set; None for all in their order."""
+    count = content.logits.shape[2]
+    names = class_order.parse_names(fields.class_names) if fields.class_names else ()
+    names = names or content.class_names
+    if names and len(names) != count:
+        raise InputError(f"teacher.class_names has {len(names)} names, {source} {count} columns")
+    columns = class_order.columns(names, dataset.class_names, source)
+    if columns is None and count != dataset.num_classes:
+        raise InputError(
+            f"{source} has {count} columns for the {dataset.num_classes} classes of the data set: "
+            "add the array class_names, with a name for each column"
+        )
+    return columns
+
+
+def _check_finite(logits: np.ndarray, rows: np.ndarray | None, name: str, source: str) -> None:
+    if rows is None:
+        return
+    # Other splits than train are never augmented.
+    views = logits if name == "train" else logits[:1]
+    finite = np.isfinite(views[:, rows]).all(axis=2)
+    if not finite.all():
+        view, row = np.argwhere(~finite)[0]
+        raise InputError(
+            f"{source}: {(~finite).sum():,} rows of {name} have values that are not finite, the "
+            f"first is row {rows[row]} of view {view}"
+        )
+
+
+def _check_accuracy(
+    content: LogitsFile,
+    rows: np.ndarray,
+    columns: tuple[int, ...] | None,
+    dataset: Dataset,
+    source: str,
+) -> str:
+    """Returns a line with the accuracy on train; raises if that of a view is near chance."""
+    labels = np.asarray(dataset.train.labels)
+    notes = []
+    for number, view in enumerate(content.logits):
+        logits = np.asarray(view[rows], np.float32)
+        logits = logits if columns is None else logits[:, list(columns)]
+        share = f"{100 * accuracy_check.accuracy(logits, labels):.1f} %"
+        notes.append(share)
+        if not accuracy_check.is_near_chance(logits, labels):
+            continue
+        order = accuracy_check.class_order(logits, labels, dataset.class_names)
+        cause = (
+            f"its columns are in another order: set {accuracy_check.describe(order.flags)}"
+            if order
+            else "its rows are of other images, such as shuffled ones, or its columns are of other "
+            "classes"
+        )
+        raise InputError(
+            f"{source}: view {number} classifies {share} of the training images correctly, which "
+            f"is near chance: {cause}"
+        )
+    return (
+        f"{source} classifies {', '.join(notes)} of the {len(labels):,} training images correctly"
+    )

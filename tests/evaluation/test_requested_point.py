@@ -1,0 +1,141 @@
+"""The operating point that is requested at export: by risk, coverage, threshold and score."""
+
+import numpy as np
+import pytest
+from support import sample_runs
+
+from kdjax import selective
+from kdjax.errors import InputError
+from kdjax.evaluation import certification, summary
+from kdjax.evaluation.requested_point import (
+    PointRequest,
+    acceptance,
+    check_request,
+    requested_point,
+    risk_bound,
+)
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    return {
+        name: sample_runs.split(size, seed)
+        for seed, (name, size) in enumerate(sample_runs.SPLITS.items())
+    }
+
+
+@pytest.fixture(scope="module")
+def results(outputs):
+    return summary.summarize(outputs, abstains=True, risk=0.1, delta=0.05)
+
+
+def confidence_of(point, split):
+    return selective.numpy_scores(point.pnorm)[point.score](split.logits)
+
+
+def error_message(call, *arguments):
+    with pytest.raises(InputError) as raised:
+        call(*arguments)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_without_a_request_the_point_is_that_of_the_run(results, outputs):
+    assert requested_point(results, outputs, PointRequest()) == certification.operating_point(
+        results
+    )
+
+
+def test_risk_and_delta_are_certified_on_calibration(results, outputs):
+    point = requested_point(results, outputs, PointRequest(risk=0.2, delta=0.1))
+    confidence = confidence_of(point, outputs["calibration"])
+    correct = selective.is_correct(*outputs["calibration"])
+    expected = selective.learn_then_test(confidence, correct, risk=0.2, delta=0.1)
+    assert point.certified and point.threshold == expected.threshold
+    assert (point.guarantee["risk"], point.guarantee["delta"]) == (0.2, 0.1)
+
+
+@pytest.mark.parametrize("coverage", [0.25, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("score", [None, "margin", "reservation"])
+def test_coverage_determines_a_threshold_between_two_confidences_of_dev(
+    results, outputs, coverage, score
+):
+    point = requested_point(results, outputs, PointRequest(coverage=coverage, score=score))
+    confidence = np.sort(confidence_of(point, outputs["dev"]).astype(np.float64))[::-1]
+    count = int(np.sum(confidence >= point.threshold))
+    assert count == round(coverage * 120)
+    if coverage < 1:
+        expected = (confidence[count - 1] + confidence[count]) / 2
+        assert point.threshold == pytest.approx(expected, rel=1e-12)
+    assert point.score == (score or results["best_score"])
+    assert not point.certified and point.guarantee is None
+    assert point.source == f"dev, {100 * coverage:g} % coverage"
+
+
+def test_coverage_does_not_depend_on_calibration_and_test(results, outputs):
+    others = {**outputs, "test": outputs["dev"], "calibration": outputs["dev"]}
+    request = PointRequest(coverage=0.8)
+    assert requested_point(results, others, request) == requested_point(results, outputs, request)
+
+
+def test_threshold_is_used_as_given(results, outputs):
+    point = requested_point(results, outputs, PointRequest(threshold=0.75, score="margin"))
+    assert (point.score, point.threshold, point.source) == ("margin", 0.75, "given")
+    assert not point.certified and point.guarantee is None
+
+
+def test_acceptance_counts_accepted_images_and_errors(results, outputs):
+    point = requested_point(results, outputs, PointRequest(coverage=0.6))
+    counts = acceptance(point, outputs["test"])
+    confidence = confidence_of(point, outputs["test"])
+    correct = selective.is_correct(*outputs["test"])
+    coverage, error = selective.accept_at(confidence, correct, point.threshold)
+    assert (counts["coverage"], counts["error"]) == (coverage, error)
+    assert counts["images"] == 200 and counts["accepted"] == round(200 * coverage)
+    assert counts["errors"] == round(error * counts["accepted"])
+    nothing = acceptance(point._replace(threshold=np.inf), outputs["test"])
+    assert (nothing["accepted"], nothing["error"]) == (0, None)
+    assert risk_bound(nothing, 0.05) is None
+
+
+def test_risk_bound_of_a_fixed_threshold_holds_with_probability_1_minus_delta():
+    rng = np.random.default_rng(0)
+    wrong = rng.binomial(200, 0.07, size=3000)
+    bounds = [risk_bound({"accepted": 200, "errors": int(count)}, 0.1) for count in wrong]
+    failures = np.mean(np.array(bounds) < 0.07)
+    assert 0.03 < failures <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / 3000)
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "part"),
+    [
+        ({"risk": 0.1, "coverage": 0.9}, "--risk=0.1 and --coverage=0.9 exclude each other"),
+        ({"coverage": 0.9, "threshold": 1.5}, "--coverage=0.9 and --threshold=1.5 exclude"),
+        ({"risk": 1.0}, "risk must lie in (0, 1): got 1.0"),
+        ({"coverage": 0.9, "delta": 0.0}, "delta must lie in (0, 1): got 0.0"),
+        ({"coverage": 0.0}, "coverage 0: must lie in (0, 1]"),
+        ({"coverage": 90}, "coverage 90: must lie in (0, 1]; 90 % is 0.9"),
+        ({"coverage": float("nan")}, "coverage nan: must lie in (0, 1]"),
+        ({"threshold": float("inf")}, "threshold inf: must be a finite number"),
+    ],
+)
+def test_invalid_request_raises_before_anything_is_computed(request_fields, part):
+    assert part in error_message(check_request, PointRequest(**request_fields))
+
+
+def test_unknown_score_raises_with_the_nearest_one(results, outputs):
+    line = error_message(requested_point, results, outputs, PointRequest(score="margins"))
+    assert "unknown score 'margins': did you mean 'margin'?" in line
+
+
+def test_score_of_an_untrained_abstention_output_raises(outputs):
+    results = summary.summarize(outputs, abstains=False, risk=0.1, delta=0.05)
+    line = error_message(requested_point, results, outputs, PointRequest(score="reservation"))
+    assert "'reservation' reads the abstention output, which this run has not trained" in line
+    assert "softmax_response" in line.partition("valid: ")[2]
+
+
+def test_threshold_that_accepts_nothing_of_dev_raises_with_the_range(results, outputs):
+    request = PointRequest(threshold=95, score="margin")
+    line = error_message(requested_point, results, outputs, request)
+    assert "threshold 95 accepts no image of dev: there margin lies between 0." in line

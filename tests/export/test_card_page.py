@@ -1,0 +1,100 @@
+"""`card.md`: the model card as a page."""
+
+import re
+
+import pytest
+
+from kdjax.export import card, card_page
+
+FIGURES = {"images": 200, "accepted": 180, "errors": 3, "coverage": 0.9, "error": 3 / 180}
+NOTHING = {"images": 200, "accepted": 0, "errors": 0, "coverage": 0.0, "error": None}
+
+
+def card_of(**changes):
+    return {
+        **dict.fromkeys(card.FIELDS),
+        "kdjax": "0.1.0",
+        "name": "pets",
+        "data": {"name": "folder:pets", "version": "1.0.0"},
+        "classes": ["cat", "dog"],
+        "input": {"shape": [8, 9, 3]},
+        "score": {"name": "margin", "pnorm": 2.0},
+        "threshold": 0.75,
+        "certificate": {"risk": 0.02, "delta": 0.05, "examples": 1000},
+        "operating_point": {
+            "source": "certificate",
+            "requested": {"risk": 0.02},
+            "figures": {"dev": FIGURES, "test": FIGURES},
+            "bound": None,
+        },
+        "test": {"examples": 200, "accuracy": 0.955},
+        "files": {"model.onnx": {"sha256": "ab" * 32, "written_by": "jax2onnx 1.0"}},
+        "notes": ["A note."],
+        **changes,
+    }
+
+
+def rows(page):
+    """Returns the cells of the rows of the tables."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    return [re.split(r"(?<!\\) \| ", line[2:-2]) for line in lines]
+
+
+def test_page_states_the_promise_the_figures_and_the_files():
+    page = card_page.render(card_of())
+    assert page.startswith("# pets\n")
+    assert "at most 2 % are wrong" in page and "errs with probability at most 5 %" in page
+    assert "accuracy 95.5 % on 200 test images" in page
+    cells = rows(page)
+    assert ["test", "200", "180", "90 %", "3", "1.667 %"] in cells
+    assert ["model.onnx", f"`{'ab' * 32}`", "jax2onnx 1.0"] in cells
+    assert ["threshold from", "certificate (requested at export: risk 0.02)"] in cells
+    assert ["accepts", "margin \\>= 0.75"] in cells and "- A note." in page
+    for heading in ("Promise", "Figures", "Classes", "Notes and limits", "Files", "Use"):
+        assert page.count(f"\n## {heading}\n") == 1
+
+
+def test_page_of_a_threshold_without_a_certificate_promises_nothing():
+    page = card_page.render(card_of(certificate=None))
+    assert "\n## Promise\n\nNone: the threshold has no certificate." in page
+
+
+def test_page_of_a_model_that_abstains_on_everything_says_so():
+    point = {"source": "none", "requested": {}, "figures": {"test": NOTHING}, "bound": None}
+    page = card_page.render(card_of(certificate=None, threshold=None, operating_point=point))
+    assert "The model abstains on every image" in page
+    assert ["accepts", "nothing"] in rows(page)
+    assert ["test", "200", "0", "0 %", "0", "-"] in rows(page)
+
+
+def test_card_of_an_earlier_version_can_be_shown():
+    assert "At the threshold" not in card_page.render(card_of(operating_point=None))
+
+
+@pytest.mark.parametrize("name", ["a|b", "[x](y)", "<script>", "`x`", "*b*", "two\nlines", "猫"])
+def test_names_cannot_change_the_page(name):
+    plain = card_page.render(card_of())
+    page = card_page.render(card_of(name=name, author=name, classes=[name, "dog"]))
+    assert page.count("\n") == plain.count("\n")
+    assert [len(cells) for cells in rows(page)] == [len(cells) for cells in rows(plain)]
+    assert "<script>" not in page and "[x](y)" not in page
+
+
+def test_many_classes_are_shortened():
+    page = card_page.render(card_of(classes=[f"class {i}" for i in range(250)]))
+    assert "and 150 more, see card.json" in page
+
+
+def test_page_has_the_sizes_and_latencies_of_both_networks():
+    network = {"model": "nets.py:Net", "parameters": 1234, "multiply_adds": 5_000_000}
+    cost = {
+        "machine": "cpu, NAME, 2 cores",
+        "teacher": {**network, "latency": None},
+        "student": {**network, "latency": {"1": 0.001, "256": 0.05}},
+    }
+    page = card_page.render(card_of(cost=cost))
+    cells = rows(page)
+    assert ["teacher", "nets.py:Net", "1,234", "5.00 M", "-", "-"] in cells
+    assert ["student", "nets.py:Net", "1,234", "5.00 M", "1", "50"] in cells
+    assert "cpu, NAME, 2 cores" in page
+    assert "\n## Size and speed\n\nNot measured." in card_page.render(card_of())

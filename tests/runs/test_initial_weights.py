@@ -1,0 +1,103 @@
+"""`student.init`: a student starts with the weights of a workdir or of a file."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+from support.runs import tiny
+
+from kdjax import pipeline
+from kdjax.errors import InputError
+from kdjax.runs import initial_weights, restore
+from kdjax.training import initial
+from kdjax.training.initial import InitialWeights
+
+
+@pytest.fixture
+def dataset(finished_run: Any) -> Any:
+    return restore.load_dataset(finished_run.folder)
+
+
+def config(data_dir: pathlib.Path, init: str, **changes: Any) -> Any:
+    return tiny(
+        data_dir,
+        **{"student.model": "alexnet_small", "student.width": 4, "student.init": init, **changes},
+    )
+
+
+def save(path: pathlib.Path, variables: Any, **metadata: str) -> str:
+    arrays = {name: np.array(array) for name, array in flatten_dict(variables, sep=".").items()}
+    save_file(arrays, path, metadata or None)
+    return str(path)
+
+
+def test_workdir_gives_the_trained_weights(finished_run, data_dir, dataset, tmp_path, capsys):
+    given = initial_weights.load(config(data_dir, str(finished_run.folder)), tmp_path, dataset)
+    assert isinstance(given, InitialWeights) and given.same_classes
+    expected = restore.restore(finished_run.folder).variables
+    fitted, note = initial.fit(expected, given)
+    assert note == "" and capsys.readouterr().out == ""
+    jax.tree.map(np.testing.assert_array_equal, fitted, expected)
+
+
+def test_file_without_abstention_output_says_so(finished_run, data_dir, dataset, tmp_path, capsys):
+    variables = jax.tree.map(np.array, restore.restore(finished_run.folder).variables)
+    head = variables["params"]["head"]["Dense_0"]
+    head.update({name: array[..., :-1] for name, array in head.items()})
+    path = save(tmp_path / "weights.safetensors", variables)
+    given = initial_weights.load(config(data_dir, path), tmp_path, dataset)
+    assert given is not None
+    assert capsys.readouterr().out == (
+        f"student.init {path}: the abstention output will start at random\n"
+    )
+    names = {".".join(name) for name in given.head}
+    assert names == {"params.head.Dense_0.kernel", "params.head.Dense_0.bias"}
+
+
+def test_file_of_other_classes_keeps_all_but_the_last_layer(
+    finished_run, data_dir, dataset, tmp_path, capsys
+):
+    variables = restore.restore(finished_run.folder).variables
+    path = save(tmp_path / "w.safetensors", variables, class_names='["cat", "dog"]')
+    initial_weights.load(config(data_dir, path), tmp_path, dataset)
+    assert "the last layer, which is of other classes, will start" in (
+        capsys.readouterr().out.replace("classes will", "classes, will")
+    )
+
+
+def test_weights_of_another_network_are_one_line(finished_run, data_dir, dataset, tmp_path):
+    for changes in ({"student.model": "resnet8"}, {"student.width": 5}):
+        other = config(data_dir, str(finished_run.folder), **changes)
+        with pytest.raises(
+            InputError, match=r"student\.init .* does not fit the network"
+        ) as raised:
+            initial_weights.load(other, tmp_path, dataset)
+        assert "\n" not in str(raised.value)
+
+
+def test_weights_are_not_read_again_once_there_is_a_checkpoint(data_dir, dataset, tmp_path):
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    assert initial_weights.load(config(data_dir, "is gone"), tmp_path, dataset) is None
+
+
+@pytest.mark.slow
+def test_training_starts_with_the_given_weights(finished_run, data_dir, tmp_path):
+    """With a tiny learning rate the weights stay near those given, also in the average."""
+    still = {
+        "objective.method": "gambler",
+        "student.learning_rate": 1e-12,
+        "student.weight_decay": 0.0,
+        "student.average": "ema",
+        "student.average_start": 0.0,
+        "student.epochs": 1,
+    }
+    pipeline.train(config(data_dir, str(finished_run.folder), **still), tmp_path / "run")
+    given, trained = (
+        restore.restore(folder).variables["params"]
+        for folder in (finished_run.folder, tmp_path / "run")
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), trained, given)

@@ -1,0 +1,50 @@
+"""Class names of a teacher: texts, metadata, and their mapping to the data set."""
+
+import pytest
+
+from kdjax.errors import InputError
+from kdjax.training.external import class_order
+
+
+def test_names_are_separated_by_commas_or_a_json_list() -> None:
+    assert class_order.parse_names("cat, dog") == ("cat", "dog")
+    assert class_order.parse_names('["tench, Tinca", "dog"]') == ("tench, Tinca", "dog")
+
+
+@pytest.mark.parametrize("text", ["a,,b", "a,b,a", "[1", '["a", ""]'])
+def test_bad_names_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="class_names"):
+        class_order.parse_names(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["cat", "dog"]',
+        "['cat', 'dog']",
+        "{0: 'cat', 1: 'dog'}",
+        '{"1": "dog", "0": "cat"}',
+        "cat,dog",
+    ],
+)
+@pytest.mark.parametrize("key", class_order.METADATA_KEYS)
+def test_names_are_found_in_metadata(key: str, text: str) -> None:
+    assert class_order.names_in_metadata({"author": "x", key: text}) == ("cat", "dog")
+
+
+@pytest.mark.parametrize("text", ["", "10", "{'a': 1}", "[1"])
+def test_metadata_without_names_is_ignored(text: str) -> None:
+    assert class_order.names_in_metadata({"classes": text}) == ()
+
+
+def test_columns_follow_the_data_set_and_ignore_case_and_separators() -> None:
+    classes = ("ankle boot", "T-shirt", "bag")
+    assert class_order.columns((), classes, "x") is None
+    assert class_order.columns(classes, classes, "x") is None
+    assert class_order.columns(("Ankle_Boot", "t shirt", "BAG"), classes, "x") is None
+    assert class_order.columns(("bag", "other", "t-shirt", "ankle boot"), classes, "x") == (3, 2, 0)
+
+
+def test_class_that_the_teacher_lacks_is_named_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"no class 'bag' .*\(nearest: 'bags'\).*class_names="):
+        class_order.columns(("cat", "bags"), ("cat", "bag"), "x")
