@@ -154,11 +154,12 @@ def test_the_job_set_runs_the_main_command_with_flags_that_exist(
 
 @pytest.fixture
 def runs_folder(finished_run, tmp_path, monkeypatch) -> None:
-    """A working directory with `runs/digits`, a finished run, and `runs/digits_model`."""
+    """A working directory with a finished run, `runs/digits`, and a model under two names."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(finished_run.folder)
     model = tmp_path / "runs" / "digits_model"
     model.mkdir()
+    model.with_name("quickstart_model").symlink_to(model)  # the name in README.md
 
     def accept_bright(images):
         brightness = images.astype(jnp.float32).mean(axis=(1, 2, 3)) / 255

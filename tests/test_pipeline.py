@@ -94,6 +94,8 @@ def test_log_has_a_dev_line_per_epoch_and_the_loss_terms(run: pathlib.Path) -> N
 STAGE_CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "model": ("resnet14", {}),
     "width": (3, {}),
+    "stem": ("large", {}),
+    "model_args": ('{"strides": 4}', {"model": TINY_NETWORK}),
     "compute_dtype": ("bfloat16", {}),
     "epochs": (11, {}),
     "batch_size": (64, {}),
@@ -155,9 +157,10 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     },
 }
 # The default workdir: tests/test_commands.py. The certificate: the test of a run's results above.
-# Teachers that are given: tests/runs/test_teachers.py and tests/training/external.
+# Teachers that are given: tests/runs/test_teachers.py and tests/training/external. Initial weights:
+# tests/runs/test_initial_weights.py.
 GIVEN_TEACHER = {f"teacher.{name}" for name in workdir.SOURCE_FIELDS if name != "workdir"}
-TESTED_ELSEWHERE = {"name", "selective.risk", "selective.delta"}
+TESTED_ELSEWHERE = {"name", "selective.risk", "selective.delta", "student.init"}
 
 
 def test_every_field_is_in_the_test_of_its_effect() -> None:

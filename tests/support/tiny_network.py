@@ -15,16 +15,18 @@ class TinyNetwork(nn.Module):
     Attributes:
         num_outputs: number of logits.
         width: channels of the convolution.
+        strides: of the convolution.
         dtype: of the computation.
     """
 
     num_outputs: int
     width: int = 2
+    strides: int = 2
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        features = nn.Conv(self.width, (3, 3), strides=2, dtype=self.dtype)(images)
+        features = nn.Conv(self.width, (3, 3), strides=self.strides, dtype=self.dtype)(images)
         features = nn.BatchNorm(use_running_average=not train, dtype=self.dtype)(features)
         features = nn.relu(features).reshape((images.shape[0], -1))
         return nn.Dense(self.num_outputs, dtype=self.dtype)(features)
