@@ -23,6 +23,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 own_programs = compile_cache.new_folder()
 compile_cache.use(own_programs.name)
 
+# Without optimization by LLVM, compilation takes less time; XLA_FLAGS from outside is kept.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 # Each virtual device that waits in a collective holds a thread, and on a machine with few cores
 # all threads can wait forever until XLA aborts: use more threads than cores.
 os.environ["PJRT_NPROC"] = "16"

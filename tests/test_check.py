@@ -152,6 +152,7 @@ def test_verdict_is_given_in_words(outcome, risk, refuted, parts):
 # The command
 
 
+@pytest.mark.slow
 def test_command_exits_with_3_if_the_promise_is_refuted(folder, tmp_path):
     rng = np.random.default_rng(1)
     shifted = write_npz(tmp_path / "shifted.npz", *draw(rng, 300, wrong=0.4))

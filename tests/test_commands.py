@@ -54,6 +54,7 @@ def test_run_trains_both_stages_and_writes_all_files_and_tables(finished_run):
     assert "<h1>alexnet_small on digits</h1>" in report and ">Abstentions</h2>" in report
 
 
+@pytest.mark.slow
 def test_finished_run_prints_the_same_tables_and_changes_nothing(finished_run):
     before = contents(finished_run.folder)
     again = command("main", *finished_run.flags, f"--workdir={finished_run.folder}")
@@ -75,6 +76,7 @@ def test_missing_report_of_a_finished_run_is_written(copy):
     assert len(report.read_bytes()) == pytest.approx(len(before), rel=0.01)
 
 
+@pytest.mark.slow
 def test_flag_values_may_follow_after_a_space(finished_run):
     parts = [part for flag in finished_run.flags for part in flag.split("=")]
     again = command("main", *parts, "--workdir", finished_run.folder)
@@ -95,6 +97,7 @@ def test_evaluate_with_moved_data_gives_identical_results(finished_run, copy, da
     assert "Thresholds of" in done.stdout
 
 
+@pytest.mark.slow
 def test_help_lists_the_flags():
     done = command("main", "--help")
     assert "--workdir" in done.stdout and "--config" in done.stdout
@@ -104,6 +107,7 @@ def test_help_lists_the_flags():
 # Invalid input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
@@ -124,6 +128,7 @@ def test_invalid_input_is_a_one_line_error_and_changes_nothing(copy, flags, part
     assert contents(copy.folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags", "parts"),
     [
@@ -137,11 +142,13 @@ def test_missing_flags_and_files_are_one_line_errors(name, flags, parts):
     assert_refused(command(name, *flags), *parts)
 
 
+@pytest.mark.slow
 def test_empty_folder_is_not_a_workdir(tmp_path):
     assert_refused(command("evaluate", f"--workdir={tmp_path}"), str(tmp_path), "not a workdir")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_smoke_run_has_its_own_default_workdir(finished_run, tmp_path):
     shutil.copytree(finished_run.folder, tmp_path / "runs" / "digits_smoke")
     config = f"--config={ROOT / 'configs' / 'digits.py'}"
@@ -150,6 +157,7 @@ def test_smoke_run_has_its_own_default_workdir(finished_run, tmp_path):
     assert "runs/digits_smoke is finished" in done.stdout
 
 
+@pytest.mark.slow
 def test_unknown_data_set_in_a_config_file_is_a_one_line_error(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from kdjax.config import base\n"
@@ -162,6 +170,7 @@ def test_unknown_data_set_in_a_config_file_is_a_one_line_error(tmp_path):
     assert_refused(done, "unknown data set 'digit'", "did you mean 'digits'")
 
 
+@pytest.mark.slow
 def test_unwritable_workdir_is_a_one_line_error(tmp_path):
     (tmp_path / "runs").write_text("a file where the default workdir should be")
     done = command("main", f"--config={ROOT}/configs/digits.py", cwd=tmp_path)
@@ -169,6 +178,7 @@ def test_unwritable_workdir_is_a_one_line_error(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+@pytest.mark.slow
 def test_teacher_of_another_data_set_is_a_one_line_error(copy, tmp_path):
     path = copy.folder / "teacher" / "config.json"
     metadata = json.loads(path.read_text())

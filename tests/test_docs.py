@@ -180,6 +180,7 @@ def runs_folder(finished_run, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [path for path in PAGES if path.name != "design.md" and "```python" in path.read_text()],
@@ -282,6 +283,7 @@ def test_the_added_loss_follows_its_equation() -> None:
     assert_allclose(brier(jnp.asarray(logits), jnp.asarray(labels)), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_added_method_trains_a_student() -> None:
     run_addition("A method")
     assert resolved(**{"objective.method": "half_ka"}).objective.method == "half_ka"
@@ -357,6 +359,7 @@ def test_the_added_metric_writer_is_used_by_every_stage(tmp_path: pathlib.Path) 
     assert (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_added_augmentation_numbers_every_quarter_turn() -> None:
     (diff,) = code_blocks(ADDITIONS["An augmentation"], "diff")
     names = run(apply_diff(pathlib.Path(augment.__file__).read_text(), diff))

@@ -105,6 +105,7 @@ def test_only_libraries_of_extras_get_a_hint():
     assert error("my_module") is None and error("") is None
 
 
+@pytest.mark.slow
 def test_losses_metrics_methods_and_networks_need_no_extra():
     code = BLOCK.format(extras="extras.EXTRAS") + (
         "import kdjax, kdjax.losses, kdjax.adjustment, kdjax.selective, kdjax.objectives\n"

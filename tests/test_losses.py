@@ -159,6 +159,7 @@ def test_infinite_payoff_gives_cross_entropy_over_all_columns(name):
     assert_allclose(gradient, expected_gradient, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1e2, 1e4])
 def test_distillation_at_high_temperature_is_the_squared_distance_of_centred_logits(temperature):
     teacher, student = NORMAL[:, :-1], NORMAL[::-1, :-1]
@@ -321,6 +322,7 @@ def three_examples(name):
     return logits, supervision
 
 
+@pytest.mark.slow
 @each_hyperparameter
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
 def test_hyperparameter_of_each_example_gives_the_loss_of_that_example(name, transform):
@@ -331,6 +333,7 @@ def test_hyperparameter_of_each_example_gives_the_loss_of_that_example(name, tra
     assert_allclose(transform(loss)(logits, supervision, values), expected, rtol=2e-6)
 
 
+@pytest.mark.slow
 @each_hyperparameter
 def test_hyperparameter_broadcasts_against_the_leading_dimensions(name):
     loss, values = with_hyperparameter(name), jnp.array(HYPERPARAMETERS[name][1])
@@ -354,6 +357,7 @@ def test_hyperparameter_of_another_shape_raises_with_the_shapes(name, shape, tra
         transform(loss)(*three_examples(name), jnp.full(shape, 2.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [20.0, 1e2, 1e3, 1e4, 1e5])
 def test_distillation_of_float32_is_accurate_at_high_temperature(temperature):
     student, teacher = np.random.default_rng(0).normal(size=(2, 200, 10)) * 4
@@ -371,6 +375,7 @@ def test_distillation_of_float32_is_accurate_at_high_temperature(temperature):
     assert_allclose(gradient, temperature * (q - p), rtol=0, atol=1e-6 + 1e-7 * temperature)
 
 
+@pytest.mark.slow
 def test_distillation_at_the_ends_of_the_temperature_range_is_finite():
     logits, targets = jnp.asarray([[3.0, -2.0, 1e4]]), jnp.asarray([[0.2, 0.8, 0.0]])
     for temperature in (1e-18, 1e18):
@@ -390,6 +395,7 @@ def test_losses_do_not_lose_precision_at_large_logits(name, scale):
     assert_allclose(LOSSES[name](jnp.asarray(logits), supervision), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["soft_gambler", "distillation"])
 def test_excluded_class_with_target_zero_contributes_nothing(name):
     logits = jnp.asarray([[1.0, 2.0, -jnp.inf, 0.5, -1.0], [1.0, 2.0, -jnp.inf, 0.5, -jnp.inf]])

@@ -108,6 +108,7 @@ def stated_flags(method):
     return {name: getattr(method, name) for name in ("needs_teacher", "abstains", "adjusts")}
 
 
+@pytest.mark.slow
 @each_method
 def test_flags_of_a_method_match_its_function(name):
     assert measured_flags(METHODS[name]) == stated_flags(METHODS[name])
@@ -159,6 +160,7 @@ def test_only_abstaining_methods_have_a_gradient_in_the_last_column(name):
     assert np.all(last != 0) if name in ABSTENTION else np.all(last == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_extreme_logits_give_finite_losses_and_gradients(dtype):
     signs = np.indices([3] * (CLASSES + 1)).reshape(CLASSES + 1, -1).T - 1

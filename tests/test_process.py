@@ -134,6 +134,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -152,6 +153,7 @@ def test_config_file_that_fails_is_one_line(text, message, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name == "runs"] == []
 
 
+@pytest.mark.slow
 def test_home_directory_is_replaced_in_paths(tmp_path) -> None:
     done = python("-m", "kdjax.evaluate", "--workdir=~/run", HOME=str(tmp_path))
     assert_refused(done, f"'{tmp_path}/run' is not a workdir")

@@ -26,6 +26,7 @@ TEACHERS = ROOT.parent / "shared" / "teachers"
 needs_images = pytest.mark.skipif(not PREPARE.exists(), reason="needs ../shared/data: real images")
 
 
+@pytest.mark.slow
 @needs_images
 def test_svhn_config_runs_on_real_images(tmp_path: pathlib.Path) -> None:
     subprocess.run([sys.executable, PREPARE, "svhn_sample", tmp_path], check=True)
@@ -43,6 +44,7 @@ def test_svhn_config_runs_on_real_images(tmp_path: pathlib.Path) -> None:
     assert results["test"]["examples"] == results["teacher"]["test"]["examples"] == 64
 
 
+@pytest.mark.slow
 @needs_images
 def test_streamed_epoch_of_cifar10_is_bit_identical_to_resident(
     tmp_path: pathlib.Path,
@@ -66,6 +68,7 @@ def test_streamed_epoch_of_cifar10_is_bit_identical_to_resident(
         np.testing.assert_array_equal(leaf, expected_leaf)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TEACHERS.exists(), reason="needs ../shared/teachers: published networks")
 @needs_images
 def test_published_onnx_teachers_classify_real_images() -> None:

@@ -71,6 +71,7 @@ def run(code):
     return names
 
 
+@pytest.mark.slow
 def test_fastapi_server_answers_as_the_model(blocks):
     testclient = pytest.importorskip("fastapi.testclient")
     client = testclient.TestClient(run(blocks[0])["app"])

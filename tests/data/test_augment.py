@@ -71,6 +71,7 @@ def test_augmented_image_is_a_crop_of_the_padded_image(pad: int, flip: bool) -> 
         assert augmented.tobytes() in outcomes(image, pad, flip).values()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("pad", [0, 1, 3])
 def test_augmentations_are_numbered_by_row_column_and_mirroring(pad: int, flip: bool) -> None:
@@ -107,6 +108,7 @@ def test_no_padding_and_no_flip_leave_the_images_unchanged() -> None:
     np.testing.assert_array_equal(result, images)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(chosen=st.lists(st.integers(0, 15), min_size=4, max_size=4), epoch=st.integers(0, 3))
 def test_augmentation_of_an_image_is_independent_of_its_batch(
@@ -129,6 +131,7 @@ def test_augmentation_depends_on_seed_and_epoch() -> None:
     assert len(results) == 4
 
 
+@pytest.mark.slow
 def test_jit_and_scan_with_traced_seed_and_epoch_do_not_change_the_images() -> None:
     images, indices = random_images((8, 6, 6, 3)), jnp.arange(8)
 

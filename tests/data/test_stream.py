@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.runs import final_arrays, tiny
+from support.runs import final_arrays, stop_at_step, tiny
 
 from kdjax import pipeline
 from kdjax.data.augment import epoch_order
 from kdjax.data.records import Records
 from kdjax.errors import InputError, Preempted
 from kdjax.evaluation import evaluate
-from kdjax.training.preemption import Preemption
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_streaming_run_resumed_within_an_epoch_is_bit_identical_to_resident(
     in_memory = pipeline.train(resident, resident_folder)
     assert not numbers_read
     with monkeypatch.context() as patch, pytest.raises(Preempted):
-        patch.setattr(Preemption, "requested", lambda self, step: step == 6)  # 4 steps per epoch
+        stop_at_step(patch, 6)  # 4 steps per epoch
         pipeline.train(streaming, stream_folder)
     on_disk = pipeline.train(streaming, stream_folder)
     # The images of the rest of the epoch, 2 of 4 batches of 16, and those of dev.

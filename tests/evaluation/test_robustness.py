@@ -241,6 +241,7 @@ def test_command_prints_the_metrics_that_it_writes(
     assert (folder / "results.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "part"),
     [

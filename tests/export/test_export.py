@@ -227,6 +227,7 @@ def test_other_risk_and_delta_are_certified_again(trained, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_model_without_a_certified_threshold_abstains_on_every_image(trained, exported, tmp_path):
     with pytest.warns(UserWarning, match="abstains on every image") as warned:
         model_card = export(trained("alexnet_small"), tmp_path / "model", risk=1e-6)
@@ -273,12 +274,14 @@ def page_run(folder, risk):
     return page.read(folder, risk=risk).operating_point
 
 
+@pytest.mark.slow
 def test_bfloat16_student_is_evaluated_and_exported_in_float32(trained, tmp_path):
     model_card = export(trained("bfloat16"), tmp_path / "model")
     assert model_card["checked"]["difference_from_run"] < 1e-6
     assert all(file["largest_difference"] < 1e-4 for file in model_card["files"].values())
 
 
+@pytest.mark.slow
 def test_certificate_is_of_the_logits_of_the_exported_network(trained, tmp_path):
     """The predictions of earlier versions were computed in bfloat16."""
     folder = shutil.copytree(trained("bfloat16"), tmp_path / "run")
@@ -347,6 +350,7 @@ def without_onnx(monkeypatch):
     monkeypatch.setattr(formats, "FORMATS", {formats.STABLEHLO: formats.FORMATS[formats.STABLEHLO]})
 
 
+@pytest.mark.slow
 def test_coverage_with_another_score_has_no_certificate(trained, tmp_path, without_onnx):
     folder, out = trained("alexnet_small"), tmp_path / "model"
     model_card = export(folder, out, coverage=0.8, score="margin", delta=0.1)
@@ -517,6 +521,7 @@ def test_command_prints_files_and_notes(trained, tmp_path):
     assert remaining == [f"{out}/card.json", *(f"  {note}" for note in model_card["notes"])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "part"),
     [

@@ -66,6 +66,7 @@ def test_cost_counts_products_of_any_form_once() -> None:
     assert values.multiply_adds - grouped - transposed - 3 * loop - 2 * branch in (4, 256 * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8, 32, 64, 224])
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_teacher_of_each_default_pair_is_larger_than_its_student(pair, size) -> None:

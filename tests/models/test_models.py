@@ -119,6 +119,7 @@ def test_only_the_head_is_computed_in_float32(name):
         assert leaf.dtype == (jnp.float32 if in_head else jnp.bfloat16), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SMALL)
 def test_training_mode_updates_the_statistics_and_keeps_dtypes(name, dtype):
@@ -134,6 +135,7 @@ def test_training_mode_updates_the_statistics_and_keeps_dtypes(name, dtype):
     assert np.all(np.isfinite(logits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("name", SMALL)
 def test_evaluation_mode_is_independent_of_the_batch(name, dtype, tolerance):

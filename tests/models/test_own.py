@@ -39,6 +39,7 @@ def test_variables_have_the_names_of_the_class_itself(model) -> None:
     assert top in ({"Conv_0", "BatchNorm_0", "Dense_0"}, {"conv", "norm", "head"})
 
 
+@pytest.mark.slow
 def test_training_mode_updates_statistics_and_draws_dropout_by_the_key(model) -> None:
     variables, images = initialized(model)
     train = jax.jit(functools.partial(apply.apply_train, model))

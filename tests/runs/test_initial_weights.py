@@ -69,6 +69,7 @@ def test_file_of_other_classes_keeps_all_but_the_last_layer(
     )
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_one_line(finished_run, data_dir, dataset, tmp_path):
     for changes in ({"student.model": "resnet8"}, {"student.width": 5}):
         other = config(data_dir, str(finished_run.folder), **changes)

@@ -56,6 +56,7 @@ def test_restore_takes_a_string_and_is_a_name_of_the_package(run) -> None:
     assert kdjax.restore is restore.restore
 
 
+@pytest.mark.slow
 def test_restore_in_a_new_process_with_a_relative_path(run) -> None:
     code = (
         "import kdjax; model, variables = kdjax.restore('digits'); "
@@ -177,6 +178,7 @@ def test_teacher_of_an_earlier_version_is_accepted(run, old_run, data_dir) -> No
         workdir.check_teacher(old_run / "teacher", dataset, {**config.data, "split_seed": 1})
 
 
+@pytest.mark.slow
 def test_workdir_of_an_earlier_version_is_evaluated_alike(run, old_run) -> None:
     (old_run / "results.json").unlink()
     evaluate.evaluate(old_run, restore.load_dataset(old_run))

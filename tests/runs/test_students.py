@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from support.commands import python
-from support.runs import final_arrays, log_lines, tiny
+from support.runs import final_arrays, log_lines, stop_at_step, tiny
 
 from kdjax import pipeline
 from kdjax.errors import InputError, Preempted
 from kdjax.evaluation import evaluate
 from kdjax.runs import restore, students
 from kdjax.training.checkpoint import Checkpoints
-from kdjax.training.preemption import Preemption
 
 CHANGES = (
     {"objective.method": "kd"},
@@ -33,7 +32,7 @@ def group_run(data_dir, tmp_path_factory) -> pathlib.Path:
     """A run that was interrupted, with one student a checkpoint ahead, and resumed."""
     folder, config = tmp_path_factory.mktemp("students") / "run", several_students(data_dir)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted):
-        patch.setattr(Preemption, "requested", lambda self, step: step == 6)
+        stop_at_step(patch, 6)
         pipeline.train(config, folder)
     with Checkpoints(folder / "students" / NAMES[0] / "checkpoints", {}) as checkpoints:
         assert checkpoints.steps() == [4, 6]

@@ -24,6 +24,7 @@ print(faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_tuned_allocator_reuses_memory():
     def page_faults(tune: str) -> int:

@@ -183,6 +183,7 @@ def test_failure_of_one_process_ends_all_with_its_error(data_dir, tmp_path) -> N
     assert message.replace("error: ", "error: process 1: ", 1) in other_error.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

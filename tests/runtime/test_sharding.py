@@ -1,6 +1,7 @@
 """Training on any number of devices: the same losses, gradients and batches."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -17,7 +18,7 @@ COUNTS = (1, 2, 4, 8)
 
 def train_on(devices: int) -> dict:
     """Returns what `losses_on_devices.py` prints in a process with this number of CPU devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
     done = python(ROOT / "tests" / "support" / "losses_on_devices.py", XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -7,13 +7,16 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 import kdjax.config
 from kdjax.runs import restore, workdir
 from kdjax.training import step
 from kdjax.training.checkpoint import Checkpoints, Restored
+from kdjax.training.preemption import Preemption
 from kdjax.training.spec import train_spec
+from kdjax.training.train_group import TrainGroup
 from support.commands import ROOT
 from support.tiny_network import TINY_NETWORK
 
@@ -56,3 +59,15 @@ def final_arrays(folder: pathlib.Path) -> tuple[int, list[np.ndarray]]:
     """Returns the step and the arrays of the latest checkpoint of a workdir."""
     latest = checkpoint(folder, "latest")
     return latest.step, [np.asarray(leaf) for leaf in jax.tree.leaves(latest.state)]
+
+
+def stop_at_step(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Stops the training after this step of a stage, as SIGTERM would."""
+    reached, run_steps = [0], TrainGroup.run_steps
+
+    def record(group: TrainGroup, *arguments: Any) -> None:
+        run_steps(group, *arguments)
+        reached.append(group.step)
+
+    patch.setattr(TrainGroup, "run_steps", record)
+    patch.setattr(Preemption, "requested", lambda self: reached[-1] == step)

@@ -83,6 +83,7 @@ def test_every_average_of_the_config_exists(kind):
     assert (weight_of_newest(kind, 0.5, 0.9) is None) == (kind == "none")
 
 
+@pytest.mark.slow
 def test_average_of_a_run_follows_its_weights():
     spec = linear_spec(
         average_weight=lambda finished: jnp.where(finished < 3, 1.0, 1 / (finished - 1))
@@ -140,6 +141,7 @@ class OwnMomentum(nn.Module):
         return nn.Dense(self.num_outputs)(norm(images.reshape(len(images), -1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.5, 0.99])
 def test_batch_statistics_of_a_users_network_do_not_depend_on_its_momentum(momentum):
     model = OwnNetwork(OwnMomentum(CLASSES + 1, momentum), "test:OwnMomentum")

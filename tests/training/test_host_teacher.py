@@ -72,6 +72,7 @@ def final_leaves(spec: Any, source: teachers.TeacherSource) -> list[np.ndarray]:
     return jax.tree.leaves(states)
 
 
+@pytest.mark.slow
 def test_teacher_on_the_host_teaches_as_the_same_network_in_jax(teacher) -> None:
     """It gets the augmented images of each batch, in an epoch of pre-training none."""
     spec = linear_spec(pad=1, flip=True)

@@ -28,6 +28,7 @@ from kdjax.training import averaging, inference, loop, multi_student, step
 from kdjax.training.teacher import OnlineTeacher
 
 
+@pytest.mark.slow
 def test_epoch_transfers_nothing_between_host_and_device() -> None:
     spec, examples = linear_spec(pad=1), device_examples()
     program, states = multi_student.make_program([spec]), (step.init_state(spec, SHAPE),)

@@ -70,6 +70,7 @@ def test_convolution_follows_its_equation(case, dtype, tolerance):
     )
 
 
+@pytest.mark.slow
 @over_cases
 def test_gradients_equal_those_of_lax_in_float64(case):
     size, sides, padding, strides = case

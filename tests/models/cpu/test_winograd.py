@@ -35,6 +35,7 @@ def with_gradients(form, images, kernel):
     return out, *pull(jnp.sin(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(4, 4), (4, 8), (12, 4)])
 def test_equals_the_direct_convolution_with_its_gradients_in_float64(size):
     with jax.enable_x64(True):
@@ -75,6 +76,7 @@ def relative_errors(monkeypatch, points):
     return np.array([np.abs(value - ref).max() / np.abs(ref).max() for value, ref in pairs])
 
 
+@pytest.mark.slow
 def test_float32_error_is_as_documented_and_half_of_that_of_the_papers_points(monkeypatch):
     ours, papers = (
         relative_errors(monkeypatch, points) for points in (winograd.POINTS, (0, 1, -1, 2, -2))
@@ -94,6 +96,7 @@ def test_matrices_of_the_papers_points_are_those_of_the_paper():
     np.testing.assert_array_equal(outputs, np.column_stack([powers, [0, 0, 0, 1]]))
 
 
+@pytest.mark.slow
 def test_vmap_over_kernels():
     with jax.enable_x64(True):
         images, kernel = arrays()

@@ -1,6 +1,7 @@
 """The section of a report on coverage and selective risk by class."""
 
 import numpy as np
+import pytest
 from scipy.stats import binomtest
 from support import sample_runs
 from support.pages import Page, assert_valid, plain_text
@@ -56,6 +57,7 @@ def test_a_class_that_is_rarely_accepted_and_then_wrong_has_warnings(written):
     ]
 
 
+@pytest.mark.slow
 def test_warnings_are_in_the_summary_and_in_the_section_with_escaped_names(written, monkeypatch):
     section = classes.section(rarely_accepted(written.run))
     warning = "6 of 300 images of class <b>&amp are accepted"

@@ -57,6 +57,7 @@ def test_several_runs_are_compared_on_one_page(runs):
     assert "2 runs on digits" in (runs / "comparison.html").read_text()
 
 
+@pytest.mark.slow
 def test_report_of_a_workdir_of_several_students_compares_them(runs):
     folder, students = runs / "several", ("seed=2", "seed=1")
     metadata = sample_runs.metadata("students", name="digits", classes=tuple("0123456789"))

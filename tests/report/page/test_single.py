@@ -142,6 +142,7 @@ def test_with_many_classes_only_confused_pairs_are_shown(tmp_path):
         assert int(count) == pair.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "sizes", "part"),
     [
@@ -216,6 +217,7 @@ def test_shifted_metrics_of_another_operating_point_are_left_out_with_a_warning(
     assert_valid(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("field", "value"), [("method", "kd"), ("adjustment", "none")])
 def test_a_run_without_adjustment_does_not_claim_one(written, tmp_path, field, value):
     run = written.run._replace(metadata=sample_runs.metadata())
@@ -225,6 +227,7 @@ def test_a_run_without_adjustment_does_not_claim_one(written, tmp_path, field, v
     assert f"The method {method} uses the teacher's distribution without adjustment." in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_header_names_the_teacher_of_methods_that_need_one(written, tmp_path, method):
     run = written.run._replace(metadata=sample_runs.metadata())
@@ -243,6 +246,7 @@ def test_images_of_another_test_split_are_not_shown(written, tmp_path):
     assert "<img" not in path.read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_write_leaves_no_file(written, tmp_path):
     (tmp_path / "folder").mkdir()
     for out in (tmp_path / "folder", tmp_path / "nowhere" / "page.html"):
