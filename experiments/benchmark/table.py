@@ -17,9 +17,9 @@ HEADER = (
     "relative to PyTorch with cached teacher", "memory of a step, MiB",
 )  # fmt: skip
 NOTE = (
-    "Utilization (operations per second over the peak of the processor) is not shown: the number of "
-    "operations that XLA reports for a compiled program does not include most convolutions in their "
-    "CPU forms."
+    "Utilization (operations per second over the peak of the processor) is not shown: the number "
+    "of operations that XLA reports for a compiled program does not include most convolutions in "
+    "their CPU forms."
 )
 
 

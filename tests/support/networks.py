@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kdjax.data import Split, batches
+from kdjax.data import Dataset, Split, batches
 from kdjax.data.augment import Augmentation, epoch_order
 from kdjax.data.records import Records
 from kdjax.objectives import METHODS, Hyperparameters
@@ -43,6 +43,19 @@ def random_split(seed: int = 0) -> Split:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (COUNT, *SHAPE), dtype=np.uint8)
     return Split(images, rng.integers(0, CLASSES, COUNT, dtype=np.int32))
+
+
+def random_dataset() -> Dataset:
+    """Returns a data set whose splits are all `random_split()`."""
+    splits = dict.fromkeys(("train", "dev", "calibration", "test"), random_split())
+    return Dataset(
+        **splits,
+        name="toy",
+        version="1.0.0",
+        class_names=("a", "b", "c"),
+        mean=np.full(1, MEAN),
+        std=np.full(1, STD),
+    )
 
 
 def device_examples() -> batches.Examples:

@@ -15,6 +15,7 @@ from support.networks import (
     device_examples,
     linear_spec,
     order,
+    random_dataset,
     random_split,
     teacher_variables,
 )
@@ -41,15 +42,7 @@ def linear_logits(images: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def dataset() -> Dataset:
-    splits = dict.fromkeys(("train", "dev", "calibration", "test"), random_split())
-    return Dataset(
-        **splits,
-        name="toy",
-        version="1.0.0",
-        class_names=("a", "b", "c"),
-        mean=np.full(1, MEAN),
-        std=np.full(1, STD),
-    )
+    return random_dataset()
 
 
 @pytest.fixture

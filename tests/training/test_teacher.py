@@ -13,14 +13,13 @@ from support.networks import (
     BATCH,
     CLASSES,
     COUNT,
-    MEAN,
     SHAPE,
-    STD,
     Linear,
     device_examples,
     flat_inputs,
     linear_spec,
     order,
+    random_dataset,
     random_split,
     single_program,
     teacher_variables,
@@ -37,15 +36,7 @@ from kdjax.training.teacher import CachedTeacher, OnlineTeacher, Teacher, Teache
 
 @pytest.fixture
 def dataset() -> Dataset:
-    splits = dict.fromkeys(("train", "dev", "calibration", "test"), random_split())
-    return Dataset(
-        **splits,
-        name="toy",
-        version="1.0.0",
-        class_names=("a", "b", "c"),
-        mean=np.full(1, MEAN),
-        std=np.full(1, STD),
-    )
+    return random_dataset()
 
 
 @pytest.fixture
