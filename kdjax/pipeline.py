@@ -124,7 +124,7 @@ def _warn_if_payoff_too_high(config: ConfigDict, num_classes: int) -> None:
     if METHODS[fields.method].abstains and fields.payoff >= num_classes:
         warnings.warn(
             f"objective.payoff {fields.payoff} is not below the number of classes, {num_classes}: "
-            "abstaining never pays",
+            f"abstaining never pays; choose a payoff between 1 and {num_classes}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,5 +1,6 @@
 """Whole runs on the embedded digits, as small as possible."""
 
+import functools
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -167,25 +169,40 @@ def test_every_field_is_in_the_test_of_its_effect() -> None:
     assert set(CHANGES) | TESTED_ELSEWHERE | GIVEN_TEACHER == set(field_names(base()))
 
 
+def effects(folder: pathlib.Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns the effects of the default config with some changes."""
+    config = base()
+    config.update_from_flattened_dict(changes)
+    with pytest.MonkeyPatch.context() as patch:
+        return training_effects(resolve(config), folder, patch)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Returns a function: context of a field -> the workdir and the effects without its change."""
+
+    @functools.cache
+    def run(context: tuple[tuple[str, Any], ...]) -> tuple[pathlib.Path, dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("effects")
+        expected = effects(folder / "unchanged", dict(context))
+        assert effects(folder / "again", dict(context)) == expected
+        return folder / "unchanged", expected
+
+    return run
+
+
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_field_of_the_config_has_an_effect(
-    field: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    field: str, reference: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     value, context = CHANGES[field]
     small = {"teacher.model": "resnet8", "student.model": "alexnet_small", **context}
     small |= {f"{stage}.epochs": 10 for stage in ("teacher", "student")}
-
-    def effects(name: str, **changes: Any) -> dict[str, Any]:
-        config = base()
-        config.update_from_flattened_dict({**small, **changes})
-        with monkeypatch.context() as patch:
-            return training_effects(resolve(config), tmp_path / name, patch)
-
-    expected = effects("unchanged")
-    assert effects("again") == expected
+    folder, expected = reference(tuple(small.items()))
     if field == "teacher.workdir":
-        value = str(tmp_path / "unchanged" / "teacher")
-    assert effects("changed", **{field: value}) != expected, f"{field} has no effect"
+        value = str(folder / "teacher")
+    changed = effects(tmp_path / "changed", {**small, field: value})
+    assert changed != expected, f"{field} has no effect"
 
 
 def test_setting_and_size_choose_the_networks() -> None:

@@ -1,6 +1,7 @@
 """Image files in folders."""
 
 import collections
+import io
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -43,6 +44,23 @@ def image_suffixes() -> set[str]:
         for suffix, name in PIL.Image.registered_extensions().items()
         if name in PIL.Image.OPEN and name != "MPEG" and not _is_stub(PIL.Image.OPEN[name][0])
     }
+
+
+def open_picture(path: pathlib.Path) -> PIL.Image.Image:
+    """Returns the picture in a file.
+
+    It is opened from its bytes, as in training: from a path, Pillow turns some TIFF files by their
+    EXIF orientation already.
+
+    Raises:
+        InputError: if the file is empty, or no file.
+    """
+    if _is_special(path) and not path.is_dir():  # reading a pipe could wait forever
+        raise InputError("not a file")
+    content = path.read_bytes()
+    if not content:
+        raise InputError("the file is empty")
+    return PIL.Image.open(io.BytesIO(content))
 
 
 def count_files(files: list[pathlib.Path]) -> str:

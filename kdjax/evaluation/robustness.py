@@ -36,7 +36,8 @@ def evaluate_shifts(
 
     Args:
         folder: the workdir of a student or of a teacher, with its `results.json`.
-        names: keys of `kdjax.data.shift.SHIFTS`, and `ood:NAME` for the test split of a TFDS set.
+        names: keys of `kdjax.data.shift.SHIFTS`, and `ood:NAME` for another data set:
+            the test split of one of TFDS, or own images, such as `ood:folder:PATH`.
         data_dir: the TFDS directory, if not the one of the run.
 
     Returns:
@@ -112,8 +113,9 @@ def _load_other(
     """Returns the test split of another data set in the run's image shape, and the conversion."""
     fields = metadata["config"]["data"]
     shape = tuple(metadata["dataset"]["image_shape"])
-    size = {"image_size": shape[0]} if data.own.parse(name) else {}
-    loaded = data.load(name, data_dir=data_dir or fields["dir"] or None, **size)
+    if location := data.own.parse(name):
+        return _own_images(location, shape, metadata["dataset"].get("fit", "stretch")), ""
+    loaded = data.load(name, data_dir=data_dir or fields["dir"] or None)
     if fields["limit"]:
         loaded = data.limit_examples(loaded, fields["limit"], fields["split_seed"])
     split = loaded.test
@@ -123,6 +125,19 @@ def _load_other(
     arrays = split.images[..., 0] if split.images.shape[-1] == 1 else split.images
     images, notes = zip(*(fit(PIL.Image.fromarray(array), shape) for array in arrays), strict=True)
     return data.Split(np.stack(images), split.labels), "; ".join(sorted(set(notes)))
+
+
+def _own_images(
+    location: data.own.Location, shape: tuple[int, int, int], resize: str
+) -> data.Split:
+    """Returns own images as the network reads them: their test split, or all if they have none.
+
+    The labels, which may be of other classes, are not used.
+    """
+    labelled = data.own.read_labelled(location, shape, resize)
+    is_test = np.array([split == "test" for split in labelled.splits])
+    rows = np.flatnonzero(is_test if is_test.any() else ~is_test)
+    return data.Split(np.asarray(labelled.images[rows]), np.zeros(len(rows), np.int32))
 
 
 def _sampler(folder: pathlib.Path, point: OperatingPoint) -> Callable[..., Sample]:

@@ -113,7 +113,7 @@ def create(
     _check_complete(reference, taken, options)
     try:
         network = _instantiate(found, taken, options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failure(reference, error) from error
     try:
         hash(network)
@@ -233,7 +233,7 @@ def check(model: nn.Module, image_shape: tuple[int, ...], num_outputs: int) -> N
         variables, outputs = _trace(model, image_shape)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failure(model.reference, error) from error
     name = f"model {model.reference!r}"
     for output in outputs:

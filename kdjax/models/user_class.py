@@ -123,7 +123,7 @@ def _load_module(reference: str, location: str) -> ModuleType:
         if error.name and f"{location}.".startswith(f"{error.name}."):
             raise _missing_module(reference, error.name) from None
         raise failure(reference, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failure(reference, error) from error
 
 
@@ -169,7 +169,7 @@ def _missing_module(reference: str, name: str) -> InputError:
     )
 
 
-def failure(reference: str, error: Exception) -> InputError:
+def failure(reference: str, error: BaseException) -> InputError:
     """Returns one line for an exception of the user's code, with its file and line."""
     reason = " ".join(str(error).split())[:MAX_REASON]
     line = _line(error)
@@ -178,7 +178,7 @@ def failure(reference: str, error: Exception) -> InputError:
     )
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """Returns file and line of the innermost frame that belongs neither to a library nor to us."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"

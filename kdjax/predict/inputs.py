@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 
 from kdjax.data.fit import STRETCH, fit
+from kdjax.data.image_files import open_picture
 from kdjax.data.own.contents import reason
 from kdjax.errors import InputError
 
@@ -80,7 +81,7 @@ def _convert(item: Any, shape: Shape, resize: str) -> np.ndarray:
         return np.asarray(item)
     path = pathlib.Path(item)
     try:
-        with PIL.Image.open(path) as image:
+        with open_picture(path) as image:
             return fit(image, shape, resize)[0]
     except Exception as error:  # the type depends on the decoder of a damaged file
         raise InputError(f"{path}: {reason(error)}") from error

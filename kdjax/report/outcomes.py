@@ -59,14 +59,18 @@ def sentence(name: str, results: Results) -> str:
         results: content of its `results.json`.
     """
     examples, errors, accepted, accepted_errors = outcome(results)
-    without = f"{name}: if it must answer on all {examples:,} test images, {errors:,} are wrong"
+    without = f"{name}: if it must answer on all {examples:,} test images, {_wrong(errors)}"
     risk = f"{100 * results['guarantee']['risk']:g} %"
     if not accepted:
         return f"{without}; no threshold could be certified for a risk of {risk}."
     return (
         f"{without}; if it may abstain, it abstains on {examples - accepted:,}, and of the "
-        f"{accepted:,} that it accepts {accepted_errors:,} are wrong (certified risk {risk})."
+        f"{accepted:,} that it accepts {_wrong(accepted_errors)} (certified risk {risk})."
     )
+
+
+def _wrong(errors: int) -> str:
+    return f"{errors:,} {'is' if errors == 1 else 'are'} wrong"
 
 
 def best(results_by_student: Mapping[str, Results], split: str) -> str:

@@ -181,7 +181,8 @@ def cache_skip_reason(batches: BatchSpec, examples: int, num_classes: int, epoch
     count = num_augmentations(batches.augmentation)
     size = count * examples * num_classes * 4
     if count > epochs:
-        return f"an image has {count} augmentations, and the teacher is used in {epochs} epochs"
+        used = f"{epochs} epoch{'s' * (epochs != 1)}"
+        return f"an image has {count} augmentations, and the teacher is used in {used}"
     if size > MAX_CACHE_BYTES:
         return f"they would take {size / 2**30:.1f} GiB on every device"
     return ""

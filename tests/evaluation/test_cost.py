@@ -100,6 +100,7 @@ def test_batch_that_does_not_fit_into_memory_has_no_latency(monkeypatch) -> None
     cost.latencies.cache_clear()
 
 
+@pytest.mark.slow
 def test_latency_is_positive_and_grows_with_the_batch() -> None:
     model = models.create("alexnet_small", 3, width=8)
     one, many = (cost.measure_latency(model, (16, 16, 3), size) for size in (1, 256))

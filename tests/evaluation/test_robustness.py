@@ -151,6 +151,22 @@ def test_other_data_sets_are_converted_and_compared_by_confidence(
     assert ood["digits"] == same
 
 
+@pytest.mark.parametrize(("given", "examples"), [("", 6), ("test", 2)])
+def test_own_images_are_all_compared_unless_they_have_a_test_split(
+    given: str, examples: int, certified: Callable[..., pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    for index in range(6):
+        split = given if index < 2 else "train" if given else ""
+        file = pictures / split / "ab"[index % 2] / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("L", (9, 7), 40 * index).save(file)
+    name = f"ood:folder:{pictures}"
+    ood = robustness.evaluate_shifts(certified(0.2), [name])["ood"]
+    (result,) = ood.values()
+    assert result["examples"] == examples
+
+
 def test_without_certificate_the_threshold_is_chosen_on_dev(
     certified: Callable[..., pathlib.Path],
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from support.colours import CLASSES, SHAPE, function, write
 from support.commands import assert_refused, command, python
 
+from kdjax.data.fit import fit
 from kdjax.data.image_files import image_suffixes
 from kdjax.errors import InputError
 from kdjax.export import formats
@@ -49,6 +50,25 @@ def error_message(call, *arguments, **options):
 
 
 # The function
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_uncompressed_tiff_has_the_pixels_of_training(model, tmp_path, orientation):
+    path, exif = tmp_path / "picture.tif", PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(images_of(1)[0]).save(path, exif=exif)
+    with PIL.Image.open(io.BytesIO(path.read_bytes())) as image:
+        expected = fit(image, model.image_shape)[0]
+    (loaded,) = image_files.read_images([str(path)], model.image_shape, pytest.fail)
+    np.testing.assert_array_equal(loaded.pixels, expected)
+    np.testing.assert_array_equal(model(path).logits, model(expected[None]).logits)
+
+
+def test_pipe_is_refused_and_not_waited_for(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    errors = []
+    assert not [*image_files.read_images([tmp_path / "pipe.png"], model.image_shape, errors.append)]
+    assert errors == [f"{tmp_path / 'pipe.png'}: not a file"]
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 11])
@@ -103,7 +123,7 @@ def test_paths_and_pillow_images_are_converted_as_by_the_command(model, album):
     ("name", "part"),
     [
         ("c.png", "not an image that Pillow can read"),
-        ("empty.webp", "not an image that Pillow can read"),
+        ("empty.webp", "the file is empty"),
         ("nowhere.png", "No such file or directory"),
         ("more", "Is a directory"),
     ],

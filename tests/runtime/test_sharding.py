@@ -30,6 +30,7 @@ def results() -> dict[int, dict]:
         return dict(zip(COUNTS, executor.map(train_on, COUNTS), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", COUNTS[1:])
 def test_first_step_does_not_depend_on_the_number_of_devices(results, devices) -> None:
     assert results[devices]["devices"] == devices
@@ -38,6 +39,7 @@ def test_first_step_does_not_depend_on_the_number_of_devices(results, devices) -
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", COUNTS[1:])
 def test_fifty_steps_in_float64_have_the_same_losses(results, devices) -> None:
     expected, actual = (np.array(results[count]["float64"]["losses"]) for count in (1, devices))

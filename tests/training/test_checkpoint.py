@@ -210,6 +210,7 @@ def test_any_damage_is_detected_by_the_checksums_before_orbax_reads(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @damages
 @pytest.mark.parametrize("damage", [truncate, remove])
 def test_without_checksums_damage_is_skipped_or_harmless(folder, tmp_path, damage):

@@ -74,6 +74,7 @@ def test_teacher_on_the_host_teaches_as_the_same_network_in_jax(teacher) -> None
         np.testing.assert_allclose(leaf, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_logits_are_those_of_every_augmentation(teacher, dataset) -> None:
     logits = host_teacher.augmentation_logits(teacher, dataset, AUGMENTATION)
     images = random_split().images

@@ -5,6 +5,7 @@ import difflib
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from kdjax.data.own.contents import Files
 from kdjax.data.own.listing import Example, Listing, class_name, order_classes, split_name
@@ -72,6 +73,7 @@ def _file(folder: pathlib.Path, text: str, where: str) -> pathlib.Path:
 
 def _rows(title: str, path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields the line number and the stripped values by column of each row."""
+    reader: Any = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -94,7 +96,8 @@ def _rows(title: str, path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]
     except UnicodeDecodeError as error:
         raise InputError(f"{title}: not a text file in UTF-8: {error.reason}") from error
     except csv.Error as error:
-        raise InputError(f"{title}, line {reader.line_num + 1}: {error}") from error
+        line = reader.line_num + 1 if reader else 1
+        raise InputError(f"{title}, line {line}: {error}") from error
     except OSError as error:
         raise InputError(f"{title}: cannot be read: {error.strerror}") from error
 

@@ -76,6 +76,12 @@ def _split_folders(title: str, folders: list[pathlib.Path]) -> list[pathlib.Path
     by_name = {folder.name: folder for folder in folders}
     splits = [by_name[name] for name in SPLITS if name in by_name]
     if not splits:
+        if folders and all(is_like_a_split(folder.name) for folder in folders):
+            name = folders[0].name
+            raise InputError(
+                f"{title}: folder {name!r} looks like a split: rename it to "
+                f"{nearest_split(name)!r}; if it is a class, choose another name"
+            )
         return []
     for other in (folder.name for folder in folders if folder not in splits):
         hint = (

@@ -55,10 +55,7 @@ def names_in_metadata(metadata: Mapping[str, str]) -> tuple[str, ...]:
 def _names_of(text: str) -> tuple[str, ...]:
     if not text:
         return ()
-    try:
-        value = ast.literal_eval(text)  # also the JSON of texts
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = text.split(",")
+    value = _parsed(text)
     if isinstance(value, Mapping):
         try:
             value = [value[key] for key in sorted(value, key=int)]
@@ -67,6 +64,16 @@ def _names_of(text: str) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         return ()
     return tuple(str(name).strip() for name in value)
+
+
+def _parsed(text: str) -> Any:
+    """Returns the value of JSON or of a Python literal; the parts of any other text."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return text.split(",")
 
 
 def columns(
@@ -83,21 +90,36 @@ def columns(
         m indices of outputs; None if the order is the same, or is not known.
 
     Raises:
-        InputError: if a class of the data set is not a class of the teacher.
+        InputError: if a class of the data set is not one of the teacher, or a name occurs twice.
     """
     if not teacher_names or tuple(teacher_names) == tuple(class_names):
         return None
-    position = {_canonical(name): index for index, name in enumerate(teacher_names)}
-    missing = [name for name in class_names if _canonical(name) not in position]
+    _check_distinct(teacher_names, source)
+    known, wanted = tuple(teacher_names), tuple(class_names)
+    if not set(wanted) <= set(known):  # their spelling may differ
+        known, wanted = (tuple(map(_canonical, names)) for names in (known, wanted))
+        _check_distinct(known, f"{source}, spelt without case, dashes and underscores,")
+        _check_distinct(wanted, "the data set, spelt without case, dashes and underscores,")
+    position = {name: index for index, name in enumerate(known)}
+    missing = [name for name, key in zip(class_names, wanted, strict=True) if key not in position]
     if missing:
         raise InputError(
             f"{source} has no class {missing[0]!r} of the data set (nearest: "
             f"{nearest_name(missing[0], teacher_names)!r}): give its classes in the order of its "
             "outputs, with the names of the data set, as --config.teacher.class_names=A,B,..."
         )
-    order = tuple(position[_canonical(name)] for name in class_names)
+    order = tuple(position[name] for name in wanted)
     same = len(teacher_names) == len(class_names) and order == tuple(range(len(order)))
     return None if same else order
+
+
+def _check_distinct(names: Sequence[str], source: str) -> None:
+    for name in names:
+        if list(names).count(name) > 1:
+            raise InputError(
+                f"{source} has the class {name!r} twice: give its classes with the names of the "
+                "data set, as --config.teacher.class_names=A,B,..."
+            )
 
 
 def _canonical(name: str) -> str:

@@ -87,6 +87,11 @@ def test_linked_class_folder_is_read(make_files: Make, tmp_path: pathlib.Path) -
             "folder 'val' beside folder 'train'.*rename it to 'dev'",
         ),
         (("train/a/1.png", "Test/a/1.png"), "folder 'Test' beside .*rename it to 'test'"),
+        (
+            ("Train/a/1.png", "Test/a/1.png"),
+            "'Test' looks like a split: rename it to 'test'",
+        ),
+        (("training/a/1.png", "validation/a/1.png"), "'training' looks like .* it to 'train'"),
         (("test/1.png", "cat/1.png"), "folder 'cat' .*a class must not be named 'test'"),
         (("train/1.png", "test/1.png"), "the folder of split 'train' has no class folders"),
         (
@@ -194,6 +199,7 @@ def test_csv_with_any_delimiter_order_of_columns_and_byte_order_mark(
         ),
         ('path,label\n"1.png,a\n', "line 2|line 3: .*"),
         (b"path,label\n1.png,\xff\xfe\n", "not a text file in UTF-8"),
+        ("x" * 200_000, "line 1: field larger than field limit"),
         (b"path,label\n1.png,a\0b\n", "control character|NUL"),
     ],
 )

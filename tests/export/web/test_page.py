@@ -20,7 +20,7 @@ from kdjax.data.fit import RESIZES, fit
 from kdjax.export import formats
 from kdjax.export.web import page, runtime
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.slow, needs_chromium]
 CLASSES = ["<b>red</b>", "green", "blue"]
 SHAPE = (4, 5, 3)
 THRESHOLD = 0.5

@@ -45,6 +45,7 @@ def test_equals_the_direct_convolution_with_its_gradients_in_float64(size):
         np.testing.assert_allclose(value, reference, rtol=0, atol=1e-12 * np.abs(reference).max())
 
 
+@pytest.mark.slow
 def test_chunks_of_images_are_processed_in_order(monkeypatch):
     monkeypatch.setattr(winograd, "CHUNK_SIZE", 12)  # two images of four tiles, one channel each
     monkeypatch.setattr(winograd, "MIN_TILES", 8)

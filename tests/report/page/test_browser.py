@@ -5,7 +5,7 @@ from support.browser import CONTRAST_FUNCTIONS, TEXT_CONTRASTS, chromium, needs_
 
 from kdjax.report import page
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.slow, needs_chromium]
 NARROW, WIDE = 360, 1280
 
 # The contrast of each series of a plot with the page.

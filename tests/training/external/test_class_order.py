@@ -1,5 +1,7 @@
 """Class names of a teacher: texts, metadata, and their mapping to the data set."""
 
+import json
+
 import pytest
 
 from kdjax.errors import InputError
@@ -48,3 +50,28 @@ def test_columns_follow_the_data_set_and_ignore_case_and_separators() -> None:
 def test_class_that_the_teacher_lacks_is_named_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no class 'bag' .*\(nearest: 'bags'\).*class_names="):
         class_order.columns(("cat", "bags"), ("cat", "bag"), "x")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "classes", "expected"),
+    [
+        (("1", "0", "-1"), ("-1", "0", "1"), (2, 1, 0)),
+        (("a", "A"), ("A", "a"), (1, 0)),
+        (("x_y", "x y"), ("x y", "x_y"), (1, 0)),
+    ],
+)
+def test_names_that_differ_in_spelling_only_are_told_apart(teacher, classes, expected) -> None:
+    assert class_order.columns(teacher, classes, "x") == expected
+
+
+@pytest.mark.parametrize(
+    ("teacher", "classes"), [(("b", "a", "a"), ("a", "b")), (("A", "a", "c"), ("a", "C"))]
+)
+def test_ambiguous_names_are_refused(teacher, classes) -> None:
+    with pytest.raises(InputError, match=r"x.* has the class 'a' twice: give its classes"):
+        class_order.columns(teacher, classes, "x")
+
+
+def test_names_in_json_may_have_any_character() -> None:
+    text = json.dumps(["\N{GRINNING FACE}", "a/b"]).replace("/", "\\/")
+    assert class_order.names_in_metadata({"classes": text}) == ("\N{GRINNING FACE}", "a/b")
