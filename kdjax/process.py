@@ -6,11 +6,13 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
 INTERRUPTED = "interrupted; run the same command again to continue"
 FAILED = 1
+_AGAIN_SECONDS = 0.02  # until a Ctrl-C that a callback has swallowed is raised again
 # The warnings of JAX about its compilation cache: one for every program.
 _CACHE_WARNING = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '[^']*': (\w+): (.*)",
@@ -32,9 +34,16 @@ def prepare() -> None:
 def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Prints an exception that no code can catch, such as one of a callback.
 
+    A Ctrl-C during a callback, such as JAX's of the garbage collector, is raised again after it.
     Not those of TensorStore's threads after a failed save, up to hundreds: the command itself
     reports the failure in one line.
     """
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, _interrupt)
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+        return
     error = unraisable.exc_value
     if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)

@@ -159,3 +159,26 @@ def test_home_directory_is_replaced_in_paths(tmp_path) -> None:
     assert_refused(done, f"'{tmp_path}/run' is not a workdir")
     done = python("-m", "kdjax.evaluate", "--workdir=~nosuchuser/run")
     assert_refused(done, "no home directory '~nosuchuser'")
+
+
+def test_ctrl_c_during_a_callback_is_not_lost() -> None:
+    code = """
+import os, signal, time
+from kdjax import process
+
+class Callback:
+    def __del__(self):  # its exceptions are ignored
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+process.prepare()
+try:
+    callback = Callback()
+    del callback
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
