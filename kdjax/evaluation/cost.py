@@ -26,13 +26,10 @@ from kdjax.models.cost import cost
 from kdjax.models.user_class import short_name
 from kdjax.runs import restore, teachers, workdir
 from kdjax.runtime import atomic_io
-from kdjax.training.external import logits_teacher, onnx_teacher
 from kdjax.training.spec import TEACHER, create_network
 
 FILE_NAME = "cost.json"
 BATCH_SIZES = (1, 256)
-# Kinds of teachers without a network in JAX, see `teachers`.
-WITHOUT_NETWORK = (onnx_teacher.KIND, logits_teacher.KIND)
 # A latency is the median of this many calls, fewer if they take longer than this many seconds.
 CALLS, SECONDS = 30, 0.5
 
@@ -76,7 +73,7 @@ def _cost_of(folder: pathlib.Path, *, smoke: bool) -> dict[str, Any]:
     if kind == teachers.ENSEMBLE:
         members = sorted((folder / teachers.MEMBERS).iterdir())
         return {stage: _total([_cost_of(member, smoke=smoke)[stage] for member in members])}
-    if stage == workdir.STUDENTS or kind in WITHOUT_NETWORK:
+    if stage == workdir.STUDENTS or kind in teachers.ON_HOST:
         return {}
     shape, config = tuple(dataset["image_shape"]), restore.load_config(folder)
     model = create_network(config, stage, len(dataset["class_names"]), shape)

@@ -110,7 +110,7 @@ def predict_teacher(folder: pathlib.Path, dataset: data.Dataset) -> Outputs:
             for split in teacher.splits
         }
     batch_size = restore.load_config(folder / "teacher").eval_batch_size
-    return _predict(teacher, dataset, ("train", *SPLITS), batch_size)
+    return predict(teacher, dataset, ("train", *SPLITS), batch_size)
 
 
 def predict_splits(
@@ -118,18 +118,20 @@ def predict_splits(
 ) -> dict[str, Predictions]:
     """Returns the outputs of a workdir's best checkpoint on some splits."""
     batch_size = restore.load_config(folder).eval_batch_size
-    return _predict(network.restore_network(folder), dataset, splits, batch_size)
+    return predict(network.restore_network(folder), dataset, splits, batch_size)
 
 
-def _predict(
+def predict(
     restored: restore.RestoredModel, dataset: data.Dataset, splits: Sequence[str], batch_size: int
 ) -> dict[str, Predictions]:
-    def predict(split: str) -> Predictions:
+    """Returns the outputs of a network on some splits."""
+
+    def predict_split(split: str) -> Predictions:
         examples = load_split(dataset, split)
         logits = network.predict_logits(restored, examples, batch_size=batch_size)
         return Predictions(logits, np.asarray(examples.labels))
 
-    return {split: predict(split) for split in splits}
+    return {split: predict_split(split) for split in splits}
 
 
 def _teacher_results(

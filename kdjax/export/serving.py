@@ -10,8 +10,8 @@ import numpy as np
 
 from kdjax import data, models, selective
 from kdjax.data.augment import normalize
-from kdjax.data.batches import load_split, put_split
-from kdjax.evaluation import network, predictions, requested_point, summary
+from kdjax.data.batches import put_split
+from kdjax.evaluation import evaluate, network, predictions, requested_point, summary
 from kdjax.evaluation.certification import OperatingPoint
 from kdjax.evaluation.predictions import Predictions
 from kdjax.evaluation.requested_point import PointRequest
@@ -155,17 +155,11 @@ def _recomputed(
     has saved those of another network: bfloat16, or other hardware.
     """
     batch_size = restore.load_config(folder).eval_batch_size
-
-    def predict(split: str) -> Predictions:
-        examples = load_split(dataset, split)
-        logits = network.predict_logits(restored, examples, batch_size=batch_size)
-        return Predictions(logits, np.asarray(examples.labels))
-
-    calibration = predict("calibration")
-    from_run = largest_difference(calibration.logits, saved["calibration"].logits)
-    if from_run <= TOLERANCE:
-        return {**saved, "calibration": calibration}, from_run
-    return {"dev": predict("dev"), "calibration": calibration, "test": predict("test")}, from_run
+    computed = evaluate.predict(restored, dataset, ["calibration"], batch_size)
+    from_run = largest_difference(computed["calibration"].logits, saved["calibration"].logits)
+    if from_run > TOLERANCE:
+        computed |= evaluate.predict(restored, dataset, ["dev", "test"], batch_size)
+    return {**saved, **computed}, from_run
 
 
 def _load_dataset(folder: pathlib.Path, data_dir: str | None) -> data.Dataset | None:

@@ -21,7 +21,7 @@ from kdjax.errors import InputError
 from kdjax.models.apply import Variables
 from kdjax.runs import restore, workdir
 from kdjax.runs.restore import RestoredModel
-from kdjax.runtime import multihost
+from kdjax.runtime import atomic_io, multihost
 from kdjax.runtime.paths import user_path
 from kdjax.training import teacher_network
 from kdjax.training.external import (
@@ -34,8 +34,9 @@ from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.spec import TEACHER
 
 WORKDIR, ENSEMBLE = "workdir", "ensemble"
-# Kinds of `source` that kdjax has not trained.
-EXTERNAL = (onnx_teacher.KIND, logits_teacher.KIND, weights_teacher.KIND)
+# Kinds of `source` without a network in JAX, and all that kdjax has not trained.
+ON_HOST = (onnx_teacher.KIND, logits_teacher.KIND)
+EXTERNAL = (*ON_HOST, weights_teacher.KIND)
 MEMBERS = "members"  # folder with links to the workdirs of an ensemble
 
 
@@ -187,7 +188,7 @@ def load(folder: pathlib.Path, dataset: data.Dataset) -> RestoredModel | HostTea
     """
     source = source_of(folder)
     kind = source["kind"] if source else None
-    if source is None or kind not in (onnx_teacher.KIND, logits_teacher.KIND):
+    if source is None or kind not in ON_HOST:
         return _network(folder, dataset)
     path = user_path(restore.load_config(folder).teacher[kind])
     if kind == onnx_teacher.KIND:
@@ -231,7 +232,7 @@ def _member(folder: pathlib.Path, number: int) -> pathlib.Path:
 
 
 def _check_unchanged(where: str, path: pathlib.Path, sha256: str) -> None:
-    if path.is_file() and onnx_teacher.file_hash(path) != sha256:
+    if path.is_file() and atomic_io.file_hash(path) != sha256:
         raise InputError(f"{where} is not the file with which the run has started")
 
 

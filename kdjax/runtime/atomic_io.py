@@ -1,5 +1,6 @@
 """Files that are written completely or not at all, and readers that detect damaged files."""
 
+import hashlib
 import io
 import json
 import os
@@ -84,3 +85,13 @@ def read_npz(path: pathlib.Path, *names: str) -> tuple[np.ndarray, ...]:
         raise
     except DAMAGED_NPZ as error:
         raise InputError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def file_hash(*paths: pathlib.Path) -> str:
+    """Returns the SHA-256 of the content of files, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()

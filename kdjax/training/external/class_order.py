@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from kdjax.errors import InputError, nearest_name
 
 # Names under which writers of ONNX and safetensors files store the class names.
@@ -74,6 +76,42 @@ def _parsed(text: str) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return text.split(",")
+
+
+def chosen_columns(
+    given: str,
+    file_names: Sequence[str],
+    count: int,
+    class_names: Sequence[str],
+    source: str,
+) -> tuple[int, ...] | None:
+    """Returns the output of a teacher for each class of the data set; None for all in their order.
+
+    Args:
+        given: `teacher.class_names`, which replaces the names in the file.
+        file_names: by output; ignored if there are not as many names as outputs.
+        count: number of outputs of the teacher.
+        class_names: of the data set, by label.
+        source: of the teacher, for messages.
+
+    Raises:
+        InputError: if the number of outputs or of names, or the names, do not fit.
+    """
+    names = parse_names(given) if given else tuple(file_names)
+    if given and len(names) != count:
+        raise InputError(f"teacher.class_names has {len(names)} names, {source} {count} outputs")
+    order = columns(names if len(names) == count else (), class_names, source)
+    if order is None and count != len(class_names):
+        raise InputError(
+            f"{source} has {count} outputs for the {len(class_names)} classes of the data set: "
+            "name its classes in the order of the outputs with --config.teacher.class_names"
+        )
+    return order
+
+
+def select(logits: np.ndarray, order: Sequence[int] | None) -> np.ndarray:
+    """Returns the outputs of `columns` from logits [..., k]; all of them if it is None."""
+    return logits if order is None else np.ascontiguousarray(logits[..., list(order)])
 
 
 def columns(

@@ -12,11 +12,11 @@ import numpy as np
 from kdjax.data import Dataset
 from kdjax.data.augment import Augmentation, num_augmentations
 from kdjax.errors import InputError
+from kdjax.runtime import atomic_io
 from kdjax.runtime.paths import user_path
 from kdjax.training.external import accuracy_check, class_order, logits_file
 from kdjax.training.external.logits_file import LogitsFile
 from kdjax.training.external.onnx_file import are_probabilities, log_probabilities
-from kdjax.training.external.onnx_teacher import file_hash
 from kdjax.training.host_teacher import HostTeacher
 
 KIND = "logits"
@@ -41,7 +41,13 @@ def describe_source(
     path = user_path(fields.logits)
     content = logits_file.read(path)
     _check_views(len(content.logits), augmentation, where(path))
-    columns = _columns(fields, content, dataset, where(path))
+    columns = class_order.chosen_columns(
+        fields.class_names,
+        content.class_names,
+        content.logits.shape[2],
+        dataset.class_names,
+        where(path),
+    )
     rows = {
         name: logits_file.rows_of(content, name, getattr(dataset, name), where(path))
         for name in logits_file.SPLITS
@@ -55,7 +61,7 @@ def describe_source(
     source = {
         "kind": KIND,
         "file": path.name,
-        "sha256": file_hash(path),
+        "sha256": atomic_io.file_hash(path),
         "views": len(content.logits),
         "probabilities": probabilities,
         "columns": None if columns is None else list(columns),
@@ -78,7 +84,7 @@ def host_teacher(
 
     @functools.cache
     def content() -> LogitsFile:
-        if path.is_file() and file_hash(path) != source["sha256"]:
+        if path.is_file() and atomic_io.file_hash(path) != source["sha256"]:
             raise InputError(f"{where(path)} is not the file with which the run has started")
         return logits_file.read(path)
 
@@ -95,7 +101,7 @@ def host_teacher(
         values = np.asarray(content().logits[view, rows(split)[indices]], np.float32)
         if source["probabilities"]:
             values = log_probabilities(values)
-        return values if source["columns"] is None else values[:, source["columns"]]
+        return class_order.select(values, source["columns"])
 
     identity = {key: value for key, value in source.items() if key not in ("file", "splits")}
     return HostTeacher(
@@ -130,24 +136,6 @@ def _check_views(views: int, augmentation: Augmentation, source: str) -> None:
         )
 
 
-def _columns(
-    fields: Any, content: LogitsFile, dataset: Dataset, source: str
-) -> tuple[int, ...] | None:
-    """Returns the column for each class of the data set; None for all in their order."""
-    count = content.logits.shape[2]
-    names = class_order.parse_names(fields.class_names) if fields.class_names else ()
-    names = names or content.class_names
-    if names and len(names) != count:
-        raise InputError(f"teacher.class_names has {len(names)} names, {source} {count} columns")
-    columns = class_order.columns(names, dataset.class_names, source)
-    if columns is None and count != dataset.num_classes:
-        raise InputError(
-            f"{source} has {count} columns for the {dataset.num_classes} classes of the data set: "
-            "add the array class_names, with a name for each column"
-        )
-    return columns
-
-
 def _check_finite(logits: np.ndarray, rows: np.ndarray | None, name: str, source: str) -> None:
     if rows is None:
         return
@@ -173,8 +161,7 @@ def _check_accuracy(
     labels = np.asarray(dataset.train.labels)
     notes = []
     for number, view in enumerate(content.logits):
-        logits = np.asarray(view[rows], np.float32)
-        logits = logits if columns is None else logits[:, list(columns)]
+        logits = class_order.select(np.asarray(view[rows], np.float32), columns)
         share = f"{100 * accuracy_check.accuracy(logits, labels):.1f} %"
         notes.append(share)
         if not accuracy_check.is_near_chance(logits, labels):

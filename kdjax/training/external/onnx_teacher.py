@@ -10,6 +10,7 @@ import numpy as np
 
 from kdjax.data import Dataset
 from kdjax.errors import InputError
+from kdjax.runtime import atomic_io
 from kdjax.runtime.paths import user_path
 from kdjax.training.external import accuracy_check, class_order, input_fields, onnx_file
 from kdjax.training.external.accuracy_check import Alternative
@@ -38,23 +39,29 @@ def describe_source(fields: Any, dataset: Dataset) -> tuple[dict[str, Any], str]
     rows = accuracy_check.sample(len(dataset.dev.labels))
     images, labels = np.asarray(dataset.dev.images[rows]), np.asarray(dataset.dev.labels)[rows]
     outputs = classifier.run(images, fmt)
-    columns = _columns(fields, classifier, outputs.shape[1], dataset)
+    columns = class_order.chosen_columns(
+        fields.class_names,
+        class_order.names_in_metadata(classifier.metadata),
+        outputs.shape[1],
+        dataset.class_names,
+        where(path),
+    )
     if not np.isfinite(outputs).all():
         raise InputError(f"{where(path)}: its outputs are not finite")
 
     def logits_with(other: InputFormat) -> np.ndarray:
-        return _select(onnx_file.to_logits(classifier.run(images, other)), columns)
+        return class_order.select(onnx_file.to_logits(classifier.run(images, other)), columns)
 
     def alternatives() -> list[Alternative]:
         formats = input_fields.other_formats(fmt, classifier, dataset)
         return [Alternative(flags, logits_with(other)) for other, flags in formats]
 
-    logits = _select(onnx_file.to_logits(outputs), columns)
+    logits = class_order.select(onnx_file.to_logits(outputs), columns)
     note = accuracy_check.check(where(path), logits, labels, dataset.class_names, alternatives)
     source = {
         "kind": KIND,
         "file": path.name,
-        "sha256": file_hash(*onnx_file.file_content(path)),
+        "sha256": atomic_io.file_hash(*onnx_file.file_content(path)),
         "output": classifier.output,
         "input": input_fields.stored(fmt),
         "probabilities": onnx_file.are_probabilities(outputs),
@@ -77,7 +84,7 @@ def host_teacher(
     @functools.cache
     def classifier() -> OnnxClassifier:
         opened = OnnxClassifier(path, source["output"])
-        if file_hash(*onnx_file.file_content(path)) != source["sha256"]:
+        if atomic_io.file_hash(*onnx_file.file_content(path)) != source["sha256"]:
             raise InputError(f"{where(path)} is not the file with which the run has started")
         return opened
 
@@ -90,7 +97,7 @@ def host_teacher(
         outputs = classifier().run(images, fmt)
         if source["probabilities"]:
             outputs = onnx_file.log_probabilities(outputs)
-        return _select(outputs, source["columns"])
+        return class_order.select(outputs, source["columns"])
 
     identity = {key: value for key, value in source.items() if key != "file"}
     return HostTeacher(
@@ -105,37 +112,3 @@ def host_teacher(
 def where(path: pathlib.Path) -> str:
     """Returns the field with its value, for messages."""
     return f"teacher.onnx {str(path)!r}"
-
-
-def file_hash(*paths: pathlib.Path) -> str:
-    """Returns the SHA-256 of the content of files, in hexadecimal."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _columns(
-    fields: Any, classifier: OnnxClassifier, outputs: int, dataset: Dataset
-) -> tuple[int, ...] | None:
-    """Returns the output for each class of the data set; None for all in their order."""
-    source = where(classifier.path)
-    names = class_order.parse_names(fields.class_names) if fields.class_names else ()
-    if names and len(names) != outputs:
-        raise InputError(f"teacher.class_names has {len(names)} names, {source} {outputs} outputs")
-    names = names or class_order.names_in_metadata(classifier.metadata)
-    columns = None
-    if len(names) == outputs:
-        columns = class_order.columns(names, dataset.class_names, source)
-    if columns is None and outputs != dataset.num_classes:
-        raise InputError(
-            f"{source} has {outputs} outputs for the {dataset.num_classes} classes of the data "
-            "set: name its classes in the order of the outputs with --config.teacher.class_names"
-        )
-    return columns
-
-
-def _select(logits: np.ndarray, columns: Any) -> np.ndarray:
-    return logits if columns is None else np.ascontiguousarray(logits[..., list(columns)])

@@ -13,11 +13,11 @@ from kdjax.data.augment import normalize
 from kdjax.errors import InputError
 from kdjax.models import own, weights
 from kdjax.models.apply import Variables, apply_eval
+from kdjax.runtime import atomic_io
 from kdjax.runtime.paths import user_path
 from kdjax.training import spec, teacher_network
 from kdjax.training.external import accuracy_check, class_order, input_fields
 from kdjax.training.external.accuracy_check import Alternative
-from kdjax.training.external.onnx_teacher import file_hash
 
 KIND = "weights"
 
@@ -57,7 +57,7 @@ def describe_source(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any
         ]
 
     note = accuracy_check.check(where(path), logits, labels, dataset.class_names, alternatives)
-    return {"kind": KIND, "file": path.name, "sha256": file_hash(path)}, note
+    return {"kind": KIND, "file": path.name, "sha256": atomic_io.file_hash(path)}, note
 
 
 def _logits(config: ConfigDict, dataset: Dataset, images: np.ndarray) -> np.ndarray:

@@ -211,7 +211,7 @@ BAD: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "no train": (lambda a: {**a, "split": np.full(len(a["split"]), "dev")}, "no row of .* train"),
     "columns": (
         lambda a: {**without(a, "class_names"), "logits": a["logits"][:, :9]},
-        "9 columns for the 10 classes",
+        "9 outputs for the 10 classes",
     ),
     "class names": (lambda a: {**a, "class_names": a["class_names"][:9]}, "9 class_names for 10"),
 }

@@ -12,6 +12,7 @@ import kdjax.config
 from kdjax import data
 from kdjax.data import Dataset
 from kdjax.errors import InputError
+from kdjax.runtime import atomic_io
 from kdjax.training.external import onnx_teacher
 from kdjax.training.external.onnx_file import InputFormat, OnnxClassifier, convert_images
 
@@ -244,6 +245,6 @@ def test_file_that_changes_within_a_run_is_refused(dataset, linear, tmp_path) ->
 def test_external_weights_are_part_of_the_content(tmp_path, linear) -> None:
     path = write_onnx(tmp_path / "teacher.onnx", linear)
     assert OnnxClassifier(path).output == "scores"
-    alone = onnx_teacher.file_hash(*onnx_teacher.onnx_file.file_content(path))
+    alone = atomic_io.file_hash(*onnx_teacher.onnx_file.file_content(path))
     path.with_name("teacher.onnx.data").write_bytes(b"weights")
-    assert onnx_teacher.file_hash(*onnx_teacher.onnx_file.file_content(path)) != alone
+    assert atomic_io.file_hash(*onnx_teacher.onnx_file.file_content(path)) != alone
