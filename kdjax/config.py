@@ -65,114 +65,141 @@ def base() -> ConfigDict:
     config.metric_writers = ("tensorboard",)
     config.eval_batch_size = 256  # images per batch in evaluation, >= 1
 
-    config.data = ConfigDict(type_safe=False)
-    # folder:PATH, csv:FILE or npz:FILE with own images; or digits, digits_noisy (some cannot be
-    # read), or an image-classification data set of TFDS.
-    config.data.name = "digits"
-    # The TFDS directory; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets. For own images, the folder
-    # of their cache; empty: the user's cache folder.
-    config.data.dir = ""
-    # Height and width to which own images are resized, from 0 to 4096; 0: their own size, which
-    # must be the same.
-    config.data.image_size = 0
-    # pad | crop: how own images of other proportions are resized, with black borders or by cutting
-    # off both ends of the longer side. Training, export and prediction do the same.
-    config.data.fit = "pad"
-    # Whether own images that cannot be read are refused instead of listed and left out.
-    config.data.strict = False
-    # The TFDS split from which train, dev and calibration are cut; + joins several. SVHN with its
-    # extra images: train+extra.
-    config.data.train_split = "train"
-    config.data.test_split = "test"  # the TFDS split used as test; + joins several
-    # Fraction of own images that is cut as test if they have no test split, in (0, 1).
-    config.data.test_fraction = 0.2
-    # Fraction of train_split, or of own images outside test, used as dev, on which all choices are
-    # made; in (0, 1).
-    config.data.dev_fraction = 0.1
-    # Fraction of the same used as the calibration split, only for certificates; in (0, 1).
-    config.data.calibration_fraction = 0.1
-    # Integer seed of all cuts, from 0 to 2^32 - 1, the same for the teacher and all students.
-    config.data.split_seed = 0
-    # Number of images used of each split, drawn at random with split_seed, >= 0; 0: all.
-    config.data.limit = 0
-    # resident: all images in memory | stream: images of train, dev and calibration are read from
-    # disk when needed. Both give the same batches.
-    config.data.pipeline = "resident"
-    # replicated: each device holds all resident images | sharded: each device holds an equal part
-    # | auto: replicated up to kdjax.runtime.sharding.MAX_REPLICATED_BYTES, sharded above.
-    config.data.placement = "auto"
-    # Pixels of zero padding on each side before the random crop, >= 0; 4 is usual for 32x32
-    # images, e.g. in the code of arXiv 1907.00208.
-    config.data.pad = 4
-    # Whether to mirror each image left to right with probability 1/2.
-    config.data.flip = True
-
-    config.objective = ConfigDict(type_safe=False)
-    # A key of kdjax.objectives.METHODS. ka_gambler_sum was better than ka_gambler_soft on the dev
-    # split of Fashion-MNIST, measured with an earlier version: experiments/results/sum_or_soft.md.
-    config.objective.method = "ka_gambler_sum"
-    # Payoff o of the gambler losses, > 1; from the number of classes on, abstaining never lowers
-    # the loss. 2.2 is the value for CIFAR-10 in the code of arXiv 1907.00208.
-    config.objective.payoff = 2.2
-    # Weight lambda of the distillation term in methods with a second term, >= 0. Our choice.
-    config.objective.distill_weight = 1.0
-    # Distillation temperature T, > 0; 4 is usual, e.g. arXiv 1910.10699.
-    config.objective.temperature = 4.0
-    # probability_shift | label_smooth_regularization | none: how the label corrects the teacher
-    # where it is wrong; arXiv 1911.07471.
-    config.objective.adjustment = "probability_shift"
-    # Smoothing of label_smooth_regularization, in [0, 1 - 1/classes); 0.1 is the value of two
-    # public implementations of arXiv 1911.07471.
-    config.objective.epsilon = 0.1
-    # Epochs of cross-entropy training before the method, from 0 to student.epochs; prevents
-    # abstention on all images at low payoffs, arXiv 1907.00208.
-    config.objective.pretrain_epochs = 0
-
-    config.selective = ConfigDict(type_safe=False)
-    # Selective risk (error among accepted images) that the certificate guarantees, in (0, 1).
-    config.selective.risk = 0.02
-    # Probability that the certificate does not hold, in (0, 1).
-    config.selective.delta = 0.05
-
-    config.teacher = _stage()
-    # Workdir of a trained teacher; empty: train a teacher in <workdir>/teacher. Several, separated
-    # by commas or in a tuple: the mean of their log-probabilities teaches.
-    config.teacher.workdir = ""
-    config.teacher.onnx = ""  # an ONNX file that is the teacher; it is not trained
-    # Name of the output of teacher.onnx that holds the logits or probabilities; empty: `logits`, or
-    # the only output that can be meant.
-    config.teacher.onnx_output = ""
-    # An .npz file with the teacher's logits [n, m] or [views, n, m] and the index of the images,
-    # see `python -m kdjax.logits`.
-    config.teacher.logits = ""
-    # A safetensors file with the weights of teacher.model, which is then not trained.
-    config.teacher.weights = ""
-    # Class names by output of a given teacher, separated by commas, in a tuple, or as a JSON list;
-    # empty: those that its file has, or else the order of the data set.
-    config.teacher.class_names = ""
-    # auto | nhwc | nchw: the order of the axes of the input of teacher.onnx; auto: from its shape.
-    config.teacher.input_layout = "auto"
-    config.teacher.input_channels = "rgb"  # rgb | bgr: order of the channels of teacher.onnx
-    # teacher.onnx and teacher.weights get (x / input_scale - input_mean) / input_std for pixels x
-    # in 0..255. 0: 255; an ONNX file with an input of uint8 gets the pixels as they are.
-    config.teacher.input_scale = 0.0
-    # One number, one per channel, `data` for the mean and std of the training images, or
-    # `imagenet`; empty: 0 for teacher.onnx, and `data` for teacher.weights if all three fields are
-    # empty.
-    config.teacher.input_mean = ""
-    config.teacher.input_std = ""  # as input_mean; empty: 1, or what input_mean names
-    # auto | off: auto computes the teacher's logits once for every augmentation of every image if
-    # an image has at most as many augmentations as the student has epochs, and if they fit in
-    # memory; off computes them at every step.
-    config.teacher.cache = "auto"
-    config.student = _stage()
-    # Weights with which the student's training starts: the workdir of a run, or a safetensors file;
-    # empty: random ones.
-    config.student.init = ""
+    config.data = _data()
+    config.objective = _objective()
+    config.selective = _selective()
+    config.teacher = _teacher()
+    config.student = _student()
     # Changes of fields for each of several students of one teacher, trained together, such as
     # ({"objective.method": "kd"}, {"objective.payoff": 1.8, "seed": 1}); empty: one student.
     config.students = ()
     return config
+
+
+def _data() -> ConfigDict:
+    """Returns the fields of the data set, its splits and its augmentation."""
+    data = ConfigDict(type_safe=False)
+    # folder:PATH, csv:FILE or npz:FILE with own images; or digits, digits_noisy (some cannot be
+    # read), or an image-classification data set of TFDS.
+    data.name = "digits"
+    # The TFDS directory; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets. For own images, the folder
+    # of their cache; empty: the user's cache folder.
+    data.dir = ""
+    # Height and width to which own images are resized, from 0 to 4096; 0: their own size, which
+    # must be the same.
+    data.image_size = 0
+    # pad | crop: how own images of other proportions are resized, with black borders or by cutting
+    # off both ends of the longer side. Training, export and prediction do the same.
+    data.fit = "pad"
+    # Whether own images that cannot be read are refused instead of listed and left out.
+    data.strict = False
+    # The TFDS split from which train, dev and calibration are cut; + joins several. SVHN with its
+    # extra images: train+extra.
+    data.train_split = "train"
+    data.test_split = "test"  # the TFDS split used as test; + joins several
+    # Fraction of own images that is cut as test if they have no test split, in (0, 1).
+    data.test_fraction = 0.2
+    # Fraction of train_split, or of own images outside test, used as dev, on which all choices are
+    # made; in (0, 1).
+    data.dev_fraction = 0.1
+    # Fraction of the same used as the calibration split, only for certificates; in (0, 1).
+    data.calibration_fraction = 0.1
+    # Integer seed of all cuts, from 0 to 2^32 - 1, the same for the teacher and all students.
+    data.split_seed = 0
+    # Number of images used of each split, drawn at random with split_seed, >= 0; 0: all.
+    data.limit = 0
+    # resident: all images in memory | stream: images of train, dev and calibration are read from
+    # disk when needed. Both give the same batches.
+    data.pipeline = "resident"
+    # replicated: each device holds all resident images | sharded: each device holds an equal part
+    # | auto: replicated up to kdjax.runtime.sharding.MAX_REPLICATED_BYTES, sharded above.
+    data.placement = "auto"
+    # Pixels of zero padding on each side before the random crop, >= 0; 4 is usual for 32x32
+    # images, e.g. in the code of arXiv 1907.00208.
+    data.pad = 4
+    # Whether to mirror each image left to right with probability 1/2.
+    data.flip = True
+    return data
+
+
+def _objective() -> ConfigDict:
+    """Returns the fields of the loss of the student."""
+    objective = ConfigDict(type_safe=False)
+    # A key of kdjax.objectives.METHODS. ka_gambler_sum was better than ka_gambler_soft on the dev
+    # split of Fashion-MNIST, measured with an earlier version: experiments/results/sum_or_soft.md.
+    objective.method = "ka_gambler_sum"
+    # Payoff o of the gambler losses, > 1; from the number of classes on, abstaining never lowers
+    # the loss. 2.2 is the value for CIFAR-10 in the code of arXiv 1907.00208.
+    objective.payoff = 2.2
+    # Weight lambda of the distillation term in methods with a second term, >= 0. Our choice.
+    objective.distill_weight = 1.0
+    # Distillation temperature T, > 0; 4 is usual, e.g. arXiv 1910.10699.
+    objective.temperature = 4.0
+    # probability_shift | label_smooth_regularization | none: how the label corrects the teacher
+    # where it is wrong; arXiv 1911.07471.
+    objective.adjustment = "probability_shift"
+    # Smoothing of label_smooth_regularization, in [0, 1 - 1/classes); 0.1 is the value of two
+    # public implementations of arXiv 1911.07471.
+    objective.epsilon = 0.1
+    # Epochs of cross-entropy training before the method, from 0 to student.epochs; prevents
+    # abstention on all images at low payoffs, arXiv 1907.00208.
+    objective.pretrain_epochs = 0
+    return objective
+
+
+def _selective() -> ConfigDict:
+    """Returns the fields of the certificate."""
+    selective = ConfigDict(type_safe=False)
+    # Selective risk (error among accepted images) that the certificate guarantees, in (0, 1).
+    selective.risk = 0.02
+    # Probability that the certificate does not hold, in (0, 1).
+    selective.delta = 0.05
+    return selective
+
+
+def _teacher() -> ConfigDict:
+    """Returns the fields of the teacher: its stage, and one that is given."""
+    teacher = _stage()
+    # Workdir of a trained teacher; empty: train a teacher in <workdir>/teacher. Several, separated
+    # by commas or in a tuple: the mean of their log-probabilities teaches.
+    teacher.workdir = ""
+    teacher.onnx = ""  # an ONNX file that is the teacher; it is not trained
+    # Name of the output of teacher.onnx that holds the logits or probabilities; empty: `logits`, or
+    # the only output that can be meant.
+    teacher.onnx_output = ""
+    # An .npz file with the teacher's logits [n, m] or [views, n, m] and the index of the images,
+    # see `python -m kdjax.logits`.
+    teacher.logits = ""
+    # A safetensors file with the weights of teacher.model, which is then not trained.
+    teacher.weights = ""
+    # Class names by output of a given teacher, separated by commas, in a tuple, or as a JSON list;
+    # empty: those that its file has, or else the order of the data set.
+    teacher.class_names = ""
+    # auto | nhwc | nchw: the order of the axes of the input of teacher.onnx; auto: from its shape.
+    teacher.input_layout = "auto"
+    teacher.input_channels = "rgb"  # rgb | bgr: order of the channels of teacher.onnx
+    # teacher.onnx and teacher.weights get (x / input_scale - input_mean) / input_std for pixels x
+    # in 0..255. 0: 255; an ONNX file with an input of uint8 gets the pixels as they are.
+    teacher.input_scale = 0.0
+    # One number, one per channel, `data` for the mean and std of the training images, or
+    # `imagenet`; empty: 0 for teacher.onnx, and `data` for teacher.weights if all three fields are
+    # empty.
+    teacher.input_mean = ""
+    teacher.input_std = ""  # as input_mean; empty: 1, or what input_mean names
+    # auto | off: auto computes the teacher's logits once for every augmentation of every image if
+    # an image has at most as many augmentations as the student has epochs, and if they fit in
+    # memory; off computes them at every step.
+    teacher.cache = "auto"
+    return teacher
+
+
+def _student() -> ConfigDict:
+    """Returns the fields of the student: its stage, and its initial weights."""
+    student = _stage()
+    # Weights with which the student's training starts: the workdir of a run, or a safetensors file;
+    # empty: random ones.
+    student.init = ""
+    return student
 
 
 def _stage() -> ConfigDict:
@@ -236,10 +263,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
         stage.learning_rate = stage.learning_rate or default_learning_rate(stage.model)
     if config.order_seed == -1:
         config.order_seed = config.seed
-    if config.smoke:
-        _shrink(config)
     config_checks.check_ranges(config)
     config_checks.check_teacher(config.teacher)
+    if config.smoke:
+        _shrink(config)
+    config_checks.check_pretraining(config)
     return config.lock()
 
 

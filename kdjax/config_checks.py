@@ -129,6 +129,17 @@ def check_ranges(config: ConfigDict) -> None:
         for field in ("momentum", "average_start", "ema_decay"):
             checks.within(f"{name}{field}", stage[field], 0, 1)
         checks.above(f"{name}step_factor", stage.step_factor, 0)
+
+
+def check_pretraining(config: ConfigDict) -> None:
+    """Raises if pre-training is longer than the training of the student.
+
+    Args:
+        config: with all fields in their ranges.
+
+    Raises:
+        InputError: naming both fields.
+    """
     if config.objective.pretrain_epochs > config.student.epochs:
         raise InputError(
             f"objective.pretrain_epochs {config.objective.pretrain_epochs} is more than "

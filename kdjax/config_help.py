@@ -52,10 +52,15 @@ def fields() -> list[Field]:
     }
     base = configs.base()
     described = [
-        Field(_group(name), name, _lookup(base, name), _description(source, node))
+        Field("", name, base[name], _description(source, node))
         for name, node in _assignments(functions["base"], "config")
-        if not isinstance(_lookup(base, name), ConfigDict)
+        if not isinstance(base[name], ConfigDict)
     ]
+    for group in (group for group in GROUPS if group not in ("", "stage")):
+        described += [
+            Field(group, f"{group}.{name}", base[group][name], _description(source, node))
+            for name, node in _assignments(functions[f"_{group}"], group)
+        ]
     return described + [
         Field("stage", name, base.student[name], _description(source, node))
         for name, node in _assignments(functions["_stage"], "stage")
@@ -87,11 +92,6 @@ def help_text(config: ConfigDict) -> str:
             lines.append(f"  --config.{_flag_name(field)}")
             lines += wrap(f"{field.description} [{_value(config, field)}]")
     return "\n".join(lines)
-
-
-def _group(name: str) -> str:
-    group, dot, _ = name.partition(".")
-    return group if dot else ""
 
 
 def _flag_name(field: Field) -> str:
