@@ -83,7 +83,11 @@ def _run(config: Any, folder: pathlib.Path) -> dict[pathlib.Path, Any]:
             (path / "report.html").exists() for path in finished
         ):
             with workdir.lock(folder):  # stopped between writing the results and the report
-                _write_reports(list(finished), folder, restore.load_data(config))
+                _write_reports(
+                    list(finished),
+                    folder,
+                    restore.load_dataset(next(iter(finished)), config.data.dir or None),
+                )
     return finished
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kdjax.data import Dataset, dataset_metadata
+from kdjax.data import own as own_images
+from kdjax.evaluation import certification
 from kdjax.models import own
 from kdjax.objectives import METHODS
 from kdjax.runs import initial_weights, restore, students, teachers, workdir
@@ -51,6 +53,8 @@ def train(config: ConfigDict, folder: pathlib.Path) -> Dataset:
         sharding.check_batch_size(f"{stage}.batch_size", config[stage].batch_size)
     metric_writer.check_names(config.metric_writers)
     configs = student_workdirs(config, folder)
+    if location := own_images.parse(config.data.name):
+        own_images.check_outside(folder, "workdir", location)
     workdir.require_writable(folder)
     _check_same_run(config, folder)
     compiler.set_tuned(config.cpu_tuning)
@@ -96,6 +100,8 @@ def _check_stages(
     """
     for student in students:
         _warn_if_payoff_too_high(student, dataset.num_classes)
+        _warn_if_soft_targets_collapse(student, dataset.num_classes)
+        _warn_if_calibration_is_too_small(student, len(dataset.calibration.labels))
     metadata = dataset_metadata(dataset)
     specs = [train_spec(student, STUDENT, metadata) for student in students]
     if config is not None and not teachers.is_given(config):
@@ -104,7 +110,6 @@ def _check_stages(
     for spec in networks.values():
         own.check(spec.model, dataset.image_shape, dataset.num_classes + (spec.stage == STUDENT))
         step.abstract_state(spec, dataset.image_shape)  # raises for images that are too small
-        _warn_if_soft_targets_collapse(student, dataset.num_classes)
 
 
 def _student_job(
@@ -125,6 +130,20 @@ def _warn_if_payoff_too_high(config: ConfigDict, num_classes: int) -> None:
         warnings.warn(
             f"objective.payoff {fields.payoff} is not below the number of classes, {num_classes}: "
             f"abstaining never pays; choose a payoff between 1 and {num_classes}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_if_calibration_is_too_small(config: ConfigDict, examples: int) -> None:
+    """Warns if even without an error the calibration split cannot certify the requested risk."""
+    risk, delta = config.selective.risk, config.selective.delta
+    needed = certification.least_examples(risk, delta)
+    if examples < needed and not config.smoke:
+        warnings.warn(
+            f"selective.risk {risk:g} cannot be certified with delta {delta:g} from {examples:,} "
+            f"calibration images: {needed:,} are needed even without an error; choose a higher "
+            "risk, or a larger data.calibration_fraction",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,5 +1,6 @@
 """Runs on own images: from pictures to an exported model that sees the same pixels."""
 
+import dataclasses
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -126,6 +127,24 @@ def write_metadata(folder: pathlib.Path, config: ConfigDict, stage: str, **datas
     """Writes the `config.json` of a run on a config's data set, with changed metadata."""
     metadata = dataset_metadata(restore.load_data(config)) | dataset
     atomic_io.write_json(folder / "config.json", workdir.run_metadata(config, stage, metadata))
+
+
+@pytest.mark.parametrize("inside", ["run", "circle/run"])
+def test_workdir_among_the_pictures_is_refused(folders: pathlib.Path, inside: str) -> None:
+    with pytest.raises(InputError, match=r"workdir .* lies in the folder of your own images"):
+        pipeline.train(small(folders), folders / "album" / inside)
+    assert not (folders / "album" / inside).exists()
+
+
+def test_teacher_of_the_same_pictures_in_another_form_is_accepted(
+    run: tuple[pathlib.Path, Dataset], tmp_path: pathlib.Path, folders: pathlib.Path
+) -> None:
+    write_metadata(tmp_path, small(folders), "teacher")
+    other = dataclasses.replace(run[1], name="npz:pictures.npz")
+    config = small(folders).to_dict()["data"]
+    workdir.check_teacher(tmp_path, other, config)
+    with pytest.raises(InputError, match=r"data\.version"):
+        workdir.check_teacher(tmp_path, dataclasses.replace(other, version="0" * 16), config)
 
 
 def test_changed_pictures_are_refused(folders: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -4,11 +4,13 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -203,6 +205,46 @@ def test_every_field_of_the_config_has_an_effect(
         value = str(folder / "teacher")
     changed = effects(tmp_path / "changed", {**small, field: value})
     assert changed != expected, f"{field} has no effect"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective.payoff": 12.0}, "payoff 12.0 .* never pays; choose a payoff between 1 and 10"),
+        (
+            {"students": ({"objective.method": "ka_gambler_soft"}, {"objective.method": "ce"})},
+            r"objective.temperature 4.0 with ka_gambler_soft: .* 1 / payoff = 0.45",
+        ),
+        (
+            {"selective.risk": 0.01},
+            "risk 0.01 cannot be certified with delta 0.05 from 200 calibration images: 299 are",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_are_one_warning_before_training(
+    changes: dict[str, Any], message: str, tmp_path: pathlib.Path
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        effects(tmp_path / "run", {"size": "laptop", **changes})
+    (line,) = [str(warning.message) for warning in caught]
+    assert re.search(message, line)
+
+
+def test_smoke_run_says_nothing_about_the_calibration_split(tmp_path: pathlib.Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        effects(tmp_path / "run", {"size": "laptop", "smoke": True, "selective.risk": 0.01})
+
+
+def test_end_of_pre_training_is_said(
+    data_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {"objective.method": "gambler", "objective.pretrain_epochs": 1}
+    pipeline.train(tiny(data_dir, **fields), tmp_path / "run")
+    lines = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
+    note = lines.index("pre-training has ended: epoch 2 has another loss")
+    assert lines[note - 1].startswith("epoch 1/2") and lines[note + 1].startswith("epoch 2/2")
 
 
 def test_setting_and_size_choose_the_networks() -> None:

@@ -65,7 +65,7 @@ def promise(model_card: Mapping[str, Any]) -> str:
             "The model abstains on every image, because no threshold could be certified. Its "
             "labels and probabilities are still given."
         )
-    return "None: the threshold has no certificate. The figures are measurements, not a promise."
+    return "No selective risk is promised, as the threshold has no certificate."
 
 
 def _sizes(cost: Mapping[str, Any] | None) -> list[str]:

@@ -51,14 +51,12 @@ def _students(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _test_images(folder: pathlib.Path) -> "Split | None":
-    """Returns the test split of the run; None, with a warning, if the data set is missing."""
+    """Returns the test split of the run; None, with a warning, if it is missing or has changed."""
     from kdjax.errors import InputError
     from kdjax.runs import restore
 
-    config = restore.load_config(folder)
-    config.data.dir = RUN_FLAGS.data_dir.value or config.data.dir
     try:
-        return restore.load_data(config).test
+        return restore.load_dataset(folder, RUN_FLAGS.data_dir.value).test
     except (InputError, OSError) as error:
         warnings.warn(f"no galleries: {error}", stacklevel=2)
         return None

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from kdjax.config import base
 from kdjax.config_checks import TEACHER_OPTIONS, TEACHER_SOURCES
 from kdjax.config_fields import differences
-from kdjax.data import Dataset, dataset_metadata
+from kdjax.data import Dataset, dataset_metadata, own
 from kdjax.errors import InputError
 from kdjax.runs import stored_config
 from kdjax.runtime.atomic_io import read_json, write_json
@@ -307,7 +307,9 @@ def check_teacher(folder: pathlib.Path, dataset: Dataset, data: Mapping[str, Any
         InputError: naming every field that differs.
     """
     stored, metadata = read_metadata(folder), dataset_metadata(dataset)
-    keys = ["name", "version", "image_shape"]
+    keys = ["version", "image_shape"]
+    if not own.parse(metadata["name"]):  # the version of own images is a hash of their content
+        keys.append("name")
     # The outputs are mapped to the classes by name, see `teachers.load`.
     if sorted(stored["dataset"]["class_names"]) != sorted(metadata["class_names"]):
         keys.append("class_names")

@@ -72,6 +72,7 @@ def _run_epochs(
         order = sharding.replicate(
             epoch_order(len(train_split.labels), seed=spec.batches.order_seed, epoch=epoch)
         )
+        group.begin_epoch(epoch)
         start = group.step % steps_per_epoch
         for batch_source, count in iterate_calls(spec.batches, train_split, order, start, teacher):
             group.run_steps(epoch, batch_source, teacher, count)

@@ -201,6 +201,11 @@ class TrainGroup(contextlib.AbstractContextManager):
             self._stack.enter_context(log)
         self._stack.enter_context(self._progress)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Says that pre-training has ended, after which losses are others."""
+        if epoch and any(epoch == run.spec.pretrain_epochs for run in self._runs):
+            self._progress.note(f"pre-training has ended: epoch {epoch + 1} has another loss")
+
     def run_steps(
         self, epoch: int, source: BatchSource, teacher: TeacherSource, count: int
     ) -> None:

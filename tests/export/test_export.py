@@ -368,7 +368,7 @@ def test_coverage_with_another_score_has_no_certificate(trained, tmp_path, witho
     note, page_text = model_card["notes"][0], (out / "card.md").read_text()
     assert note.startswith("This threshold has no certificate: no selective risk is promised.")
     assert "chosen to accept 80 % of the dev split" in note
-    assert "None: the threshold has no certificate." in page_text
+    assert "No selective risk is promised, as the threshold has no certificate." in page_text
     images = restore.load_dataset(folder).test.images
     assert load(out)(images).accepted.sum() == point["figures"]["test"]["accepted"]
 

@@ -90,6 +90,26 @@ def missing_error(location: Location) -> InputError | None:
     return None
 
 
+def check_outside(path: pathlib.Path, field: str, location: Location) -> None:
+    """Raises if a folder into which something is written is that of own images, or in it.
+
+    Args:
+        path: of the folder; links are followed.
+        field: its name, for messages.
+        location: of the images.
+
+    Raises:
+        InputError: for such a folder.
+    """
+    target, images = path.resolve(), location.path.resolve()
+    inside = target.is_relative_to(images) if location.kind == "folder" else target == images.parent
+    if inside:
+        raise InputError(
+            f"{field} {str(path)!r} lies in the folder of your own images, into which nothing is "
+            "written: choose another one"
+        )
+
+
 def _kind_of(path: pathlib.Path) -> str:
     """Returns the kind of own images that a folder or file holds, by its name."""
     if path.is_dir():

@@ -13,8 +13,7 @@ import PIL
 from kdjax.data import cache, fit
 from kdjax.data.own import contents, decoding
 from kdjax.data.own.listing import Header, Listing
-from kdjax.data.own.names import Location
-from kdjax.errors import InputError
+from kdjax.data.own.names import Location, check_outside
 from kdjax.runtime import atomic_io
 from kdjax.runtime.paths import user_path
 
@@ -28,12 +27,7 @@ def cache_folder(data_dir: str | os.PathLike[str] | None, location: Location) ->
     if not data_dir:
         return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "kdjax" / "images"
     root = user_path(data_dir).absolute()
-    pictures = location.path if location.kind == "folder" else location.path.parent
-    if root == pictures or (location.kind == "folder" and root.is_relative_to(pictures)):
-        raise InputError(
-            f"data_dir {str(root)!r} lies in the folder of your own images, into which nothing is "
-            "written: choose another one, or leave data.dir empty"
-        )
+    check_outside(root, "data_dir", location)
     return root / "kdjax_arrays" / "own"
 
 

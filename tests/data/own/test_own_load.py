@@ -117,7 +117,8 @@ def test_nothing_is_written_beside_the_pictures(
 ) -> None:
     root = make_files(*(f"{label}/{i}.png" for label in "ab" for i in range(10)))
     before = sorted(root.rglob("*"))
-    for where in (root, root / "a", root / "new"):
+    (tmp_path / "link").symlink_to(root)
+    for where in (root, root / "a", root / "new", tmp_path / "link" / "new"):
         with pytest.raises(InputError, match="lies in the folder of your own images"):
             data.load(f"folder:{root}", data_dir=where)
     with pytest.raises(InputError, match="lies in the folder of your own images"):

@@ -1,5 +1,7 @@
 """The command `python -m kdjax.report`."""
 
+import shutil
+
 import numpy as np
 import pytest
 from support import sample_runs
@@ -7,6 +9,7 @@ from support.commands import assert_refused, command
 
 from kdjax import data
 from kdjax.evaluation.predictions import Predictions
+from kdjax.runs import restore, workdir
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,10 @@ def runs(data_dir, tmp_path_factory):
     fields = {"name": "digits", "classes": tuple("0123456789")}
     for name in ("a", "b"):
         sample_runs.write(root / name, draw=draw, sizes=sizes, **fields)
+        metadata, config = workdir.read_metadata(root / name), restore.load_config(root / name)
+        config.data.dir = str(data_dir)
+        metadata["dataset"] = data.dataset_metadata(restore.load_data(config))
+        sample_runs.write_json(root / name / "config.json", metadata)
     return root
 
 
@@ -48,6 +55,17 @@ def test_without_the_data_set_the_report_has_no_galleries_and_a_warning_is_print
     text = (runs / "mine.html").read_text()
     assert "<img " not in text and "test split was not available" in text
     assert "selective risk (error among accepted) is at most 30\N{NO-BREAK SPACE}%" in text
+
+
+@pytest.mark.slow
+def test_images_of_another_version_are_not_shown(runs, data_dir, tmp_path):
+    folder = shutil.copytree(runs / "a", tmp_path / "run")
+    metadata = workdir.read_metadata(folder)
+    metadata["dataset"]["version"] = "9.9.9"
+    sample_runs.write_json(folder / "config.json", metadata)
+    done = command("report", folder, f"--data_dir={data_dir}")
+    assert done.returncode == 0 and "no galleries" in done.stderr and "9.9.9" in done.stderr
+    assert "<img " not in (folder / "report.html").read_text()
 
 
 @pytest.mark.slow
