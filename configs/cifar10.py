@@ -1,24 +1,33 @@
 """CIFAR-10: 60,000 colour images, 32x32, 10 classes.
 
-python -m kdjax.main --config=configs/cifar10.py [--config.setting=depth]
+python -m kdjax.main --config=configs/cifar10.py [--config.setting=depth] [--config.size=laptop]
 
-Needs an accelerator; `--config.smoke` tests it on a laptop. No full training has been run yet.
+The full size needs an accelerator; no full training has been run yet. `--config.size=laptop` trains
+the networks of the recipe `fast` (kdjax.recipes) on a CPU. `--config.smoke` tests either.
 """
 
 from ml_collections import ConfigDict
 
+from kdjax import recipes
 from kdjax.config import base
 
 
-def get_config() -> ConfigDict:
-    """Returns the config."""
+def get_config(size: str = "paper") -> ConfigDict:
+    """Returns the config.
+
+    Args:
+        size: paper or laptop, of `--config.size`.
+    """
     config = base()
     config.name = "cifar10"
     config.data.name = "cifar10"
-
-    config.teacher.epochs = 200
+    config.size = size
     # Payoff and pre-training epochs as in the public code of arXiv 1907.00208.
     config.objective.payoff = 2.2
+    if size == "laptop":
+        return recipes.apply(config, "fast")
+
+    config.teacher.epochs = 200
     config.objective.pretrain_epochs = 100
     config.student.epochs = 300
     config.student.schedule = "step"

@@ -1,10 +1,11 @@
 """MkDocs hooks: pages generated from the code, and equations as MathML.
 
-Nothing is copied by hand: the configuration reference is read from `kdjax/config.py`, the method
-reference from `kdjax.objectives.METHODS`, the results from `experiments/results/`. Every page in
-`docs/` can also be read without a build: links to results lead to the files in the repository, and
-are changed to the pages of the site at build time. The functions that generate pages need neither
-MkDocs nor a network; `tests/test_docs.py` calls them.
+Nothing is copied by hand: the configuration reference is read from `kdjax/config_base.py`,
+`kdjax/models` and `kdjax/recipes.py`, the method reference from `kdjax.objectives.METHODS`, the
+results from `experiments/results/`. Every page in `docs/` can also be read without a build: links
+to results lead to the files in the repository, and are changed to the pages of the site at build
+time. The functions that generate pages need neither MkDocs nor a network; `tests/test_docs.py`
+calls them.
 """
 
 import inspect
@@ -17,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 from kdjax import config as configs
 from kdjax import config_help
 from kdjax.config_fields import RENAMED_FIELDS
+from kdjax.models import MODELS, create
+from kdjax.models.cost import cost
 from kdjax.objectives import METHODS
+from kdjax.recipes import RECIPES
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -38,29 +42,59 @@ def configuration_page() -> str:
     for key, fields in config_help.grouped_fields().items():
         rows = [(f"`{f.name}`", f"`{f.default!r}`", _cell(f.description)) for f in fields]
         parts += [f"## {config_help.GROUPS[key]}", _table(("field", "default", "meaning"), rows)]
-    pairs = [(*key, *networks) for key, networks in configs.PAIRS.items()]
+    pairs = [(*key, "standard", *networks) for key, networks in configs.PAIRS.items()]
+    pairs += [(key, "any", "fast", *networks) for key, networks in configs.FAST_PAIRS.items()]
     parts += [
         "## Networks of each setting",
-        _table(("setting", "size", "teacher", "student"), map(_code, pairs)),
+        _table(("setting", "size", "recipe", "teacher", "student"), map(_code, pairs)),
+        "## Networks",
+        "With 10 outputs, for colour images of 32x32 pixels.",
+        _table(("network", "parameters", "multiply-adds, millions"), map(_size_row, MODELS)),
+        "## Fields of the recipe fast",
+        _table(("field", "value"), map(_recipe_row, RECIPES["fast"].items())),
         "## Fields with a new name",
         _table(("old name", "name"), map(_code, RENAMED_FIELDS.items())),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _size_row(name: str) -> tuple[str, ...]:
+    parameters, multiply_adds = cost(create(name, 10), (32, 32, 3))
+    return f"`{name}`", f"{parameters:,}", f"{multiply_adds / 1e6:.1f}"
+
+
+def _recipe_row(entry: tuple[str, Any]) -> tuple[str, ...]:
+    return f"`{entry[0]}`", f"`{entry[1]!r}`"
+
+
 def methods_page() -> str:
     """Returns the method reference."""
-    rows = []
+    defaults, rows, field_rows = configs.base().objective, [], []
     for name, method in METHODS.items():
         flags = (method.needs_teacher, method.abstains, method.adjusts)
-        rows.append((f"[`{name}`](#{name})", *("yes" if flag else "no" for flag in flags)))
-    header = ("method", "needs a teacher", "abstains", "adjusts the teacher")
-    parts = [_introduction("reference/methods.md"), _table(header, rows)]
+        source = _source(inspect.getdoc(method.fn) or "")
+        rows.append((f"[`{name}`](#{name})", *("yes" if flag else "no" for flag in flags), source))
+        fields = ", ".join(f"`{field}={defaults[field]}`" for field in method.fields)
+        field_rows.append((f"`{name}`", fields or "none"))
+    header = ("method", "needs a teacher", "abstains", "adjusts the teacher", "source")
+    parts = [
+        _introduction("reference/methods.md"),
+        _table(header, rows),
+        "Fields of `config.objective` that a method reads, with their defaults; every method also "
+        "reads `pretrain_epochs`, and one with a teacher `rank_weight_start`:",
+        _table(("method", "fields"), field_rows),
+    ]
     for name, method in METHODS.items():
         # The text before Args: what the method is, its equation and its source.
         doc = re.split(r"\n\n(?:Args|Returns|Raises):", inspect.getdoc(method.fn) or "")[0]
         parts += [f"## {name}", _escape(doc)]
     return "\n\n".join(parts) + "\n"
+
+
+def _source(doc: str) -> str:
+    """Returns the source that a docstring names, on one line."""
+    match = re.search(r"^Source: (.*?)\.?$", doc.split("\n\nArgs:")[0], re.MULTILINE | re.DOTALL)
+    return " ".join(match[1].split()).rstrip(".") if match else ""
 
 
 # Pages of which a part is generated, by path in the site.

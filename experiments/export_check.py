@@ -93,7 +93,8 @@ def compare(
     model_card = card.read(model)
     run_logits = predictions.load(workdir / "predictions" / "test.npz").logits
     score, threshold = model_card["score"], model_card["threshold"]
-    confidence = selective.numpy_scores(score["pnorm"])[score["name"]](run_logits)
+    scores = selective.numpy_scores(score["pnorm"], score.get("combination"))
+    confidence = scores[score["name"]](run_logits)
     run_accepts = confidence >= (np.inf if threshold is None else threshold)
     images = restore.load_dataset(workdir, data_dir).test.images
 

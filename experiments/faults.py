@@ -66,10 +66,11 @@ def start(folder: pathlib.Path, processes: int, flags: Sequence[str]) -> list[su
     """Starts the processes of a run, each with one CPU device; logs are next to the workdir."""
     command = [sys.executable, "-m", "kdjax.main", "--config=configs/digits.py"]
     command += [f"--workdir={folder}", *(f"--config.{key}={value}" for key, value in FLAGS.items())]
+    # Each start compiles what is not in the cache; without optimization this is fast.
+    xla_flags = os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0")
     environment = {
         **os.environ,
-        # Each start compiles what is not in the cache; without optimization this is fast.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {xla_flags}",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.parent / "compiled"))

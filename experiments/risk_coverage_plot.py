@@ -22,8 +22,8 @@ OUT = flags.DEFINE_string("out", None, "picture to write, .svg or .png", require
 
 # Score -> its name in the legend and its color.
 CURVES: Mapping[str, tuple[str, str]] = {
-    "softmax_response": ("softmax response, max r", "#1f5fbf"),
-    "reservation": ("reservation, 1 - q_a", "#c2571a"),
+    "softmax_response_log_odds": ("softmax response, max r", "#1f5fbf"),
+    "reservation_log_odds": ("reservation, 1 - q_a", "#c2571a"),
 }
 COVERAGES = np.arange(2, 41) / 40
 SETTINGS: Any = {
@@ -55,7 +55,7 @@ def read(folder: pathlib.Path) -> Outputs:
     """Returns the outputs of a finished run."""
     results = workdir.read_results(folder)
     test = predictions.load(predictions.path_of(folder, "test"))
-    scores = selective.numpy_scores(results["pnorm"])
+    scores = certification.scores_of(results)
     point = certification.operating_point(results)
     return Outputs(
         {name: scores[name](test.logits) for name in {*CURVES, point.score}},

@@ -21,10 +21,13 @@ _SUBMODULES = (
     "training",
 )
 
+# Functions with their modules.
+_FUNCTIONS = {"averaged_logits": "kdjax.evaluation.network", "restore": "kdjax.runs.restore"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "restore":
-        return _import("kdjax.runs.restore").restore
+    if name in _FUNCTIONS:
+        return getattr(_import(_FUNCTIONS[name]), name)
     if name in _SUBMODULES:
         return _import(f"kdjax.{name}")
     raise AttributeError(f"module 'kdjax' has no attribute {name!r}")
@@ -43,4 +46,4 @@ def _import(module: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "restore", *_SUBMODULES])
+    return sorted([*globals(), *_FUNCTIONS, *_SUBMODULES])

@@ -1,7 +1,7 @@
 """Knowledge adjustment: corrects the teacher's distribution by the label where it is wrong.
 
-Source of both functions: Wen, Lai, Qian, "Preparing Lessons: Improve Knowledge Distillation with
-Better Supervision", arXiv 1911.07471.
+Source of the first two functions: Wen, Lai, Qian, "Preparing Lessons: Improve Knowledge
+Distillation with Better Supervision", arXiv 1911.07471.
 """
 
 import jax
@@ -70,6 +70,41 @@ def label_smooth_regularization(
     epsilon = checks.per_example("epsilon", epsilon, probs)
     smooth = jnp.where(is_label, 1 - epsilon, epsilon / (classes - 1))
     return jnp.where(wrong, smooth, probs)
+
+
+def refined(probs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Gives the true class the teacher's confidence and keeps the ratios of all other classes.
+
+    Where argmax p != y: A_y = max p and A_i = p_i (1 - max p) / (1 - p_y) for i != y; elsewhere
+    A = p. So y becomes the most probable class, the order of the other classes and all ratios
+    p_i / p_j between them are kept, and the sum stays 1. `probability_shift` gives y the same
+    value, but moves the predicted class down to the place of y.
+
+    Args:
+        probs: p, `[..., m]`, any float dtype, of any temperature; not logits, with which it does
+            not commute.
+        labels: y, `[...]`, integers in [0, m).
+
+    Returns:
+        A, `[..., m]`, float32 (float64 for float64 input).
+
+    Raises:
+        ValueError: for a wrong shape, or a label out of range (checked only outside jit).
+        TypeError: for a wrong dtype.
+
+    Source: ours, after arXiv 2408.07703, which argues that a correction should keep the relations
+    between the classes, and which gives y the confidence max p (`kdjax.losses.rld`).
+    """
+    probs = checks.logits(probs, least=2)
+    is_label = _one_hot(probs, labels)
+    top = jnp.max(probs, axis=-1, keepdims=True)
+    is_predicted = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=bool)
+    wrong = ~jnp.any(is_label & is_predicted, axis=-1, keepdims=True)
+    # Sums of the other classes, because 1 - max p would round where the teacher is confident.
+    kept = jnp.sum(jnp.where(is_predicted, 0, probs), axis=-1, keepdims=True)
+    others = jnp.sum(jnp.where(is_label, 0, probs), axis=-1, keepdims=True)
+    scaled = probs * (kept / jnp.where(wrong, others, 1))
+    return jnp.where(wrong, jnp.where(is_label, top, scaled), probs)
 
 
 def _one_hot(values: jax.Array, labels: jax.Array) -> jax.Array:

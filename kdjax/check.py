@@ -32,15 +32,15 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images per batch")
 def main(arguments: list[str]) -> None:
     """Runs the command: prints what was measured and the verdict."""
     from kdjax.errors import InputError
-    from kdjax.predict import labelled
-    from kdjax.report import labelled as terminal
+    from kdjax.predict import promise_check
+    from kdjax.report import promise_table
 
     if MODEL.value is None:
         raise InputError("no model given: for example --model=model/")
     name, *others = arguments
     if others:
         raise InputError(f"unexpected argument {others[0]!r}: give one set of labelled images")
-    report = labelled.check(
+    report = promise_check.check(
         MODEL.value,
         name,
         risk=RISK.value,
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
     if JSON.value:
         print(json.dumps({"model": MODEL.value, "images": name, **report}))
     else:
-        terminal.show(report)
+        promise_table.show(report)
     sys.stdout.flush()
     if report["refuted"]:
         sys.exit(REFUTED)

@@ -33,6 +33,19 @@ def logits(values: ArrayLike, *, least: int) -> jax.Array:
     return values
 
 
+def teacher_logits(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
+    """Returns a teacher's logits of the given shape as float32 (float64 for float64 input).
+
+    Raises:
+        ValueError: for another shape.
+        TypeError: for a dtype that is not floating.
+    """
+    values = _floating("teacher logits", values)
+    if values.shape != shape:
+        raise InputError(f"teacher logits of shape {values.shape}: these logits need {shape}")
+    return values
+
+
 def targets(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
     """Returns target probabilities of the given shape as float32 (float64 for float64 input).
 

@@ -38,8 +38,16 @@ class _FieldParser(flags.ArgumentParser):
         return value
 
 
+class _DictParser(flags.ArgumentParser):
+    """Keeps the text of a field that is a dict in the config file: `resolve` reads it as JSON."""
+
+    def parse(self, argument: Any) -> Any:
+        return argument
+
+
 for _type in (int, float, bool):
     config_flags.register_flag_parser_for_type(_type, _FieldParser(_type))
+config_flags.register_flag_parser_for_type(dict, _DictParser())
 
 
 class _PathParser(flags.ArgumentParser):
@@ -119,7 +127,9 @@ def _parse(positional: str, argv: Sequence[str]) -> list[str]:
         if _asks_help(argv):
             _show_help(argv)
             sys.exit(0)
-        remaining = flags.FLAGS(_checked_config_flags(argv))
+        # ml_collections reads the fields from sys.argv.
+        sys.argv[1:] = _checked_config_flags(argv)[1:]
+        remaining = flags.FLAGS(sys.argv)
         _check_positional(positional, remaining[1:])
     except (flags.Error, TypeError, ValueError, OSError) as error:
         _exit_with_error(error, USAGE)
@@ -142,7 +152,7 @@ def _checked_config_flags(argv: Sequence[str]) -> list[str]:
     replaced, path = config_files.with_path(argv)
     if path is None:
         return replaced
-    config = config_files.load(path)
+    config = config_files.load(path, config_files.size_argument(argv))
     names = [flag.lstrip("-").partition("=")[0] for flag in argv if flag.startswith("-")]
     fields = {name.removeprefix("no") for name in names if "config." in name}
     if fields:
@@ -152,7 +162,7 @@ def _checked_config_flags(argv: Sequence[str]) -> list[str]:
         known = {f"config.{name}" for name in field_names(config)}
         for name in sorted(fields - known):
             raise unknown_field_error("config field", name, known)
-    return replaced
+    return config_files.expand(replaced, path)
 
 
 def _asks_help(argv: Sequence[str]) -> bool:

@@ -6,18 +6,23 @@ from ml_collections import ConfigDict
 
 from kdjax import checks
 from kdjax.data import FITS
+from kdjax.data.augment import FLIP_MODES
+from kdjax.data.deployment_views import AUTO
+from kdjax.data.deployment_views import NAMES as VIEWS
 from kdjax.errors import InputError, unknown_name_error
-from kdjax.models import DTYPES, MODELS, user_class
+from kdjax.models import DTYPES, MODELS, own, user_class
 from kdjax.models.common import STEMS
 from kdjax.objectives import ADJUSTMENTS, METHODS
 from kdjax.runtime.sharding import PLACEMENTS
 
-SCHEDULES = ("cosine", "step")
+SCHEDULES = ("cosine", "step", "linear")
+OPTIMIZERS = ("sgd", "sam", "muon")
 PIPELINES = ("resident", "stream")
 CACHES = ("auto", "off")
 AVERAGES = ("none", "ema", "swa")
 LAYOUTS = ("auto", "nhwc", "nchw")
 CHANNEL_ORDERS = ("rgb", "bgr")
+SWEEP_METRICS = ("aurc", "accuracy")
 # Fields that name a teacher that the run does not train.
 TEACHER_SOURCES = ("workdir", "onnx", "logits", "weights")
 # Fields of a given teacher, and the sources to which they apply.
@@ -28,8 +33,20 @@ TEACHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "input_mean": ("onnx", "weights"),
     "input_std": ("onnx", "weights"),
 }
+# Fields of `config.objective` that are at least 0.
+NOT_NEGATIVE = (
+    "distill_weight",
+    "distill_warmup_epochs",
+    "target_weight",
+    "non_target_weight",
+    "inter_class_weight",
+    "intra_class_weight",
+    "pretrain_epochs",
+)
 # Largest seed: the random generators take 32 bits.
 MAX_SEED = 2**32 - 1
+# Largest number of views: epochs are counted in 32 bits.
+MAX_VIEWS = 2**31 - 1
 # Largest padding: the number of an augmentation must fit in 32 bits.
 MAX_PAD = 16383
 # Largest height and width to which own images are resized: our choice.
@@ -48,9 +65,12 @@ def check_choices(config: ConfigDict, choices: Mapping[str, Iterable[str]]) -> N
     """
     allowed_names: dict[str, tuple[str, Iterable[str]]] = {
         **{name: (config[name], names) for name, names in choices.items()},
+        "sweep_metric": (config.sweep_metric, SWEEP_METRICS),
         "data.pipeline": (config.data.pipeline, PIPELINES),
         "data.placement": (config.data.placement, PLACEMENTS),
         "data.fit": (config.data.fit, FITS),
+        "selective.views": (config.selective.views, (AUTO, *VIEWS)),
+        "data.flip_mode": (config.data.flip_mode, FLIP_MODES),
         "teacher.cache": (config.teacher.cache, CACHES),
         "teacher.input_layout": (config.teacher.input_layout, LAYOUTS),
         "teacher.input_channels": (config.teacher.input_channels, CHANNEL_ORDERS),
@@ -58,6 +78,7 @@ def check_choices(config: ConfigDict, choices: Mapping[str, Iterable[str]]) -> N
         "objective.adjustment": (config.objective.adjustment, ADJUSTMENTS),
     }
     for name, stage in (("teacher", config.teacher), ("student", config.student)):
+        allowed_names[f"{name}.optimizer"] = stage.optimizer, OPTIMIZERS
         allowed_names[f"{name}.schedule"] = stage.schedule, SCHEDULES
         allowed_names[f"{name}.average"] = stage.average, AVERAGES
         allowed_names[f"{name}.compute_dtype"] = stage.compute_dtype, DTYPES
@@ -79,8 +100,8 @@ def check_networks(config: ConfigDict) -> None:
     for stage in ("teacher", "student"):
         fields = config[stage]
         if user_class.is_reference(fields.model):
-            user_class.load_class(fields.model)
-            user_class.parse_arguments(f"{stage}.model_args", fields.model_args)
+            arguments = user_class.parse_arguments(f"{stage}.model_args", fields.model_args)
+            own.check_arguments(fields.model, arguments)
         elif fields.model and fields.model not in MODELS:
             raise InputError(
                 f"{unknown_name_error(f'{stage}.model', fields.model, MODELS)}; or a class of your "
@@ -118,17 +139,22 @@ def check_ranges(config: ConfigDict) -> None:
     _between("data.split_seed", config.data.split_seed, 0, MAX_SEED)
     _between("data.pad", config.data.pad, 0, MAX_PAD)
     _between("data.image_size", config.data.image_size, 0, MAX_IMAGE_SIZE)
-    _at_least(config, 1, "log_every", "eval_batch_size")
+    _at_least(config, 1, "log_every", "eval_batch_size", "eval_every")
     _at_least(config.data, 0, "limit", prefix="data.")
     checks.within("objective.epsilon", config.objective.epsilon, 0, 1)
-    _at_least(config.objective, 0, "distill_weight", "pretrain_epochs", prefix="objective.")
+    checks.within("objective.target_momentum", config.objective.target_momentum, 0, 1)
+    _between("objective.rank_weight_start", config.objective.rank_weight_start, 0, 1)
+    _between("teacher.views", config.teacher.views, 0, MAX_VIEWS)
+    _at_least(config.objective, 0, *NOT_NEGATIVE, prefix="objective.")
+    checks.within("teacher.label_smoothing", config.teacher.label_smoothing, 0, 1)
     for name, stage in (("teacher.", config.teacher), ("student.", config.student)):
         _at_least(stage, 1, "epochs", "batch_size", "step_every", "bn_batches", prefix=name)
         _at_least(stage, 0, "width", "weight_decay", "warmup_epochs", prefix=name)
         checks.above(f"{name}learning_rate", stage.learning_rate, 0)
         for field in ("momentum", "average_start", "ema_decay"):
             checks.within(f"{name}{field}", stage[field], 0, 1)
-        checks.above(f"{name}step_factor", stage.step_factor, 0)
+        for field in ("step_factor", "sam_rho", "bn_bias_factor"):
+            checks.above(f"{name}{field}", stage[field], 0)
 
 
 def check_pretraining(config: ConfigDict) -> None:
@@ -147,6 +173,32 @@ def check_pretraining(config: ConfigDict) -> None:
         )
 
 
+def check_rank_weights(config: ConfigDict) -> None:
+    """Raises if the losses cannot be weighted by the teacher's confidence from the given epoch on.
+
+    Args:
+        config: with all fields in their ranges.
+
+    Raises:
+        InputError: for a method without a teacher, or a student that is only pre-trained.
+    """
+    fields = config.objective
+    if fields.rank_weight_start == 1:
+        return
+    given = f"objective.rank_weight_start {fields.rank_weight_start:g}"
+    if not METHODS[fields.method].needs_teacher:
+        with_teacher = ", ".join(name for name, method in METHODS.items() if method.needs_teacher)
+        raise InputError(
+            f"{given} needs a teacher, and objective.method {fields.method!r} has none: use one of "
+            f"{with_teacher}, or leave it at 1"
+        )
+    if fields.pretrain_epochs == config.student.epochs:
+        raise InputError(
+            f"{given} has no effect: all {config.student.epochs} epochs are pre-training "
+            "(objective.pretrain_epochs)"
+        )
+
+
 def check_teacher(fields: ConfigDict) -> None:
     """Raises if the fields of a teacher that the run does not train contradict each other.
 
@@ -154,7 +206,8 @@ def check_teacher(fields: ConfigDict) -> None:
         fields: `config.teacher`, of the right types.
 
     Raises:
-        InputError: for several sources, or a field that does not apply to the source.
+        InputError: for several sources, a field that does not apply to the source, or a number out
+            of range.
     """
     sources = [name for name in TEACHER_SOURCES if fields[name]]
     if len(sources) > 1:
@@ -164,6 +217,15 @@ def check_teacher(fields: ConfigDict) -> None:
         if fields[name] and not set(sources) & set(applies_to):
             needed = " or ".join(f"teacher.{source}" for source in applies_to)
             raise InputError(f"teacher.{name} {fields[name]!r} has no effect without {needed}")
+    if fields.folds == 1 or fields.folds < 0:
+        raise InputError(
+            f"teacher.folds {fields.folds} is out of range: it must be 0, or at least 2"
+        )
+    if fields.folds and sources:
+        raise InputError(
+            f"teacher.folds {fields.folds} has no effect with teacher.{sources[0]} "
+            f"{fields[sources[0]]!r}, which is not trained: remove one of them"
+        )
     if fields.input_scale < 0:
         raise InputError(
             f"teacher.input_scale {fields.input_scale:g} is out of range: it must be above 0, or 0 "
@@ -171,7 +233,7 @@ def check_teacher(fields: ConfigDict) -> None:
         )
 
 
-def _between(name: str, value: int, low: int, high: int) -> None:
+def _between(name: str, value: float, low: int, high: int) -> None:
     if not low <= value <= high:
         raise InputError(f"{name} {value} is out of range: it must be from {low} to {high}")
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from kdjax import recipes
 from kdjax.errors import InputError, unknown_name_error
 
 # The configs of the package: in a clone a link to the folder `configs` of the repository.
@@ -69,8 +70,78 @@ def with_path(argv: Sequence[str]) -> tuple[list[str], pathlib.Path | None]:
     return replaced, path
 
 
-def load(path: pathlib.Path) -> ConfigDict:
+def flag_value(argv: Sequence[str], name: str) -> str:
+    """Returns the last value of a flag, `--name=value` or `--name value`; empty if not given."""
+    found = ""
+    for flag, following in itertools.pairwise([*argv, ""]):
+        given, equals, value = flag.partition("=")
+        if given in (f"--{name}", f"-{name}"):
+            found = value if equals else following
+    return found
+
+
+def takes_size(path: pathlib.Path) -> bool:
+    """Returns whether the first argument of `get_config` is called `size`.
+
+    The file is not executed.
+    """
+    functions = (
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name == "get_config"
+    )
+    return any(node.args.args and node.args.args[0].arg == "size" for node in functions)
+
+
+def size_argument(argv: Sequence[str]) -> str:
+    """Returns the size to pass to `get_config`: none beside a recipe, which it would choose."""
+    return "" if flag_value(argv, "config.recipe") else flag_value(argv, "config.size")
+
+
+def expand(argv: Sequence[str], path: pathlib.Path) -> list[str]:
+    """Returns the arguments with what `--config.recipe` and `--config.size` stand for.
+
+    Args:
+        argv: of a command, of `with_path`.
+        path: the config file in it.
+    """
+    # In this order: behind a size, the argument is no longer the path.
+    return _with_size(_with_recipe(argv, path), path)
+
+
+def _with_size(argv: Sequence[str], path: pathlib.Path) -> list[str]:
+    """Returns the arguments with `--config.size` as the argument of `get_config`, if it has one."""
+    size = size_argument(argv)
+    if not size or not takes_size(path):
+        return list(argv)
+    # ml_collections passes what follows the colon to get_config.
+    return [f"{word}:{size}" if _names_file(word, path) else word for word in argv]
+
+
+def _with_recipe(argv: Sequence[str], path: pathlib.Path) -> list[str]:
+    """Returns the arguments with the fields of `--config.recipe` that are not given themselves."""
+    given = {word.lstrip("-").partition("=")[0] for word in argv}
+    fields = recipes.RECIPES.get(flag_value(argv, "config.recipe"), {})
+    added = [
+        f"--config.{field}={value}"
+        for field, value in fields.items()
+        if f"config.{field}" not in given
+    ]
+    at = next(i for i, word in enumerate(argv) if _names_file(word, path))
+    return [*argv[: at + 1], *added, *argv[at + 1 :]]
+
+
+def _names_file(word: str, path: pathlib.Path) -> bool:
+    """Returns whether an argument of `with_path` names the config file."""
+    return word in (str(path), f"--config={path}", f"-config={path}")
+
+
+def load(path: pathlib.Path, size: str = "") -> ConfigDict:
     """Returns what `get_config` of a config file returns.
+
+    Args:
+        path: the file.
+        size: of `size_argument`, for a `get_config` with an argument; empty: its default.
 
     Raises:
         InputError: naming file, line and error, if the file fails or does not define a config.
@@ -79,7 +150,7 @@ def load(path: pathlib.Path) -> ConfigDict:
         get_config = runpy.run_path(str(path)).get("get_config")
         if not callable(get_config):
             raise InputError(f"config file {str(path)!r} does not define a function get_config()")
-        config = get_config()
+        config = get_config(size) if size and takes_size(path) else get_config()
     except InputError:
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from kdjax import config as configs
+from kdjax import config_base
 
 STAGES = ("teacher", "student")
 # Headings of the groups of fields.
@@ -35,7 +35,7 @@ class Field(NamedTuple):
         group: a key of `GROUPS`.
         name: dotted; a field that both stages have is named without its stage.
         default: its value in `config.base()`.
-        description: the comments beside and above it in `kdjax/config.py`.
+        description: the comments beside and above it in `kdjax/config_base.py`.
     """
 
     group: str
@@ -45,12 +45,12 @@ class Field(NamedTuple):
 
 
 def fields() -> list[Field]:
-    """Returns the fields of the config in the order of `kdjax/config.py`."""
-    source = inspect.getsource(configs)
+    """Returns the fields of the config in the order of `kdjax/config_base.py`."""
+    source = inspect.getsource(config_base)
     functions = {
         node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
     }
-    base = configs.base()
+    base = config_base.base()
     described = [
         Field("", name, base[name], _description(source, node))
         for name, node in _assignments(functions["base"], "config")

@@ -2,6 +2,8 @@
 
 kdjax evaluate --workdir=runs/digits [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
 kdjax evaluate --workdir=runs/digits --shift=noise,blur,contrast,rotation,ood:cifar10
+
+Of a sweep it evaluates the chosen setting.
 """
 
 import pathlib
@@ -23,7 +25,7 @@ SHIFT = flags.DEFINE_list(
 def main() -> None:
     """Runs the command."""
     from kdjax.errors import InputError
-    from kdjax.runs import workdir
+    from kdjax.runs import sweeps, workdir
     from kdjax.runtime import compiler
 
     if WORKDIR.value is None:
@@ -35,8 +37,8 @@ def main() -> None:
             "--shift uses the threshold of results.json: run the command with --risk or --delta "
             "alone first"
         )
-    folder = pathlib.Path(WORKDIR.value)
-    workdir.read_metadata(folder)  # raises for a folder that is not a workdir, before it is locked
+    # Raises for a folder that is not a workdir, before it is locked.
+    folder = sweeps.resolve(pathlib.Path(WORKDIR.value))
     compiler.enable_compilation_cache()
     with workdir.lock(folder):
         _evaluate(folder)
@@ -45,7 +47,7 @@ def main() -> None:
 def _evaluate(folder: pathlib.Path) -> None:
     from kdjax.evaluation import cost, evaluate, robustness
     from kdjax.report import console
-    from kdjax.runs import restore
+    from kdjax.runs import restore, workdir
 
     data_dir = RUN_FLAGS.data_dir.value
     if SHIFT.value is None:
@@ -56,8 +58,10 @@ def _evaluate(folder: pathlib.Path) -> None:
         console.show(results, str(folder))
         console.show_sizes({"student": cost.read_cost(folder)})
     else:
-        shifts = robustness.evaluate_shifts(folder, SHIFT.value, data_dir=data_dir)
+        robustness.check_names(SHIFT.value)
+        workdir.read_results(folder)  # raises before the data are loaded
         dataset = restore.load_dataset(folder, data_dir)
+        shifts = robustness.evaluate_shifts(folder, SHIFT.value, data_dir=data_dir, dataset=dataset)
         console.show_shift(shifts, str(folder))
     if extras.warn("report", "no report is written"):
         from kdjax.report import page

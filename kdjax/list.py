@@ -21,6 +21,13 @@ from kdjax.errors import unknown_name_error
 
 JSON = flags.DEFINE_bool("json", False, "print one JSON object: kind -> name -> description")
 MAX_COLUMNS = 100
+# What a config that uses one of these says is about the run, not about its images.
+DATA: Mapping[str, str] = {
+    "digits_noisy": (
+        "the digits of scikit-learn; in a third of the images, noise replaces up to 3/4 of the "
+        "pixels"
+    ),
+}
 # Other values of `data.name`. Written here because kdjax.data needs the extra `train`.
 OWN_DATA: Mapping[str, str] = {
     "folder:PATH": "your own images: a folder for each class",
@@ -88,7 +95,8 @@ def _configured_datasets() -> dict[str, str]:
     for name, path in config_files.shipped().items():
         dataset = config_files.load(path).data.name
         if ":" not in dataset:  # own images
-            found.setdefault(dataset, config_files.summary(path).removeprefix(f"{name}: "))
+            summary = config_files.summary(path).removeprefix(f"{name}: ")
+            found.setdefault(dataset, DATA.get(dataset, summary))
     return found
 
 

@@ -72,36 +72,52 @@ def _with_logits(config: Any, path: str) -> Any:
 
 
 def _check(config: Any, dataset: "Dataset") -> str:
-    from kdjax.data.augment import Augmentation
     from kdjax.training.external import logits_teacher
 
-    augmentation = Augmentation(pad=config.data.pad, flip=config.data.flip)
-    source, note = logits_teacher.describe_source(config.teacher, augmentation, dataset)
+    source, note = logits_teacher.describe_source(
+        config.teacher, _batches(config, dataset), dataset
+    )
     return f"{note}; splits with logits: {', '.join(source['splits'])}"
 
 
+def _batches(config: Any, dataset: "Dataset") -> Any:
+    """Returns how the batches of the students' training are formed."""
+    from kdjax.training.spec import STUDENT, batch_spec
+
+    return batch_spec(config, STUDENT, len(dataset.train.labels))
+
+
 def _write_index(path: pathlib.Path, config: Any, dataset: "Dataset", splits: list[str]) -> None:
-    from kdjax.data.augment import Augmentation
     from kdjax.runtime import atomic_io
     from kdjax.training.external import logits_file
 
     if path.suffix != ".npz":
         raise InputError(f"--write-index={str(path)!r}: the name must end in .npz")
     arrays = logits_file.index_arrays(dataset, splits, images=IMAGES.value)
+    batches = _batches(config, dataset)
+    if batches.views:
+        arrays |= logits_file.view_arrays(dataset, batches, images=IMAGES.value)
     try:
         atomic_io.write_npz(path, arrays)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from error
     counts = ", ".join(f"{len(getattr(dataset, name).labels):,} {name}" for name in splits)
     print(f"index of {len(arrays['hashes']):,} images in {path}: {counts}")
-    print(_views(Augmentation(pad=config.data.pad, flip=config.data.flip)))
+    print(_views(batches))
 
 
-def _views(augmentation: Any) -> str:
+def _views(batches: Any) -> str:
     """Returns in words which views of a training image a file of logits may hold."""
     from kdjax.data.augment import num_augmentations
 
+    augmentation = batches.augmentation
     count = num_augmentations(augmentation)
+    if batches.views and count > 1:
+        return (
+            f"a training image has {batches.views} fixed views (teacher.views): store logits "
+            f"[{batches.views}, n, m], of training images of view_images, which --images adds, and "
+            "of other images in view 0; or [n, m] of the images as they are"
+        )
     if count == 1:
         return "training images are not augmented: store logits [n, m]"
     if augmentation.pad == 0:
@@ -111,7 +127,8 @@ def _views(augmentation: Any) -> str:
         )
     return (
         f"a training image has {count} augmentations: store logits [n, m] of the images as they "
-        "are, or set --config.data.pad=0 and store [2, n, m], view 1 of the mirrored images"
+        "are, or set --config.teacher.views=V and store [V, n, m] of fixed views, or set "
+        "--config.data.pad=0 and store [2, n, m], view 1 of the mirrored images"
     )
 
 

@@ -63,21 +63,19 @@ def _default_workdir(config: Any) -> str:
 
 def _run(config: Any, folder: pathlib.Path) -> dict[pathlib.Path, Any]:
     """Trains, evaluates and reports unless the run is finished; returns the results by workdir."""
-    from kdjax import pipeline
-    from kdjax.evaluation import evaluate
+    from kdjax import pipeline, sweep
     from kdjax.runs import restore, workdir
     from kdjax.runtime import multihost
 
-    finished = pipeline.finished_results(config, folder)
+    finished = (sweep if config.sweep else pipeline).finished_results(config, folder)
     if finished is None:
         with workdir.lock(folder) if multihost.is_primary() else contextlib.nullcontext():
-            dataset = pipeline.train(config, folder)
-            workdirs = list(pipeline.student_workdirs(config, folder))
-            results = evaluate.evaluate_all(workdirs, dataset)
+            dataset, results = (sweep.run if config.sweep else _train)(config, folder)
             if multihost.is_primary():
                 _write_reports(list(results), folder, dataset)
         return results
     if multihost.is_primary():
+        restore.check_own_images(next(iter(finished)), config.data.dir or None)
         print(f"the run in {folder} is finished; nothing to do")
         if not extras.missing("report") and not all(
             (path / "report.html").exists() for path in finished
@@ -91,6 +89,16 @@ def _run(config: Any, folder: pathlib.Path) -> dict[pathlib.Path, Any]:
     return finished
 
 
+def _train(config: Any, folder: pathlib.Path) -> tuple["Dataset", dict[pathlib.Path, Any]]:
+    """Trains and evaluates the students; returns the data set, and their results by workdir."""
+    from kdjax import pipeline
+    from kdjax.evaluation import evaluate
+
+    dataset = pipeline.train(config, folder)
+    workdirs = list(pipeline.student_workdirs(config, folder))
+    return dataset, evaluate.evaluate_all(workdirs, dataset)
+
+
 def _write_reports(
     workdirs: Sequence[pathlib.Path], folder: pathlib.Path, dataset: "Dataset"
 ) -> None:
@@ -98,10 +106,13 @@ def _write_reports(
     if extras.missing("report"):
         return
     from kdjax.report import page
+    from kdjax.runs import sweeps
 
     runs = [page.read(workdir) for workdir in workdirs]
-    if len(runs) > 1:
-        page.write_comparison(runs, folder / "comparison.html")
+    if sweeps.is_sweep(folder):
+        page.write_sweep(folder, runs, folder / page.COMPARISON)
+    elif len(runs) > 1:
+        page.write_comparison(runs, folder / page.COMPARISON)
     for run in runs:
         page.write(run, dataset.test)
 
@@ -109,24 +120,35 @@ def _write_reports(
 def _print_results(config: Any, folder: pathlib.Path, results: dict[pathlib.Path, Any]) -> None:
     from kdjax.evaluation import cost
     from kdjax.report import console
+    from kdjax.runs import students, sweeps
 
-    title = f"{config.name} in {folder}"
-    if config.students:
+    title, several = f"{config.name} in {folder}", students.has_several(config)
+    shown = [sweeps.chosen_workdir(folder)] if config.sweep else list(results)
+    if config.sweep:
+        console.show_sweep(sweeps.read(folder), results[shown[0]], title)
+    elif several:
         console.show_many({workdir.name: values for workdir, values in results.items()}, title)
     else:
         console.show(results[folder], title)
-    names = {path: path.name if config.students else "student" for path in results}
+    names = {path: path.name if several else "student" for path in shown}
     console.show_sizes({name: cost.read_cost(path) for path, name in names.items()})
-    if config.students:
+    if several:
         print(f"students: {folder / 'students'}")
-    page = folder / ("comparison.html" if config.students else "report.html")
+    if config.sweep_seeds:
+        print(f"chosen setting with other seeds: {folder / sweeps.CHOSEN}")
+    page = folder / ("comparison.html" if several else "report.html")
     if page.exists():
         print(f"{page.stem}: {page}")
-    print("\n  ".join(["next:", *_next_commands(folder, results)]))
+    print("\n  ".join(["next:", *_next_commands(folder, {path: results[path] for path in shown})]))
 
 
 def _next_commands(folder: pathlib.Path, results: dict[pathlib.Path, Any]) -> Iterator[str]:
-    """Yields the commands that may follow: report, export of the best student, prediction."""
+    """Yields the commands that may follow: report, export of the best student, prediction.
+
+    Args:
+        folder: the workdir of the run.
+        results: of the students among which the best one on dev is exported, by workdir.
+    """
     from kdjax.evaluation.certification import operating_point
 
     yield commands.command_line("report", folder)

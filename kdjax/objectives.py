@@ -4,91 +4,43 @@ A method maps `(student_logits [B, m+1], teacher_logits [B, m] or None, labels [
 `(loss [B], parts)`, where `parts` holds the terms `[B]` whose sum is the loss.
 
 Notation: z are the student's logits, t the teacher's, y the label, T the temperature, o the payoff,
-q = softmax(z), A the adjustment.
+q = softmax(z), r = softmax(z[:m]), p = softmax(t), A the adjustment, lambda the weight of the
+distillation term.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdjax import adjustment, checks, losses
-from kdjax.errors import InputError, unknown_name_error
+from kdjax import checks, losses
+from kdjax.targets import (
+    ADJUSTMENTS,
+    Hyperparameters,
+    adjusted_targets,
+    distillation_logits,
+    reservation_targets,
+    teacher_targets,
+    update_running_target,
+)
+
+__all__ = [
+    "ADJUSTMENTS",
+    "METHODS",
+    "Hyperparameters",
+    "Method",
+    "adjusted_targets",
+    "reservation_targets",
+    "teacher_targets",
+    "update_running_target",
+]
 
 Parts = dict[str, jax.Array]
 Loss = tuple[jax.Array, Parts]
-
-
-class Hyperparameters(flax.struct.PyTreeNode):
-    """Hyperparameters of the methods; the numbers may be traced.
-
-    A number is a scalar, or an array `[B]` with one value per example.
-
-    Attributes:
-        payoff: o > 1, payoff of the gambler losses.
-        weight: lambda >= 0, weight of the distillation term in methods with a second term.
-        temperature: T in [1e-18, 1e18] of the teacher, and of the student in the distillation
-            term.
-        adjustment: a key of `ADJUSTMENTS`.
-        epsilon: smoothing of `label_smooth_regularization`.
-    """
-
-    payoff: ArrayLike = 2.2
-    weight: ArrayLike = 1.0
-    temperature: ArrayLike = 4.0
-    adjustment: str = flax.struct.field(pytree_node=False, default="probability_shift")
-    epsilon: ArrayLike = 0.1
-
-
-def _shift(probs: jax.Array, labels: jax.Array, hyper: Hyperparameters) -> jax.Array:
-    return adjustment.probability_shift(probs, labels)
-
-
-def _smooth(probs: jax.Array, labels: jax.Array, hyper: Hyperparameters) -> jax.Array:
-    return adjustment.label_smooth_regularization(probs, labels, epsilon=hyper.epsilon)
-
-
-def _keep(probs: jax.Array, labels: jax.Array, hyper: Hyperparameters) -> jax.Array:
-    return probs
-
-
-ADJUSTMENTS: Mapping[str, Callable[[jax.Array, jax.Array, Hyperparameters], jax.Array]] = {
-    "probability_shift": _shift,
-    "label_smooth_regularization": _smooth,
-    "none": _keep,
-}
-
-
-def teacher_targets(teacher_logits: jax.Array | None, hyper: Hyperparameters) -> jax.Array:
-    """Returns the teacher's distribution softmax(t / T), `[B, m]`.
-
-    Raises:
-        ValueError: without teacher logits, or for a temperature out of range (checked only outside
-            jit).
-        TypeError: for logits that are not floats.
-    """
-    if teacher_logits is None:
-        raise InputError("this method needs teacher logits, got None")
-    checks.temperature(hyper.temperature)
-    logits = checks.logits(teacher_logits, least=2)
-    temperature = checks.per_example("temperature", hyper.temperature, logits)
-    return jax.nn.softmax(logits / temperature, axis=-1)
-
-
-def adjusted_targets(
-    teacher_logits: jax.Array | None, labels: jax.Array, hyper: Hyperparameters
-) -> jax.Array:
-    """Returns the adjusted distribution of the teacher, A(softmax(t / T), y), `[B, m]`.
-
-    Raises:
-        ValueError: without teacher logits, or for an unknown adjustment (with the nearest name).
-    """
-    if hyper.adjustment not in ADJUSTMENTS:
-        raise unknown_name_error("adjustment", hyper.adjustment, ADJUSTMENTS)
-    return ADJUSTMENTS[hyper.adjustment](teacher_targets(teacher_logits, hyper), labels, hyper)
 
 
 def _total(**parts: jax.Array) -> Loss:
@@ -97,12 +49,12 @@ def _total(**parts: jax.Array) -> Loss:
 
 
 def _distil(student_logits: jax.Array, targets: jax.Array, hyper: Hyperparameters) -> jax.Array:
-    return losses.distillation(student_logits[..., :-1], targets, temperature=hyper.temperature)
+    classes = distillation_logits(student_logits[..., :-1], hyper)
+    return losses.distillation(classes, targets, temperature=hyper.temperature)
 
 
-def _weighted(student_logits: jax.Array, targets: jax.Array, hyper: Hyperparameters) -> jax.Array:
-    """Returns the distillation term times its weight."""
-    loss = _distil(student_logits, targets, hyper)
+def _weighted(loss: jax.Array, hyper: Hyperparameters) -> jax.Array:
+    """Returns a distillation term times its weight lambda."""
     weight = checks.per_example("weight", hyper.weight, loss[..., None])
     return weight[..., 0] * loss if weight.ndim else weight * loss
 
@@ -114,7 +66,10 @@ def ce(
     *,
     hyper: Hyperparameters,
 ) -> Loss:
-    """Cross-entropy of the class logits: CE(z[:m], y); also used to pre-train every method."""
+    """Cross-entropy of the class logits: CE(z[:m], y); also used to pre-train every method.
+
+    Source: the usual loss of classifiers.
+    """
     return _total(cross_entropy=losses.cross_entropy(student_logits[..., :-1], labels))
 
 
@@ -130,10 +85,7 @@ def kd(
     Source: arXiv 1503.02531.
     """
     targets = teacher_targets(teacher_logits, hyper)
-    return _total(
-        cross_entropy=losses.cross_entropy(student_logits[..., :-1], labels),
-        distillation=_weighted(student_logits, targets, hyper),
-    )
+    return _ce_sum(student_logits, labels, _distil(student_logits, targets, hyper), hyper)
 
 
 def ka(
@@ -158,7 +110,10 @@ def gambler(
     *,
     hyper: Hyperparameters,
 ) -> Loss:
-    """Deep gambler loss: -log(q_y + q_a / o). Source: arXiv 1907.00208."""
+    """Deep gambler loss: -log(q_y + q_a / o).
+
+    Source: arXiv 1907.00208.
+    """
     return _total(gambler=losses.gambler(student_logits, labels, payoff=hyper.payoff))
 
 
@@ -169,7 +124,10 @@ def kd_gambler(
     *,
     hyper: Hyperparameters,
 ) -> Loss:
-    """Gambler loss plus distillation: gambler + lambda T^2 KL(softmax(t/T) || softmax(z[:m]/T))."""
+    """Gambler loss plus distillation: gambler + lambda T^2 KL(softmax(t/T) || softmax(z[:m]/T)).
+
+    Source: the sum of arXiv 1907.00208 and arXiv 1503.02531.
+    """
     targets = teacher_targets(teacher_logits, hyper)
     return _gambler_sum(student_logits, targets, labels, hyper)
 
@@ -183,8 +141,9 @@ def ka_gambler_sum(
 ) -> Loss:
     """Gambler loss plus distillation from the adjusted teacher.
 
-    gambler + lambda T^2 KL(A(softmax(t/T), y) || softmax(z[:m]/T)): our combination of the two
-    parts of Xu, Pu, Zhao, ICPR 2020, as a sum.
+    gambler + lambda T^2 KL(A(softmax(t/T), y) || softmax(z[:m]/T)).
+
+    Source: our combination of the two parts of Xu, Pu, Zhao, ICPR 2020, as a sum.
     """
     targets = adjusted_targets(teacher_logits, labels, hyper)
     return _gambler_sum(student_logits, targets, labels, hyper)
@@ -200,9 +159,142 @@ def ka_gambler_soft(
     """Gambler loss in expectation over the adjusted teacher: -sum_i A_i log(q_i + q_a / o).
 
     The optimum abstains wherever max A <= 1/o, so it needs temperature 1, or a payoff near m.
+    Logits are not standardized: A is compared with the student's q over all outputs.
+
+    Source: ours, with the adjusted teacher as the odds of arXiv 1907.00208.
     """
-    targets = adjusted_targets(teacher_logits, labels, hyper)
+    plain = hyper.replace(logit_standardization=False)
+    targets = adjusted_targets(teacher_logits, labels, plain)
     return _total(soft_gambler=losses.soft_gambler(student_logits, targets, payoff=hyper.payoff))
+
+
+def dkd(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    labels: jax.Array,
+    *,
+    hyper: Hyperparameters,
+) -> Loss:
+    """Decoupled distillation: the confidence in the label, and the other classes, weighted apart.
+
+    CE(z[:m], y) + lambda T^2 (a KL([p_y, 1-p_y] || [r_y, 1-r_y]) + b KL(p' || r')), p' and r' over
+    the classes except y; p and r are at temperature T, a is `target_weight` and b is
+    `non_target_weight`. Not defined for two classes.
+
+    Source: arXiv 2203.08679.
+    """
+    loss = losses.dkd(
+        distillation_logits(student_logits[..., :-1], hyper),
+        distillation_logits(teacher_logits, hyper),
+        labels,
+        temperature=hyper.temperature,
+        target_weight=hyper.target_weight,
+        non_target_weight=hyper.non_target_weight,
+    )
+    return _ce_sum(student_logits, labels, loss, hyper)
+
+
+def dist(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    labels: jax.Array,
+    *,
+    hyper: Hyperparameters,
+) -> Loss:
+    """Distillation of correlations over the classes and over the examples of the batch.
+
+    CE(z[:m], y) + lambda T^2 (b (1 - rho over classes) + c (1 - rho over examples)), rho Pearson's
+    correlation of softmax(t/T) and softmax(z[:m]/T), b is `inter_class_weight` and c is
+    `intra_class_weight`. The part over the examples is the same for all examples of the batch.
+
+    Source: arXiv 2205.10536.
+    """
+    loss = losses.dist(
+        distillation_logits(student_logits[..., :-1], hyper),
+        distillation_logits(teacher_logits, hyper),
+        temperature=hyper.temperature,
+        inter_class_weight=hyper.inter_class_weight,
+        intra_class_weight=hyper.intra_class_weight,
+    )
+    return _ce_sum(student_logits, labels, loss, hyper)
+
+
+def rld(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    labels: jax.Array,
+    *,
+    hyper: Hyperparameters,
+) -> Loss:
+    """Refined distillation, which leaves out what the teacher prefers to the label.
+
+    CE(z[:m], y) + lambda T^2 (a KL([max p, 1 - max p] || [r_y, 1-r_y]) + b KL(p' || r')), p' and r'
+    over the classes with t_i < t_y; p and r are at temperature T, a is `target_weight` and b is
+    `non_target_weight`.
+
+    Source: arXiv 2408.07703.
+    """
+    loss = losses.rld(
+        distillation_logits(student_logits[..., :-1], hyper),
+        distillation_logits(teacher_logits, hyper),
+        labels,
+        temperature=hyper.temperature,
+        target_weight=hyper.target_weight,
+        non_target_weight=hyper.non_target_weight,
+    )
+    return _ce_sum(student_logits, labels, loss, hyper)
+
+
+def reservation_distillation(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    labels: jax.Array,
+    *,
+    hyper: Hyperparameters,
+) -> Loss:
+    """Abstention learnt from a teacher's errors: logsumexp(z) - sum_i B_i z_i over m+1 outputs.
+
+    B = (p_y A(p, y), 1 - p_y) for a teacher that has not seen the image. The optimum is q = B, so
+    q_a estimates the probability of an error; there is no payoff, and no collapse to abstention.
+    p is at temperature 1 and of logits that are not standardized, whatever the config says.
+
+    Source: ours.
+    """
+    targets = reservation_targets(teacher_logits, labels, hyper)
+    return _total(reservation=losses.soft_cross_entropy(student_logits, targets))
+
+
+def self_adaptive(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    labels: jax.Array,
+    *,
+    hyper: Hyperparameters,
+    running: ArrayLike = 1.0,
+) -> Loss:
+    """Self-adaptive training: -s_y log q_y - (1 - s_y) log q_a.
+
+    s_y is a running mean of r_y for each training image: 1 at the start, then
+    s_y <- mu s_y + (1 - mu) r_y, without gradient, before the loss of each batch. `running` is s_y
+    before the batch, `[B]`; mu is `target_momentum`. In e epochs the label's share of s_y falls to
+    mu^e. The targets start with the first epoch after pre-training.
+
+    Source: arXiv 2002.10319.
+    """
+    before = jnp.broadcast_to(jnp.asarray(running), labels.shape)
+    target = update_running_target(before, student_logits, labels, hyper.target_momentum)
+    is_label = jax.nn.one_hot(labels, student_logits.shape[-1] - 1, dtype=target.dtype)
+    targets = jnp.concatenate([target[..., None] * is_label, 1 - target[..., None]], axis=-1)
+    return _total(self_adaptive=losses.soft_cross_entropy(student_logits, targets))
+
+
+def _ce_sum(
+    student_logits: jax.Array, labels: jax.Array, distillation: jax.Array, hyper: Hyperparameters
+) -> Loss:
+    return _total(
+        cross_entropy=losses.cross_entropy(student_logits[..., :-1], labels),
+        distillation=_weighted(distillation, hyper),
+    )
 
 
 def _gambler_sum(
@@ -210,8 +302,16 @@ def _gambler_sum(
 ) -> Loss:
     return _total(
         gambler=losses.gambler(student_logits, labels, payoff=hyper.payoff),
-        distillation=_weighted(student_logits, targets, hyper),
+        distillation=_weighted(_distil(student_logits, targets, hyper), hyper),
     )
+
+
+# Fields of `config.objective` that several methods read.
+_DISTILLATION = ("temperature", "logit_standardization")
+_WEIGHTED = ("distill_weight", "distill_warmup_epochs", *_DISTILLATION)
+_ADJUSTMENT = ("adjustment", "epsilon")
+_DECOUPLED = ("target_weight", "non_target_weight")
+_CORRELATIONS = ("inter_class_weight", "intra_class_weight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,28 +319,51 @@ class Method:
     """A training method; calling it calls its function.
 
     Attributes:
-        fn: `(student_logits, teacher_logits, labels, *, hyper) -> (loss, parts)`.
+        fn: `(student_logits, teacher_logits, labels, *, hyper) -> (loss, parts)`; with running
+            targets also `running`.
         needs_teacher: whether it uses the teacher's logits.
         abstains: whether it trains the abstention output.
         adjusts: whether the label corrects the teacher's distribution.
+        running_targets: whether it keeps a target for each training image, see
+            `update_running_target`.
+        fields: the fields of `config.objective` that it reads, besides `pretrain_epochs`.
     """
 
     fn: Callable[..., Loss]
     needs_teacher: bool
     abstains: bool
     adjusts: bool
+    running_targets: bool = False
+    fields: tuple[str, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Loss:
         """Returns the loss `[B]` and its parts; see the module's docstring."""
         return self.fn(*args, **kwargs)
 
 
+_no_teacher = functools.partial(Method, needs_teacher=False, adjusts=False)
+_teacher = functools.partial(Method, needs_teacher=True, adjusts=False)
+_adjusted_teacher = functools.partial(Method, needs_teacher=True, adjusts=True)
+
 METHODS: dict[str, Method] = {
-    "ce": Method(ce, needs_teacher=False, abstains=False, adjusts=False),
-    "kd": Method(kd, needs_teacher=True, abstains=False, adjusts=False),
-    "ka": Method(ka, needs_teacher=True, abstains=False, adjusts=True),
-    "gambler": Method(gambler, needs_teacher=False, abstains=True, adjusts=False),
-    "kd_gambler": Method(kd_gambler, needs_teacher=True, abstains=True, adjusts=False),
-    "ka_gambler_sum": Method(ka_gambler_sum, needs_teacher=True, abstains=True, adjusts=True),
-    "ka_gambler_soft": Method(ka_gambler_soft, needs_teacher=True, abstains=True, adjusts=True),
+    "ce": _no_teacher(ce, abstains=False),
+    "kd": _teacher(kd, abstains=False, fields=_WEIGHTED),
+    "ka": _adjusted_teacher(ka, abstains=False, fields=(*_DISTILLATION, *_ADJUSTMENT)),
+    "dkd": _teacher(dkd, abstains=False, fields=(*_WEIGHTED, *_DECOUPLED)),
+    "dist": _teacher(dist, abstains=False, fields=(*_WEIGHTED, *_CORRELATIONS)),
+    "rld": _teacher(rld, abstains=False, fields=(*_WEIGHTED, *_DECOUPLED)),
+    "gambler": _no_teacher(gambler, abstains=True, fields=("payoff",)),
+    "kd_gambler": _teacher(kd_gambler, abstains=True, fields=("payoff", *_WEIGHTED)),
+    "ka_gambler_sum": _adjusted_teacher(
+        ka_gambler_sum, abstains=True, fields=("payoff", *_WEIGHTED, *_ADJUSTMENT)
+    ),
+    "ka_gambler_soft": _adjusted_teacher(
+        ka_gambler_soft, abstains=True, fields=("payoff", "temperature", *_ADJUSTMENT)
+    ),
+    "reservation_distillation": _adjusted_teacher(
+        reservation_distillation, abstains=True, fields=_ADJUSTMENT
+    ),
+    "self_adaptive": _no_teacher(
+        self_adaptive, abstains=True, running_targets=True, fields=("target_momentum",)
+    ),
 }

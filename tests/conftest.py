@@ -10,7 +10,7 @@ import filelock
 import jax
 import pytest
 from support import compile_cache
-from support.commands import command
+from support.commands import python
 
 # Programs are compiled once per xdist worker and, for the processes that tests start, once per
 # session. The folder of the processes belongs to xdist's controller, and the workers inherit the
@@ -23,14 +23,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 own_programs = compile_cache.new_folder()
 compile_cache.use(own_programs.name)
 
-# Without optimization by LLVM, compilation takes less time; XLA_FLAGS from outside is kept.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", compile_cache.XLA_FLAGS)
 
 # Each virtual device that waits in a collective holds a thread, and on a machine with few cores
 # all threads can wait forever until XLA aborts: use more threads than cores.
 os.environ["PJRT_NPROC"] = "16"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Accelerators round the factors of matrix products by default; the references do not.
+jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_num_cpu_devices", 4)
 
 SMOKE_FLAGS = (
@@ -53,10 +54,39 @@ class FinishedRun(NamedTuple):
         return json.loads((self.folder / "results.json").read_text())
 
 
+# The files that take longest, in this order, as far as they are measured.
+LONGEST_FILES = (
+    "test_real_data.py",
+    "runtime/test_multihost.py",
+    "test_pipeline.py",
+    "export/test_export.py",
+    "test_commands.py",
+    "test_faults.py",
+    "report/page/test_command.py",
+    "test_docs.py",
+    "report/page/test_single.py",
+    "test_notebooks.py",
+    "training/test_preemption.py",
+    "runtime/test_program_cache.py",
+    "training/test_view_cache.py",
+    "training/test_checkpoint.py",
+    "test_losses.py",
+    "models/test_models.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs files with slow tests first: the workers then finish at about the same time."""
+    """Runs the longest files first, then those with slow tests: the workers finish together."""
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow_files)
+    tests = pathlib.Path(__file__).parent
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.relative_to(tests).as_posix()
+        longest = name in LONGEST_FILES
+        rank = LONGEST_FILES.index(name) if longest else len(LONGEST_FILES)
+        return rank, item.path not in slow_files
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +130,7 @@ def finished_run(data_dir: pathlib.Path, shared_folder: Callable[..., pathlib.Pa
     flags = (*SMOKE_FLAGS, f"--config.data.dir={data_dir}")
 
     def run(folder: pathlib.Path) -> None:
-        done = command("main", *flags, f"--workdir={folder / 'digits'}")
+        done = python("-m", "kdjax.main", *flags, f"--workdir={folder / 'digits'}")
         assert done.returncode == 0, done.stderr
         assert "kdjax: " not in done.stderr
         (folder / "stdout.txt").write_text(done.stdout)

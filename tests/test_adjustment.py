@@ -15,8 +15,9 @@ CLASSES = 4
 ADJUSTMENTS = {
     "shift": adjustment.probability_shift,
     "smooth": adjustment.label_smooth_regularization,
+    "refined": adjustment.refined,
 }
-SHIFT, SMOOTH = map(jax.jit, ADJUSTMENTS.values())
+SHIFT, SMOOTH, REFINED = map(jax.jit, ADJUSTMENTS.values())
 LABELS = np.arange(40) % CLASSES
 PROBS = np.random.default_rng(0).dirichlet(np.ones(CLASSES), size=40).astype("f4")
 
@@ -38,6 +39,14 @@ def smoothed(p, y, epsilon=0.1):
     return np.where(np.arange(len(p)) == y, 1 - epsilon, epsilon / (len(p) - 1))
 
 
+def refined(p, y):
+    p = np.float64(p)
+    if p.argmax() == y:
+        return p
+    scaled = p * (p.sum() - p.max()) / (p.sum() - p[y])
+    return np.where(np.arange(len(p)) == y, p.max(), scaled)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_adjustments_match_their_definitions_row_by_row(dtype):
     probs = jnp.asarray(PROBS, dtype)
@@ -49,6 +58,33 @@ def test_adjustments_match_their_definitions_row_by_row(dtype):
     actual = adjustment.label_smooth_regularization(probs, LABELS, epsilon=0.2)
     assert actual.dtype == jnp.float32
     assert_allclose(actual, [smoothed(p, y, 0.2) for p, y in pairs], rtol=1e-6)
+    actual = adjustment.refined(probs, LABELS)
+    assert actual.dtype == jnp.float32
+    assert_allclose(actual, [refined(p, y) for p, y in pairs], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=100)
+@given(logits=rows, labels=label_rows)
+def test_refined_puts_the_label_first_and_keeps_the_order_and_ratios_of_the_others(logits, labels):
+    probs = softmax(logits, axis=1)
+    actual = np.asarray(REFINED(probs, labels))
+    assert_allclose(actual.sum(axis=1), 1, rtol=1e-6)
+    assert_array_equal(actual[range(3), labels], actual.max(axis=1))
+    for row, p, y in zip(actual, probs, labels, strict=True):
+        assert row[y] == p.max() or p.argmax() == y
+        ratios = np.delete(row, y) / np.delete(p, y)
+        assert_allclose(ratios, ratios[0], rtol=1e-5)  # hence the order is kept
+        assert np.all(np.diff(np.delete(row, y)[np.argsort(np.delete(p, y))]) >= 0)
+        if p.argmax() == y:
+            assert_array_equal(row, p)
+
+
+def test_refined_keeps_the_small_probabilities_of_a_confident_wrong_teacher():
+    probs = softmax(np.array([[40.0, 2.0, 1.0, 0.0], [0.0, 200.0, 0.0, 0.0]]), axis=1)
+    actual = np.asarray(adjustment.refined(probs.astype("f4"), np.array([1, 2])))
+    exact = probs[0, 1:].sum() * probs[0] / (1 - probs[0, 1])
+    assert_allclose(actual[0, [0, 2, 3]], exact[[0, 2, 3]], rtol=1e-5)
+    assert_array_equal(actual[1], [0, 0, 1, 0])
 
 
 @settings(deadline=None, max_examples=100)

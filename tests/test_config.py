@@ -70,11 +70,13 @@ def test_resolve_is_idempotent_and_does_not_change_its_argument():
     assert resolve(resolved).to_dict() == resolved.to_dict()
 
 
-def test_resolve_without_smoke_fills_in_models_learning_rates_and_order_seed_only():
+def test_resolve_without_smoke_fills_in_models_learning_rates_order_seed_and_views_only():
     config = resolve(base())
     fields = ("model", "learning_rate")
     derived = {f"{stage}.{field}" for stage in STAGES for field in fields}
-    assert changed_names(base(), config) == derived | {"order_seed"}
+    assert changed_names(base(), config) == derived | {"order_seed", "selective.views"}
+    for flip, views in ((True, "flip"), (False, "none")):
+        assert resolve(changed(**{"data.flip": flip})).selective.views == views
     # AlexNet has no batch norm, and diverges at the learning rate of the teacher.
     assert 0 < config.student.learning_rate < config.teacher.learning_rate
     assert resolve(changed(**{"student.learning_rate": 0.7})).student.learning_rate == 0.7
@@ -222,8 +224,16 @@ def test_unknown_field_cannot_be_set_in_a_resolved_config():
         ("objective.temperature", 0.0),
         ("objective.distill_weight", -0.5),
         ("objective.epsilon", -0.1),
+        ("objective.distill_warmup_epochs", -1.0),
+        ("objective.target_weight", -0.5),
+        ("objective.non_target_weight", -0.5),
+        ("objective.inter_class_weight", -0.5),
+        ("objective.intra_class_weight", -0.5),
+        ("objective.target_momentum", 1.0),
         ("objective.pretrain_epochs", -1),
         ("objective.pretrain_epochs", 201),
+        ("objective.rank_weight_start", -0.1),
+        ("objective.rank_weight_start", 1.1),
         *[
             (f"{stage}.{field}", value)
             for stage in STAGES
@@ -264,6 +274,7 @@ def test_number_that_is_not_finite_raises_in_every_field(field, value):
         ("order_seed", -1, 2**32 - 1),
         ("data.split_seed", 0, 2**32 - 1),
         ("data.pad", 0, 16383),
+        ("teacher.views", 0, 2**31 - 1),
     ],
 )
 def test_integer_that_would_wrap_raises(field, least, most):
@@ -380,6 +391,11 @@ def test_hyperparameters_are_taken_from_the_objective():
     values = {"payoff": 3.5, "temperature": 2.0, "adjustment": "none", "epsilon": 0.05}
     config.objective.update({**values, "distill_weight": 0.25})
     assert hyperparameters(config) == Hyperparameters(3.5, 0.25, 2.0, "none", 0.05)
+    values = {"target_weight": 2.0, "non_target_weight": 4.0, "target_momentum": 0.5}
+    values |= {"inter_class_weight": 0.3, "intra_class_weight": 0.2, "logit_standardization": True}
+    config.objective.update(values)
+    expected = Hyperparameters(3.5, 0.25, 2.0, "none", 0.05, **values)
+    assert hyperparameters(config) == expected
 
 
 def test_differences_names_every_field_that_differs():
@@ -447,6 +463,6 @@ def test_missing_field_in_a_config_file_raises() -> None:
 @pytest.mark.parametrize("stage", ["teacher", "student"])
 def test_unknown_model_raises_with_the_nearest_name(stage: str) -> None:
     config = base()
-    config[stage].model = "resnet20"
-    with pytest.raises(InputError, match=rf"{stage}\.model 'resnet20'.*'resnet"):
+    config[stage].model = "resnet21"
+    with pytest.raises(InputError, match=rf"{stage}\.model 'resnet21'.*'resnet"):
         resolve(config)

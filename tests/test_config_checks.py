@@ -24,6 +24,10 @@ def teacher(**fields: Any) -> Any:
         ({"logits": "b.npz", "input_mean": "0.5"}, "without teacher.onnx or teacher.weights"),
         ({"workdir": "a", "onnx_output": "logits"}, "has no effect without teacher.onnx"),
         ({"onnx": "a", "input_scale": -1.0}, "teacher.input_scale -1 is out of range"),
+        ({"folds": 1}, "teacher.folds 1 is out of range: it must be 0, or at least 2"),
+        ({"folds": -2}, "teacher.folds -2 is out of range"),
+        ({"folds": 3, "workdir": "a"}, "teacher.folds 3 has no effect with teacher.workdir 'a'"),
+        ({"workdirs": "a,b"}, "'teacher.workdirs': did you mean 'teacher.workdir'"),
         ({"onnx": "a", "input_layout": "nchv"}, "did you mean 'nchw'"),
         ({"onnx": "a", "input_channels": "grb"}, r"did you mean '(rgb|bgr)'"),
     ],
@@ -32,6 +36,23 @@ def test_contradicting_fields_are_refused_in_one_line(fields: Any, message: str)
     with pytest.raises(InputError, match=message) as error:
         teacher(**fields)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"method": "gambler"},
+            "rank_weight_start 0.9 needs a teacher, and objective.method 'gambl",
+        ),
+        ({"pretrain_epochs": 200}, "rank_weight_start 0.9 has no effect: all 200 epochs are pre-"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused(fields: Any, message: str) -> None:
+    config = base()
+    config.objective.update({"rank_weight_start": 0.9, **fields})
+    with pytest.raises(InputError, match=message):
+        resolve(config)
 
 
 @pytest.mark.parametrize(

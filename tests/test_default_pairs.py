@@ -5,6 +5,7 @@ from support.commands import ROOT
 from support.runs import get_config, tiny
 
 from kdjax import pipeline
+from kdjax.runs import teacher_stage
 
 
 class Stopped(Exception):
@@ -17,7 +18,7 @@ def test_soft_gambler_with_a_soft_teacher_warns_that_it_may_abstain_everywhere(
     def stop(*_: object, **__: object) -> None:
         raise Stopped
 
-    monkeypatch.setattr(pipeline, "train_stage", stop)
+    monkeypatch.setattr(teacher_stage, "train_stage", stop)
     config = tiny(data_dir, **{"objective.method": "ka_gambler_soft"})
     message = "temperature 4.0 .*payoff = 0.45.*temperature=1"
     with pytest.raises(Stopped), pytest.warns(RuntimeWarning, match=message):

@@ -42,6 +42,7 @@ from kdjax.evaluation import summary
 from kdjax.export import card, formats
 from kdjax.models import MODELS
 from kdjax.objectives import METHODS
+from kdjax.recipes import RECIPES
 from kdjax.runs import restore, students
 from kdjax.selective import SCORES
 from kdjax.training import optimizer, step
@@ -198,6 +199,13 @@ def test_the_student_list_of_the_page_expands_to_three_students() -> None:
     assert len(students.expand(kdjax.config.resolve(config))) == 3
 
 
+def test_the_sweeps_of_the_page_expand_to_their_settings() -> None:
+    blocks = code_blocks((DOCS / "how-to" / "sweeps.md").read_text(), "python")
+    for code, count in zip(blocks, (6, 7), strict=True):
+        exec(code, {"config": (config := kdjax.config.base())})
+        assert len(students.expand(kdjax.config.resolve(config))) == count
+
+
 def assert_logits_of(model: nn.Module) -> None:
     images = jnp.ones((2, 8, 8, 1))
     variables = model.init(jax.random.key(0), images, train=False)
@@ -228,12 +236,16 @@ def test_the_configuration_page_has_every_field_with_its_default() -> None:
     assert [field.name for field in fields if not field.description] == []
     page = hooks.configuration_page()
     assert all(f"| `{field.name}` | `{field.default!r}` | " in page for field in fields)
+    assert all(f"| `{name}` | " in page for name in MODELS)
+    assert all(f"| `{field}` | `{value!r}` |" in page for field, value in RECIPES["fast"].items())
 
 
 def test_the_method_page_is_the_table_of_methods() -> None:
+    page = hooks.methods_page()
+    assert "| `dkd` | `distill_weight=1.0`, `distill_warmup_epochs=0.0`, `temperature=4.0`" in page
     rows = re.findall(
-        r"^\| \[`(\w+)`\]\(#\w+\) \| (yes|no) \| (yes|no) \| (yes|no) \|$",
-        hooks.methods_page(),
+        r"^\| \[`(\w+)`\]\(#\w+\) \| (yes|no) \| (yes|no) \| (yes|no) \| .*\w.* \|$",
+        page,
         flags=re.MULTILINE,
     )
     flags = {name: tuple(cell == "yes" for cell in cells) for name, *cells in rows}
@@ -382,13 +394,12 @@ def test_the_added_augmentation_numbers_every_quarter_turn() -> None:
 
 def test_the_added_schedule_is_used_after_the_warm_up() -> None:
     run_addition("A learning-rate schedule")
-    assert resolved(**{"student.schedule": "linear"}).student.schedule == "linear"
+    assert resolved(**{"student.schedule": "constant"}).student.schedule == "constant"
     options = ScheduleOptions(
         learning_rate=0.4, epochs=5, warmup_epochs=1.0, step_every=1, step_factor=1.0
     )
-    schedule = optimizer.learning_rate_schedule("linear", options, steps_per_epoch=2)
-    rates = [float(schedule(each)) for each in range(10)]
-    assert_allclose(rates, [0.2, 0.4, *np.linspace(0.4, 0.05, 8)], rtol=1e-6)
+    schedule = optimizer.learning_rate_schedule("constant", options, steps_per_epoch=2)
+    assert_allclose([float(schedule(each)) for each in range(10)], [0.2] + [0.4] * 9, rtol=1e-6)
 
 
 def test_every_addition_of_the_design_page_is_tested() -> None:
@@ -410,23 +421,26 @@ def test_every_addition_of_the_design_page_is_tested() -> None:
 def test_every_public_function_of_the_losses_is_in_all() -> None:
     functions = {
         name
-        for name, value in vars(losses).items()
-        if inspect.isfunction(value) and value.__module__ == losses.__name__
+        for module in (losses.labels, losses.teachers)
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
         if not name.startswith("_")
     }
-    assert set(losses.__all__) == functions, "add the loss to __all__ in kdjax/losses.py"
+    assert set(losses.__all__) == functions, "add the loss to __all__ of its module"
+    assert all(inspect.isfunction(getattr(losses, name)) for name in functions)
 
 
 def test_every_loss_has_a_reference() -> None:
     equations = load_file(ROOT / "tests" / "test_losses.py").EQUATIONS
     assert set(losses.__all__) == set(equations), (
-        "add the equation of each loss of kdjax/losses.py to EQUATIONS in tests/test_losses.py"
+        "add the equation of each loss of kdjax/losses/ to EQUATIONS in tests/test_losses.py"
     )
 
 
 def test_every_network_is_registered() -> None:
     """Every Linen module of kdjax/models that has `num_outputs` is the class of a name."""
-    registered = {type(models.create(name, 3)) for name in MODELS} | {models.common.Head}
+    heads = {models.common.Head, models.fast_cnn.ScaledHead}
+    registered = {type(models.create(name, 3)) for name in MODELS} | heads
     networks = {
         value
         for info in pkgutil.walk_packages(kdjax.models.__path__, "kdjax.models.")
@@ -449,6 +463,17 @@ def test_scores_of_the_abstention_output_are_listed() -> None:
         "ABSTENTION_SCORES in kdjax/evaluation/summary.py lists the scores that read the "
         "abstention output"
     )
+
+
+def test_every_score_has_a_row_in_the_docs() -> None:
+    page = (DOCS / "concepts" / "scores-and-metrics.md").read_text()
+    table = page.partition("| score | equation |")[2].partition("\n\n")[0]
+    names = {
+        name
+        for row in table.splitlines()
+        for name in re.findall(r"`(\w+)`", row.strip("| ").partition(" | ")[0])
+    }
+    assert names == set(SCORES)
 
 
 def test_every_kind_of_own_images_has_a_reader() -> None:
@@ -474,13 +499,19 @@ def test_every_own_data_set_has_a_config() -> None:
 def test_every_augmentation_is_a_config_field() -> None:
     fields = {field.name for field in dataclasses.fields(augment.Augmentation)}
     assert fields <= set(kdjax.config.base().data), (
-        "add the field of Augmentation to config.data in kdjax/config.py"
+        "add the field of Augmentation to config.data in kdjax/config_base.py"
     )
 
 
 def test_every_schedule_is_a_config_value() -> None:
     assert set(SCHEDULES) == set(kdjax.config_checks.SCHEDULES), (
         "add the name of the schedule to SCHEDULES in kdjax/config_checks.py"
+    )
+
+
+def test_every_optimizer_is_a_config_value() -> None:
+    assert set(optimizer.OPTIMIZERS) == set(kdjax.config_checks.OPTIMIZERS), (
+        "add the name of the optimizer to OPTIMIZERS in kdjax/config_checks.py"
     )
 
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import entr, log_softmax, logsumexp, softmax
+from support import loss_equations
 
 from kdjax import losses
 from kdjax.errors import InputError
+from kdjax.losses import labels as label_losses
 
 CLASSES, PAYOFF, TEMPERATURE = 4, 2.2, 2.5
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
@@ -24,6 +26,7 @@ LOSSES = {
     "soft_gambler": lambda z, a: losses.soft_gambler(z, a, payoff=PAYOFF),
     "distillation": lambda z, a: losses.distillation(z[..., :-1], a, temperature=TEMPERATURE),
     "cross_entropy": lambda z, y: losses.cross_entropy(z[..., :-1], y),
+    "soft_cross_entropy": lambda z, a: losses.soft_cross_entropy(z[..., :-1], a),
 }
 LABELLED = ("gambler", "cross_entropy")
 
@@ -50,6 +53,8 @@ EQUATIONS = {
         TEMPERATURE**2 * (-entr(a).sum() - a @ log_softmax(z[:-1] / TEMPERATURE) - a.sum() + 1)
     ),
     "cross_entropy": lambda z, y: -log_softmax(z[:-1])[int(y)],
+    "soft_cross_entropy": lambda z, a: -a @ log_softmax(z[:-1]),
+    **loss_equations.EQUATIONS,  # tested in test_distillation_losses.py
 }
 
 # Large logits of either sign, in single columns and in all.
@@ -168,6 +173,12 @@ def test_distillation_at_high_temperature_is_the_squared_distance_of_centred_log
         targets = jax.nn.softmax(jnp.asarray(teacher) / temperature, axis=-1)
         actual = losses.distillation(jnp.asarray(student), targets, temperature=temperature)
     assert_allclose(actual, np.sum(gap**2, axis=1) / (2 * CLASSES), rtol=10 / temperature)
+
+
+def test_soft_cross_entropy_of_float32_logits_is_that_of_optax():
+    logits, targets = jnp.asarray(NORMAL[:, :-1], "float32"), supervision_of("soft_cross_entropy")
+    expected = optax.softmax_cross_entropy(logits, targets[:6])
+    assert_allclose(losses.soft_cross_entropy(logits, targets[:6]), expected, rtol=1e-6)
 
 
 def test_distillation_of_one_hot_targets_at_temperature_1_is_cross_entropy():
@@ -396,7 +407,7 @@ def test_losses_do_not_lose_precision_at_large_logits(name, scale):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["soft_gambler", "distillation"])
+@pytest.mark.parametrize("name", ["soft_gambler", "distillation", "soft_cross_entropy"])
 def test_excluded_class_with_target_zero_contributes_nothing(name):
     logits = jnp.asarray([[1.0, 2.0, -jnp.inf, 0.5, -1.0], [1.0, 2.0, -jnp.inf, 0.5, -jnp.inf]])
     targets = jnp.asarray([[0.3, 0.5, 0.0, 0.2]] * 2)
@@ -438,5 +449,5 @@ def test_labels_of_every_integer_type_give_the_same_loss(name):
 
 
 def test_doctests_pass():
-    result = doctest.testmod(losses)
+    result = doctest.testmod(label_losses)
     assert result.attempted > 0 and result.failed == 0

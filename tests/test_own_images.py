@@ -149,8 +149,19 @@ def test_teacher_of_the_same_pictures_in_another_form_is_accepted(
 
 def test_changed_pictures_are_refused(folders: pathlib.Path, tmp_path: pathlib.Path) -> None:
     write_metadata(tmp_path, small(folders), "student", version="0" * 16)
-    with pytest.raises(InputError, match=f"version: '{'0' * 16}' -> '[0-9a-f]{{16}}'"):
-        restore.load_dataset(tmp_path)
+    changed = f"made with other data; .*version: '{'0' * 16}' -> '[0-9a-f]{{16}}'"
+    for load in (restore.load_dataset, restore.check_own_images):
+        with pytest.raises(InputError, match=changed):
+            load(tmp_path)
+
+
+def test_results_of_pictures_that_are_gone_are_not_refused(
+    folders: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    write_metadata(tmp_path, small(folders), "student", version="0" * 16)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace("/album", "/gone"))
+    restore.check_own_images(tmp_path)
 
 
 def test_other_fractions_of_the_teacher_are_refused(

@@ -19,7 +19,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation import evaluate
 from kdjax.export.exporter import export
 from kdjax.report import page
-from kdjax.runs import restore
+from kdjax.runs import restore, teacher_stage
 
 PAGE = (ROOT / "docs" / "how-to" / "own-network.md").read_text()
 LINEN_CODE, NNX_CODE, CONFIG_CODE, COST_CODE = code_blocks(PAGE, "python")
@@ -133,6 +133,14 @@ def test_module_of_the_working_directory_is_found_by_the_command(data_dir, tmp_p
         ({"student.model_args": '{"depth": 3}'}, "only a network of your own takes arguments"),
         ({"student.model": "{nets}:Net", "student.model_args": "depth=3"}, "is not JSON"),
         ({"student.model": "{nets}:Net", "student.model_args": "[3]"}, "is not a JSON object"),
+        (
+            {"student.model": "{nets}:Net", "student.model_args": '{"features": "three"}'},
+            "argument 'features' is 'three' in model_args, must be int",
+        ),
+        (
+            {"student.model": "{nets}:Net", "student.model_args": '{"feature": 3}'},
+            "'feature': did you mean 'features'",
+        ),
         ({"student.stem": "big"}, "unknown student.stem 'big'"),
     ],
 )
@@ -150,7 +158,6 @@ def test_fault_in_the_config_is_one_line_on_resolving(tmp_path, changes, words) 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"student.model_args": '{"depth": 3}'}, "'depth': did you mean '.*'"),
         ({"student.width": 3}, "takes no width"),
         ({"student.stem": "large"}, "has its own stem"),
         ({"student.init": "nothing"}, "student.init 'nothing' is neither a workdir nor a file"),
@@ -160,7 +167,8 @@ def test_fault_in_the_config_is_one_line_on_resolving(tmp_path, changes, words) 
 def test_fault_of_the_network_is_one_line_before_training(
     data_dir, tmp_path, monkeypatch, changes, words
 ) -> None:
-    monkeypatch.setattr(pipeline, "train_stage", stop)
+    for module in (pipeline, teacher_stage):
+        monkeypatch.setattr(module, "train_stage", stop)
     model = f"{write(tmp_path, LINEN)}:Net"
     config = own_config(data_dir, model, **changes)
     with pytest.raises(InputError, match=words) as raised:

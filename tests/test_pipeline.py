@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -17,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from support.commands import ROOT
+from support.commands import ROOT, command
 from support.config_effects import training_effects
-from support.runs import checkpoint, final_arrays, get_config, log_lines, tiny
+from support.runs import checkpoint, final_arrays, get_config, log_lines, stop_at_step, tiny
 from support.tiny_network import TINY_NETWORK
 
 import kdjax.config
@@ -28,6 +27,7 @@ from kdjax.config import base, resolve
 from kdjax.config_fields import field_names
 from kdjax.errors import InputError, Preempted
 from kdjax.evaluation import evaluate
+from kdjax.evaluation.summary import ABSTENTION_SCORES
 from kdjax.runs import restore, workdir
 from kdjax.training import spec
 
@@ -65,8 +65,8 @@ def test_run_writes_all_files_and_results(run: pathlib.Path) -> None:
     for network in (results, results["teacher"]):  # both differ from the defaults
         assert (network["guarantee"]["risk"], network["guarantee"]["delta"]) == (0.03, 0.1)
     assert results["correction"]["examples"] == 64
-    assert set(results["scores"]) > {"reservation", "softmax_response"}
-    assert set(results["teacher"]["scores"]).isdisjoint({"reservation", "max_probability"})
+    assert set(results["scores"]) > {"reservation_log_odds", "softmax_response_log_odds"}
+    assert set(results["teacher"]["scores"]).isdisjoint(ABSTENTION_SCORES)
 
 
 def test_interrupted_evaluation_leaves_no_results(
@@ -116,7 +116,11 @@ STAGE_CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "average_start": (0.1, {"average": "swa"}),
     "ema_decay": (0.5, {"average": "ema", "average_start": 0.0}),
     "bn_batches": (7, {"average": "ema"}),
+    "optimizer": ("muon", {}),
+    "sam_rho": (0.2, {"optimizer": "sam"}),
+    "bn_bias_factor": (8.0, {}),
 }
+WARMUP = {"objective.distill_warmup_epochs": 1.0}
 CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "seed": (1, {"order_seed": 0}),
     "order_seed": (1, {}),
@@ -128,6 +132,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "log_every": (7, {}),
     "metric_writers": (("wandb",), {}),
     "eval_batch_size": (32, {}),
+    "eval_every": (3, {}),
     "data.name": ("svhn_cropped", {}),
     "data.dir": ("elsewhere", {}),
     "data.train_split": ("train+extra", {}),
@@ -144,16 +149,29 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.placement": ("sharded", {}),
     "data.pad": (1, {}),
     "data.flip": (False, {}),
+    "data.flip_mode": ("alternating", {}),
     "objective.method": ("ka_gambler_soft", {"objective.temperature": 1.0}),
     "objective.payoff": (1.5, {}),
     "objective.distill_weight": (0.5, {}),
     "objective.temperature": (2.0, {}),
     "objective.adjustment": ("label_smooth_regularization", {}),
     "objective.epsilon": (0.2, {"objective.adjustment": "label_smooth_regularization"}),
+    "objective.distill_warmup_epochs": (3.0, {}),
+    "objective.logit_standardization": (True, {}),
+    "objective.target_weight": (2.0, {"objective.method": "dkd", **WARMUP}),
+    "objective.non_target_weight": (2.0, {"objective.method": "dkd", **WARMUP}),
+    "objective.inter_class_weight": (1.0, {"objective.method": "dist"}),
+    "objective.intra_class_weight": (1.0, {"objective.method": "dist"}),
+    "objective.target_momentum": (0.5, {"objective.method": "self_adaptive"}),
     "objective.pretrain_epochs": (2, {}),
+    "objective.rank_weight_start": (0.5, {}),
+    "teacher.folds": (2, {}),
     "teacher.workdir": ("<teacher>", {}),
     "teacher.cache": ("off", {}),
+    "teacher.label_smoothing": (0.2, {}),
+    "teacher.views": (4, {}),
     "students": (({"seed": 1}, {"seed": 2}), {}),
+    "sweep": ('{"seed": [1, 2]}', {}),
     **{
         f"{stage}.{field}": (value, {f"{stage}.{key}": setting for key, setting in context.items()})
         for stage in ("teacher", "student")
@@ -162,9 +180,19 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 # The default workdir: tests/test_commands.py. The certificate: the test of a run's results above.
 # Teachers that are given: tests/runs/test_teachers.py and tests/training/external. Initial weights:
-# tests/runs/test_initial_weights.py.
+# tests/runs/test_initial_weights.py. The choice of a sweep: tests/test_sweep.py. Recipes:
+# tests/test_recipes.py.
 GIVEN_TEACHER = {f"teacher.{name}" for name in workdir.SOURCE_FIELDS if name != "workdir"}
-TESTED_ELSEWHERE = {"name", "selective.risk", "selective.delta", "student.init"}
+TESTED_ELSEWHERE = {
+    "name",
+    "recipe",
+    "selective.views",
+    "selective.risk",
+    "selective.delta",
+    "student.init",
+    "sweep_metric",
+    "sweep_seeds",
+}
 
 
 def test_every_field_is_in_the_test_of_its_effect() -> None:
@@ -216,6 +244,14 @@ def test_every_field_of_the_config_has_an_effect(
             r"objective.temperature 4.0 with ka_gambler_soft: .* 1 / payoff = 0.45",
         ),
         (
+            {"objective.method": "rld", "objective.temperature": 2.0},
+            "rld without warm-up: .* up to 16 times those of .*distill_warmup_epochs=20",
+        ),
+        (
+            {"objective.method": "reservation_distillation", "objective.payoff": 12.0},
+            "reservation_distillation with a teacher that is trained on the same .*folds=5",
+        ),
+        (
             {"selective.risk": 0.01},
             "risk 0.01 cannot be certified with delta 0.05 from 200 calibration images: 299 are",
         ),
@@ -237,6 +273,7 @@ def test_smoke_run_says_nothing_about_the_calibration_split(tmp_path: pathlib.Pa
         effects(tmp_path / "run", {"size": "laptop", "smoke": True, "selective.risk": 0.01})
 
 
+@pytest.mark.slow
 def test_end_of_pre_training_is_said(
     data_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,6 +309,40 @@ def test_best_checkpoint_is_not_one_of_pretraining(run: pathlib.Path) -> None:
     assert checkpoint(run, "best").step == 8  # the first epoch, to step 4, was pre-training
 
 
+@pytest.mark.slow
+def test_evaluation_every_third_epoch_changes_no_weights(
+    data_dir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {
+        "smoke": False,
+        "data.limit": 64,
+        "selective.risk": 0.2,
+        "objective.method": "gambler",
+        "objective.pretrain_epochs": 1,  # the losses that are logged change between evaluations
+        "student.epochs": 4,
+        "student.batch_size": 32,
+        "student.average": "swa",
+    }
+
+    def train(every: int, folder: pathlib.Path) -> None:
+        pipeline.train(tiny(data_dir, **changes, eval_every=every), folder)
+
+    def dev_steps(folder: pathlib.Path) -> list[int]:
+        return [line["step"] for line in log_lines(folder) if line["split"] == "dev"]
+
+    often, seldom = tmp_path / "often", tmp_path / "seldom"
+    train(1, often)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 4)  # the end of the second epoch, which is not evaluated
+        with pytest.raises(Preempted):
+            train(3, seldom)
+    assert final_arrays(seldom)[0] == 4 and dev_steps(seldom) == []
+    train(3, seldom)
+    assert dev_steps(often) == [2, 4, 6, 8] and dev_steps(seldom) == [6, 8]
+    for expected, actual in zip(final_arrays(often)[1], final_arrays(seldom)[1], strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
 def test_average_is_evaluated_instead_of_the_last_weights(run: pathlib.Path) -> None:
     best = checkpoint(run, "best")
     variables = restore.restore(run).variables
@@ -291,7 +362,8 @@ def test_method_without_a_teacher_trains_none(
     dataset = pipeline.train(config, tmp_path)
     assert not (tmp_path / "teacher").exists()
     results = evaluate.evaluate(tmp_path, dataset)
-    assert "reservation" not in results["scores"]  # the abstention output was not trained
+    # The abstention output was not trained.
+    assert set(results["scores"]).isdisjoint(ABSTENTION_SCORES)
     assert "teacher" not in results
 
 
@@ -363,25 +435,28 @@ FLAGS = {
 }  # fmt: skip
 
 
+def flags(folder: pathlib.Path, data_dir: pathlib.Path) -> list[str]:
+    """Returns those of a run with 71 steps per epoch, all of them logged, and averaged weights."""
+    paths = [f"--workdir={folder}", f"--config.data.dir={data_dir}"]
+    fields = [f"--config.{name}={value}" for name, value in FLAGS.items()]
+    return ["--config=configs/digits.py", *paths, *fields]
+
+
 def start(folder: pathlib.Path, data_dir: pathlib.Path) -> subprocess.Popen:
-    """Starts a run with 71 steps per epoch, all of them logged, and averaged weights."""
-    flags = [f"--config.{name}={value}" for name, value in FLAGS.items()]
-    command = [sys.executable, "-m", "kdjax.main", "--config=configs/digits.py"]
-    command += [f"--workdir={folder}", f"--config.data.dir={data_dir}", *flags]
-    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    """Starts the run in a new process."""
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "kdjax.main", *flags(folder, data_dir)],
         cwd=ROOT,
-        env=environment,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
 
 
-def finish(process: subprocess.Popen) -> None:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+def finish(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
+    """Runs the run, or what is left of it, to its end."""
+    done = command("main", *flags(folder, data_dir))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def stop_at(
@@ -404,7 +479,7 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 @pytest.fixture(scope="module")
 def uninterrupted(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    finish(start(folder, data_dir))
+    finish(folder, data_dir)
     return folder
 
 
@@ -425,7 +500,7 @@ def test_resume_within_an_epoch_is_bit_identical(
         assert f"kdjax: error: student stopped by SIGTERM at step {stopped}" in output
     else:
         assert saved_steps(folder) == [71] and status == -stop_signal
-    finish(start(folder, data_dir))
+    finish(folder, data_dir)
 
     (steps, expected), (resumed_steps, actual) = final_arrays(uninterrupted), final_arrays(folder)
     assert steps == resumed_steps == 213

@@ -1,11 +1,14 @@
 """Training on real images, if they are available beside the project."""
 
+import importlib.util
 import io
 import json
+import os
 import pathlib
 import runpy
 import subprocess
 import sys
+import types
 import zipfile
 
 import numpy as np
@@ -14,7 +17,8 @@ import pytest
 from support.runs import final_arrays
 
 from kdjax import config, pipeline
-from kdjax.data import Dataset, Split
+from kdjax.data import Dataset, Split, deployment_views
+from kdjax.data.deployment_views import View
 from kdjax.evaluation import evaluate
 from kdjax.training.external import onnx_teacher
 
@@ -96,3 +100,63 @@ def test_published_onnx_teachers_classify_real_images() -> None:
         assert source["input"]["layout"] == "nhwc"
         accuracy = float(note.partition(" classifies ")[2].partition(" %")[0])
         assert 85 <= accuracy <= 100
+
+
+def load_experiment(name: str) -> types.ModuleType:
+    path = ROOT / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+published_teachers = load_experiment("published_teachers")
+
+
+def published(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the logits of a published network for images and mirror images, and the labels."""
+    test = published_teachers.read_images(PREPARE.with_name("cifar10-lossless-webp.zip"))
+    path = TEACHERS / f"cifar10_{name}.onnx"
+    mirrored = np.asarray(deployment_views.apply_view(test.images, View(mirrored=True)))
+    plain, mirror = (
+        published_teachers.network_logits(path, images) for images in (test.images, mirrored)
+    )
+    averaged = published_teachers.network_logits(path, test.images[:50], "flip")
+    expected = deployment_views.mean_logits([plain[:50], mirror[:50]])
+    np.testing.assert_allclose(averaged, expected, atol=1e-4)
+    return plain, mirror, test.labels
+
+
+# All of ResNet56 takes more than a minute of a CPU.
+each_network = pytest.mark.parametrize(
+    ("name", "figures", "averaged_figures", "ones"),
+    [
+        ("resnet20", (8.27, 10.57, 1.76), (7.23, 8.09, 1.21), 33.0),
+        pytest.param(
+            "resnet56", (6.61, 7.73, 1.19), (5.82, 5.82, 0.74), 31.3,
+            marks=pytest.mark.skipif("KDJAX_TEST_ALL" not in os.environ, reason="takes long"),
+        ),
+    ],
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TEACHERS.exists(), reason="needs ../shared/teachers: published networks")
+@needs_images
+@each_network
+def test_mirror_views_and_log_odds_have_the_recorded_figures(
+    name: str, figures: tuple[float, ...], averaged_figures: tuple[float, ...], ones: float
+) -> None:
+    """The tables of experiments/results/published_teachers.md."""
+    plain, mirror, labels = published(name)
+    for logits, expected in (
+        (plain, figures),
+        (deployment_views.mean_logits([plain, mirror]), averaged_figures),
+    ):
+        right = published_teachers.correct(logits, labels)
+        measured = published_teachers.ranking(published_teachers.log_odds(logits), right)
+        assert tuple(round(value, 2) for value in measured.values()) == expected
+    saturated = published_teachers.saturation(plain)
+    assert round(saturated["ones"], 1) == round(saturated["smallest_coverage"], 1) == ones
+    assert saturated["largest_tie"] <= 2 and saturated["log_odds_groups"] >= 9990

@@ -1,6 +1,7 @@
 """Order, augmentation and normalization of images: pure functions, for use inside jit."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 from kdjax import errors
 from kdjax.runtime import prng
 
+# How `flip` mirrors: at random in every epoch, or each image in every second epoch.
+FLIP_MODES = ("random", "alternating")
 # Two independent streams of random numbers from one seed.
 _ORDER, _AUGMENT = 0, 1
 
@@ -41,11 +44,13 @@ class Augmentation:
 
     Attributes:
         pad: pixels of zeros on each side before the random crop, >= 0.
-        flip: whether images are mirrored left and right at random.
+        flip: whether images are mirrored left and right.
+        flip_mode: one of `FLIP_MODES`.
     """
 
     pad: int
     flip: bool
+    flip_mode: str = "random"
 
 
 def num_augmentations(augmentation: Augmentation) -> int:
@@ -61,6 +66,9 @@ def sample_augmentation(
     augmentation: Augmentation,
 ) -> jax.Array:
     """Returns the number of the augmentation of each image in an epoch, uniformly distributed.
+
+    With `flip_mode` alternating, an image is mirrored at random in epoch 0, and in every second
+    epoch from there on (arXiv 2404.00498): both forms are seen equally often.
 
     It depends only on (seed, epoch, index in the data set), not on the batch, so it is the same
     for every batch size and number of devices.
@@ -80,14 +88,17 @@ def sample_augmentation(
     pad, flip = augmentation.pad, augmentation.flip
     if pad < 0:
         raise errors.InputError(f"pad is {pad}: must be 0 or more pixels")
-    key = _epoch_key(_AUGMENT, seed, epoch)
     limits = jnp.array([2 * pad + 1, 2 * pad + 1, 1 + flip], jnp.int32)
 
-    def draw(index: jax.Array) -> jax.Array:
-        return jax.random.randint(jax.random.fold_in(key, index), (3,), 0, limits, jnp.int32)
+    def draw(epoch: int | jax.Array) -> jax.Array:
+        key = _epoch_key(_AUGMENT, seed, epoch)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
+        return jax.vmap(lambda key: jax.random.randint(key, (3,), 0, limits, jnp.int32))(keys).T
 
     with prng.pinned():
-        top, left, mirrored = jax.vmap(draw)(indices).T
+        top, left, mirrored = draw(epoch)
+        if flip and augmentation.flip_mode == "alternating":
+            mirrored = (draw(0)[2] + epoch) % 2
     return (top * (2 * pad + 1) + left) * (1 + flip) + mirrored
 
 

@@ -34,12 +34,19 @@ class BatchSpec:
         steps_per_epoch: batches in an epoch; images that do not fill a batch are left out.
         order_seed: of the order of images and of their augmentation.
         augmentation: random transformations of the images.
+        views: V; each image has the V augmentations of the first V epochs, and epoch e has those of
+            epoch e mod V. 0: every epoch has its own.
     """
 
     batch_size: int
     steps_per_epoch: int
     order_seed: int
     augmentation: Augmentation
+    views: int = 0
+
+    def view(self, epoch: Any) -> Any:
+        """Returns the number of the view that an epoch sees: e mod V, or e without fixed views."""
+        return epoch % self.views if self.views else epoch
 
 
 class Examples(NamedTuple):
@@ -50,12 +57,15 @@ class Examples(NamedTuple):
             index reaches, or `Records` on disk.
         labels: int32 [n].
         mean, std: float32 [c], statistics of the train split for normalization.
+        weights: float32 [n], of the examples' losses in the epochs that weight them; None if none
+            does.
     """
 
     images: Any
     labels: jax.Array
     mean: jax.Array
     std: jax.Array
+    weights: jax.Array | None = None
 
 
 class DeviceSplit(NamedTuple):
@@ -78,6 +88,7 @@ class RawBatch(NamedTuple):
         labels: int32 [b].
         indices: int32 [b], of the images in the split.
         mean, std: as in `Examples`.
+        weights: float32 [b], as in `Examples`.
     """
 
     images: jax.Array
@@ -85,6 +96,7 @@ class RawBatch(NamedTuple):
     indices: jax.Array
     mean: jax.Array
     std: jax.Array
+    weights: jax.Array | None = None
 
 
 class Batch(NamedTuple):
@@ -96,12 +108,16 @@ class Batch(NamedTuple):
         indices: int32 [b], of the images in the split.
         augmentation: int32 [b], the number of each image's augmentation, see
             `augment.sample_augmentation`.
+        view: int32 [], see `BatchSpec.view`.
+        weights: float32 [b], of the examples' losses; None without weights.
     """
 
     images: jax.Array
     labels: jax.Array
     indices: jax.Array
     augmentation: jax.Array
+    view: jax.Array
+    weights: jax.Array | None = None
 
 
 BatchSource = DeviceSplit | RawBatch
@@ -167,9 +183,10 @@ def take_batch(source: BatchSource, position: int | jax.Array, size: int) -> Raw
     """
     if isinstance(source, RawBatch):
         return source
-    images, labels, mean, std = source.examples
+    images, labels, mean, std, weights = source.examples
     index = sharding.shard_batch(jax.lax.dynamic_slice_in_dim(source.order, position * size, size))
-    return RawBatch(images[index], labels[index], index, mean, std)
+    batch_weights = None if weights is None else weights[index]
+    return RawBatch(images[index], labels[index], index, mean, std, batch_weights)
 
 
 def make_batch(spec: BatchSpec, source: BatchSource, step: jax.Array) -> Batch:
@@ -182,12 +199,13 @@ def make_batch(spec: BatchSpec, source: BatchSource, step: jax.Array) -> Batch:
     """
     epoch, position = step // spec.steps_per_epoch, step % spec.steps_per_epoch
     raw = take_batch(source, position, spec.batch_size)
+    view = spec.view(epoch)
     number = sample_augmentation(
-        raw.indices, seed=spec.order_seed, epoch=epoch, augmentation=spec.augmentation
+        raw.indices, seed=spec.order_seed, epoch=view, augmentation=spec.augmentation
     )
     augmented = apply_augmentation(raw.images, number, augmentation=spec.augmentation)
     images = normalize(augmented, raw.mean, raw.std)
-    return Batch(images, raw.labels, raw.indices, number)
+    return Batch(images, raw.labels, raw.indices, number, view, raw.weights)
 
 
 def _stream(examples: Examples, order: np.ndarray, size: int, start: int) -> Any:
@@ -195,11 +213,18 @@ def _stream(examples: Examples, order: np.ndarray, size: int, start: int) -> Any
     import grain  # takes a second to import, and only streaming runs need it
 
     labels = np.asarray(examples.labels)
+    weights = None if examples.weights is None else np.asarray(examples.weights)
 
     def read(position: int) -> RawBatch:
         index = order[position * size : (position + 1) * size]
-        images, batch_labels = _shard(examples.images[index]), _shard(labels[index])
-        return RawBatch(images, batch_labels, _shard(index), examples.mean, examples.std)
+        return RawBatch(
+            images=_shard(examples.images[index]),
+            labels=_shard(labels[index]),
+            indices=_shard(index),
+            mean=examples.mean,
+            std=examples.std,
+            weights=None if weights is None else _shard(weights[index]),
+        )
 
     positions = grain.MapDataset.range(start, len(order) // size)
     options = grain.ReadOptions(num_threads=PREFETCH_BATCHES, prefetch_buffer_size=PREFETCH_BATCHES)

@@ -43,6 +43,7 @@ class OperatingPoint(NamedTuple):
         threshold: the lowest accepted confidence; infinite if nothing is accepted.
         source: `certificate`, `dev, <coverage> % coverage`, or `none` if nothing is accepted.
         guarantee: the certified thresholds, see `certify`; None without a calibration split.
+        combination: coefficients of the score `combination`; None: equal weights.
     """
 
     score: str
@@ -50,6 +51,7 @@ class OperatingPoint(NamedTuple):
     threshold: float
     source: str
     guarantee: Mapping[str, Any] | None
+    combination: tuple[float, float, float] | None = None
 
     @property
     def certified(self) -> bool:
@@ -64,7 +66,7 @@ class OperatingPoint(NamedTuple):
     @property
     def confidence(self) -> Callable[[Any], jax.Array]:
         """The confidence score, logits [n, m+1] -> [n]; JAX can trace it."""
-        return selective.scores_with_pnorm(self.pnorm)[self.score]
+        return selective.scores_with_pnorm(self.pnorm, self.combination)[self.score]
 
     def accepts(self, confidence: Any) -> Any:
         """Returns whether each confidence [n], a numpy or JAX array, is accepted, bool [n].
@@ -185,7 +187,7 @@ def certify_again(
         delta: instead of the run's.
         runs: among which one may be chosen, instead of the run's.
     """
-    score = selective.numpy_scores(results["pnorm"])[results["best_score"]]
+    score = scores_of(results)[results["best_score"]]
     samples = ((score(split.logits), selective.is_correct(*split)) for split in (calibration, test))
     requested = results["guarantee"]
     return certify(
@@ -215,7 +217,23 @@ def operating_point(
         source = f"dev, {fallback_coverage} % coverage"
     else:
         threshold, source = math.inf, "none"
-    return OperatingPoint(score, results["pnorm"], threshold, source, guarantee)
+    combination = combination_of(results)
+    return OperatingPoint(score, results["pnorm"], threshold, source, guarantee, combination)
+
+
+def combination_of(results: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Returns the coefficients of `combination`; None in results that have none."""
+    coefficients = results.get("combination")
+    return tuple(coefficients) if coefficients else None
+
+
+def scores_of(results: Mapping[str, Any]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Returns the scores by name with the parameters of a run, logits [n, m+1] -> [n]; numpy.
+
+    Args:
+        results: content of `results.json`.
+    """
+    return selective.numpy_scores(results["pnorm"], combination_of(results))
 
 
 def _on_test(certificate: selective.Certificate, test: Sample) -> dict[str, float | None]:

@@ -20,13 +20,14 @@ import numpy as np
 
 from kdjax import models
 from kdjax.data.augment import normalize
+from kdjax.data.deployment_views import IDENTITY, View, average_logits
 from kdjax.evaluation import network
 from kdjax.models import apply
 from kdjax.models.cost import cost
 from kdjax.models.user_class import short_name
-from kdjax.runs import restore, teachers, workdir
+from kdjax.runs import fold_workdirs, restore, teachers, workdir
 from kdjax.runtime import atomic_io
-from kdjax.training.spec import TEACHER, create_network
+from kdjax.training.spec import STUDENT, TEACHER, create_network
 
 FILE_NAME = "cost.json"
 BATCH_SIZES = (1, 256)
@@ -42,14 +43,16 @@ def write_cost(folder: pathlib.Path) -> dict[str, Any]:
 
     Returns:
         The content: `machine`, and for `student` and `teacher`, as far as the workdir has a network
-        of it, the name of the `model`, its `parameters`, its `multiply_adds` for one image, and
-        `latency`, see `measure_latency`, in seconds by batch size; None in a smoke run.
+        of it, the name of the `model`, its `parameters`, the number of `views` over which its
+        logits are averaged, its `multiply_adds` for one image over all of them, and `latency`, see
+        `measure_latency`, in seconds by batch size; None in a smoke run.
     """
-    smoke = bool(restore.load_config(folder).smoke)
+    config, metadata = restore.load_config(folder), workdir.read_metadata(folder)
+    views = network.views_of(config) if metadata["stage"] == STUDENT else (IDENTITY,)
     costs: dict[str, Any] = {"machine": machine()}
     for path in (folder / TEACHER, folder):
         if (path / "config.json").exists():
-            costs |= _cost_of(path, smoke=smoke)
+            costs |= _cost_of(path, views, smoke=bool(config.smoke))
     atomic_io.write_json(folder / FILE_NAME, costs)
     return costs
 
@@ -65,23 +68,30 @@ def read_cost(folder: pathlib.Path) -> dict[str, Any] | None:
     return content
 
 
-def _cost_of(folder: pathlib.Path, *, smoke: bool) -> dict[str, Any]:
+def _cost_of(folder: pathlib.Path, views: tuple[View, ...], *, smoke: bool) -> dict[str, Any]:
     """Returns the entry of a workdir by its stage; empty if it has no network in JAX."""
     metadata = workdir.read_metadata(folder)
     stage, dataset = metadata["stage"], metadata["dataset"]
     kind = (metadata.get("source") or {}).get("kind")
     if kind == teachers.ENSEMBLE:
         members = sorted((folder / teachers.MEMBERS).iterdir())
-        return {stage: _total([_cost_of(member, smoke=smoke)[stage] for member in members])}
+        return {stage: _total([_cost_of(member, views, smoke=smoke)[stage] for member in members])}
     if stage == workdir.STUDENTS or kind in teachers.ON_HOST:
         return {}
     shape, config = tuple(dataset["image_shape"]), restore.load_config(folder)
+    if stage == TEACHER and config.teacher.folds:
+        entry = _cost_of(fold_workdirs.fold_folder(folder, 0), views, smoke=smoke)[stage]
+        name = f"{config.teacher.folds} x {entry['model']}"
+        return {stage: {**_total([entry] * config.teacher.folds), "model": name}}
     model = create_network(config, stage, len(dataset["class_names"]), shape)
+    size = cost(model, shape)
     return {
         stage: {
             "model": short_name(config[stage].model),
-            **cost(model, shape)._asdict(),
-            "latency": None if smoke else latencies(model, shape),
+            "parameters": size.parameters,
+            "views": len(views),
+            "multiply_adds": len(views) * size.multiply_adds,
+            "latency": None if smoke else latencies(model, shape, views),
         }
     }
 
@@ -91,6 +101,7 @@ def _total(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     latency = [entry["latency"] for entry in entries]
     return {
         "model": " + ".join(entry["model"] for entry in entries),
+        "views": entries[0]["views"],
         **{name: sum(entry[name] for entry in entries) for name in ("parameters", "multiply_adds")},
         "latency": _sum_latencies(latency) if all(latency) else None,
     }
@@ -102,7 +113,9 @@ def _sum_latencies(latency: Sequence[Mapping[str, Any]]) -> dict[str, float | No
 
 
 @functools.cache
-def latencies(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, float | None]:
+def latencies(
+    model: nn.Module, image_shape: tuple[int, ...], views: tuple[View, ...] = (IDENTITY,)
+) -> dict[str, float | None]:
     """Returns the latency of a network for each of `BATCH_SIZES`, measured once per process.
 
     None for a batch that does not fit into the memory of the device.
@@ -110,13 +123,18 @@ def latencies(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, float
     measured: dict[str, float | None] = {}
     for size in BATCH_SIZES:
         try:
-            measured[str(size)] = measure_latency(model, image_shape, size)
+            measured[str(size)] = measure_latency(model, image_shape, size, views)
         except jax.errors.JaxRuntimeError:
             measured[str(size)] = None
     return measured
 
 
-def measure_latency(model: nn.Module, image_shape: tuple[int, ...], batch_size: int) -> float:
+def measure_latency(
+    model: nn.Module,
+    image_shape: tuple[int, ...],
+    batch_size: int,
+    views: Sequence[View] = (IDENTITY,),
+) -> float:
     """Returns the time of a call in seconds: from uint8 images to logits, both in host memory.
 
     The median of up to `CALLS` calls of the compiled network in its inference form, with the
@@ -127,6 +145,7 @@ def measure_latency(model: nn.Module, image_shape: tuple[int, ...], batch_size: 
         model: the network.
         image_shape: height, width and channels.
         batch_size: images of a call.
+        views: over which the logits are averaged.
     """
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), apply.abstract_variables(model, image_shape)
@@ -136,7 +155,10 @@ def measure_latency(model: nn.Module, image_shape: tuple[int, ...], batch_size: 
 
     @jax.jit
     def forward(variables: Any, images: jax.Array) -> jax.Array:
-        return apply.apply_eval(folded, variables, normalize(images, half, half))
+        def logits(images: jax.Array) -> jax.Array:
+            return apply.apply_eval(folded, variables, normalize(images, half, half))
+
+        return average_logits(logits, images, views)
 
     images = np.zeros((batch_size, *image_shape), np.uint8)
     with jax.default_matmul_precision(network.PRECISION):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TITLE = "Size and speed of the networks"
-COLUMNS = ("", "model", "parameters", "multiply-adds", "ms, 1 image", "ms, 256 images")
+COLUMNS = ("", "model", "parameters", "views", "multiply-adds", "ms, 1 image", "ms, 256 images")
 BATCH_SIZES = ("1", "256")
 # Units of large numbers.
 _UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
@@ -34,6 +34,7 @@ def rows(networks: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             name,
             entry["model"],
             f"{entry['parameters']:,}",
+            str(entry.get("views", 1)),  # a version without views has not written them
             with_unit(entry["multiply_adds"]),
             *(_milliseconds((entry["latency"] or {}).get(size)) for size in BATCH_SIZES),
         ]
@@ -44,8 +45,9 @@ def rows(networks: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def note(machine: str) -> str:
     """Returns what the columns mean."""
     return (
-        "multiply-adds: of the convolutions and matrix products for one image. ms: a call from "
-        f"8-bit images to logits, measured on this machine ({machine}); not in a smoke run"
+        "views: of an image, over which the logits are averaged. multiply-adds: of the "
+        "convolutions and matrix products for one image, over all views. ms: a call from 8-bit "
+        f"images to logits, measured on this machine ({machine}); not in a smoke run"
     )
 
 

@@ -1,22 +1,27 @@
 """Evaluation after training: writes the predictions of each split and `results.json`."""
 
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kdjax import data, objectives, selective
+from kdjax import data, selective
+from kdjax.data import deployment_views
 from kdjax.data.batches import load_split
+from kdjax.data.deployment_views import IDENTITY, View
 from kdjax.errors import InputError
-from kdjax.evaluation import cost, network, per_class, predictions, summary
+from kdjax.evaluation import cost, network, per_class, predictions, summary, teacher_outputs
 from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.teacher_outputs import TRAIN, TeacherOutputs
 from kdjax.runs import restore, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost
 from kdjax.selective import validation
-from kdjax.training import host_teacher
+from kdjax.training import collapse, host_teacher
+from kdjax.training.external import logits_teacher
 from kdjax.training.host_teacher import HostTeacher
-from kdjax.training.spec import STUDENT, TEACHER
+from kdjax.training.spec import TEACHER
 
 # Without train, where the error is too low because the network was trained on it.
 SPLITS = ("dev", "calibration", "test")
@@ -30,7 +35,7 @@ def evaluate(
     *,
     risk: float | None = None,
     delta: float | None = None,
-    teacher_outputs: Outputs | None = None,
+    teacher_predictions: TeacherOutputs | None = None,
     runs: int = 1,
 ) -> Results:
     """Evaluates the best checkpoint of a workdir, and of its teacher.
@@ -40,14 +45,17 @@ def evaluate(
         dataset: of the run, see `restore.load_dataset`.
         risk: of the certificate, instead of the config's.
         delta: of the certificate, instead of the config's.
-        teacher_outputs: of `predict_teacher`, if already computed.
+        teacher_predictions: of `predict_teacher`, if already computed.
         runs: number of students among which one may be chosen, see `certification.certify`.
 
     Returns:
-        The content of `results.json`: of `summary.summarize`; `per_class`, see
-        `per_class.at_operating_point`; with a teacher also `teacher`, its results,
-        `correction`, see `summary.teacher_errors`, and `external_teacher`, the `kind` and `file`
-        of a teacher that kdjax has not trained. If a teacher is given as logits of some splits,
+        The content of `results.json`: of `summary.summarize`; `views`, the name of the deployment
+        views, which teacher and student have in common; `per_class`, see
+        `per_class.at_operating_point`; for a method that abstains also `abstained` of each split
+        and perhaps `collapse`, see `_abstention`; with a teacher also `teacher`, its results,
+        `correction`, see `teacher_outputs.correction`, of several teachers `disagreement`, see
+        `teacher_outputs.disagreement`, and `external_teacher`, the `kind` and `file` of a teacher
+        that kdjax has not trained. If a teacher is given as logits of some splits,
         `teacher` has their accuracy metrics only.
 
     Raises:
@@ -67,13 +75,17 @@ def evaluate(
             "teacher or fix the symlink"
         )
     compiler.set_tuned(config.cpu_tuning)
+    views = views_name(folder)
     outputs = predict_splits(folder, dataset, SPLITS)
     names = list(dataset.class_names)
-    results = _summarize(folder, outputs, certificate | {"runs": runs}, names)
+    results = _summarize(folder, outputs, certificate | {"runs": runs}, names) | {"views": views}
     if teacher.exists():
-        if teacher_outputs is None:
-            teacher_outputs = predict_teacher(folder, dataset)
-        results |= _teacher_results(teacher, teacher_outputs, certificate, names)
+        if teacher_predictions is None:
+            teacher_predictions = predict_teacher(folder, dataset)
+        results |= _teacher_results(teacher, teacher_predictions, certificate, names, views)
+        results["correction"] = teacher_outputs.correction(teacher_predictions, config)
+        if measured := teacher_outputs.disagreement(teacher_predictions, outputs):
+            results["disagreement"] = measured
     if multihost.is_primary():
         cost.write_cost(folder)
     _write(folder, outputs, results)
@@ -87,48 +99,103 @@ def evaluate_all(
 
     Their results have a second certificate that holds for all students together.
     """
-    with_teacher = [folder for folder in folders if (folder / "teacher").exists()]
-    outputs = predict_teacher(with_teacher[0], dataset) if with_teacher else None
+    outputs: dict[str, TeacherOutputs] = {}  # by the views of the student
+
+    def teacher_predictions(folder: pathlib.Path) -> TeacherOutputs | None:
+        if not (folder / "teacher").exists():
+            return None
+        views = views_name(folder)
+        if views not in outputs:
+            outputs[views] = predict_teacher(folder, dataset)
+        return outputs[views]
+
     return {
-        folder: evaluate(folder, dataset, teacher_outputs=outputs, runs=len(folders))
+        folder: evaluate(
+            folder, dataset, teacher_predictions=teacher_predictions(folder), runs=len(folders)
+        )
         for folder in folders
     }
 
 
-def predict_teacher(folder: pathlib.Path, dataset: data.Dataset) -> Outputs:
-    """Returns the outputs of a workdir's teacher; those on train are for `teacher_errors`.
+def views_name(folder: pathlib.Path) -> str:
+    """Returns the name of the deployment views of a workdir.
 
-    They are on all splits, unless the teacher is given as logits of some splits.
+    A teacher has those of the student with which it was evaluated last, or none.
+    """
+    if workdir.read_metadata(folder)["stage"] == TEACHER:
+        path = folder / "results.json"
+        evaluated = atomic_io.read_json(path) if path.exists() else {}
+        return str(evaluated.get("views", deployment_views.NONE))
+    return str(restore.load_config(folder).selective.views)
+
+
+def predict_teacher(folder: pathlib.Path, dataset: data.Dataset) -> TeacherOutputs:
+    """Returns the outputs of a workdir's teacher, averaged over the views of the student.
+
+    Those on train are the logits that teach, of the images alone. They are on all splits, unless
+    the teacher is given as logits of some splits, which have no other views.
     """
     teacher = teachers.load(folder / "teacher", dataset)
+    views = network.views_of(restore.load_config(folder))
     if isinstance(teacher, HostTeacher):
-        return {
+        splits = {
             split: Predictions(
-                host_teacher.split_logits(teacher, dataset, split),
+                host_teacher.averaged_logits(
+                    teacher, dataset, split, (IDENTITY,) if split == TRAIN else views
+                ),
                 np.asarray(getattr(dataset, split).labels, np.int32),
             )
             for split in teacher.splits
         }
+        return TeacherOutputs(splits, {}, None)
     batch_size = restore.load_config(folder / "teacher").eval_batch_size
-    return predict(teacher, dataset, ("train", *SPLITS), batch_size)
+    # The networks of an ensemble are applied to one split after the other.
+    examples_of = functools.lru_cache(maxsize=1)(functools.partial(load_split, dataset))
+
+    def predict_rows(
+        member: restore.RestoredModel, split: str, rows: np.ndarray | None
+    ) -> np.ndarray:
+        averaged = (IDENTITY,) if split == TRAIN else views
+        return network.predict_logits(
+            member, examples_of(split), batch_size=batch_size, rows=rows, views=averaged
+        )
+
+    return teacher_outputs.predict(teacher, dataset, SPLITS, predict_rows)
 
 
 def predict_splits(
-    folder: pathlib.Path, dataset: data.Dataset, splits: Sequence[str]
+    folder: pathlib.Path,
+    dataset: data.Dataset,
+    splits: Sequence[str],
+    *,
+    views: str | None = None,
 ) -> dict[str, Predictions]:
-    """Returns the outputs of a workdir's best checkpoint on some splits."""
-    batch_size = restore.load_config(folder).eval_batch_size
-    return predict(network.restore_network(folder), dataset, splits, batch_size)
+    """Returns the outputs of a workdir's best checkpoint on some splits, averaged over views.
+
+    Args:
+        folder: the workdir of a student or of a teacher.
+        dataset: of the run.
+        splits: names of splits.
+        views: a name of `deployment_views.NAMES`, instead of that of the run.
+    """
+    config = restore.load_config(folder)
+    averaged = deployment_views.views(views or views_name(folder), flip=config.data.flip)
+    restored = network.restore_network(folder)
+    return predict(restored, dataset, splits, config.eval_batch_size, averaged)
 
 
 def predict(
-    restored: restore.RestoredModel, dataset: data.Dataset, splits: Sequence[str], batch_size: int
+    restored: restore.RestoredModel,
+    dataset: data.Dataset,
+    splits: Sequence[str],
+    batch_size: int,
+    views: Sequence[View] = (IDENTITY,),
 ) -> dict[str, Predictions]:
-    """Returns the outputs of a network on some splits."""
+    """Returns the outputs of a network on some splits, averaged over views."""
 
     def predict_split(split: str) -> Predictions:
         examples = load_split(dataset, split)
-        logits = network.predict_logits(restored, examples, batch_size=batch_size)
+        logits = network.predict_logits(restored, examples, batch_size=batch_size, views=views)
         return Predictions(logits, np.asarray(examples.labels))
 
     return {split: predict_split(split) for split in splits}
@@ -136,22 +203,29 @@ def predict(
 
 def _teacher_results(
     folder: pathlib.Path,
-    outputs: Outputs,
+    outputs: TeacherOutputs,
     certificate: Mapping[str, Any],
     class_names: Sequence[str],
+    views: str,
 ) -> Results:
-    """Returns what `results.json` of a student holds about its teacher, and writes the teacher's.
+    """Returns the results of a student's teacher for `results.json`, and writes the teacher's own.
 
     Args:
         folder: the workdir of the teacher.
         outputs: of `predict_teacher`.
         certificate: requested `risk` and `delta`.
         class_names: of the data set, by label.
+        views: name of the views of the student.
     """
-    evaluated = {split: outputs[split] for split in SPLITS if split in outputs}
+    source = teachers.external_source(folder)
+    if source and source["kind"] == logits_teacher.KIND:
+        views = deployment_views.NONE
+    evaluated = {split: outputs.splits[split] for split in SPLITS if split in outputs.splits}
     results: Results = {}
     if len(evaluated) == len(SPLITS):
-        results["teacher"] = _summarize(folder, evaluated, certificate, class_names)
+        results["teacher"] = _summarize(folder, evaluated, certificate, class_names) | {
+            "views": views
+        }
         if not folder.is_symlink():  # a linked teacher belongs to another run
             _write(folder, evaluated, results["teacher"])
     elif evaluated:
@@ -159,8 +233,7 @@ def _teacher_results(
             split: summary.accuracy_metrics(_with_abstention(split_outputs))
             for split, split_outputs in evaluated.items()
         }
-    results["correction"] = summary.teacher_errors(*outputs["train"])
-    if source := teachers.external_source(folder):
+    if source:
         results["external_teacher"] = source
     return results
 
@@ -190,12 +263,30 @@ def _summarize(
     metadata = workdir.read_metadata(folder)
     if metadata["stage"] == TEACHER:
         outputs = {split: _with_abstention(values) for split, values in outputs.items()}
-    abstains = (
-        metadata["stage"] == STUDENT
-        and objectives.METHODS[metadata["config"]["objective"]["method"]].abstains
-    )
+    abstains = collapse.trains_abstention(metadata["stage"], metadata["config"])
     results = summary.summarize(outputs, abstains=abstains, **certificate)
+    if abstains:
+        results |= _abstention(results, outputs, metadata["config"])
     return results | {"per_class": per_class.per_class(results, outputs["test"], class_names)}
+
+
+def _abstention(results: Results, outputs: Outputs, config: Mapping[str, Any]) -> Results:
+    """Returns the metrics of the splits with `abstained`, and a warning about a collapse.
+
+    Args:
+        results: of `summary.summarize`.
+        outputs: by split.
+        config: nested, of the run, with a method that abstains.
+
+    Returns:
+        The splits with `abstained`, the share of images on which the abstention output is the
+        largest; and `collapse`, only if that is nearly every dev image.
+    """
+    shares = {split: collapse.abstained_share(values.logits) for split, values in outputs.items()}
+    splits = {split: results[split] | {"abstained": share} for split, share in shares.items()}
+    if shares["dev"] <= collapse.LIMIT:
+        return splits
+    return splits | {"collapse": collapse.warning(shares["dev"], config)}
 
 
 def _with_abstention(outputs: Predictions) -> Predictions:

@@ -8,9 +8,17 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.errors import InputError, unknown_name_error
-from kdjax.evaluation.certification import OperatingPoint, certify_again, operating_point
+from kdjax.evaluation.certification import (
+    OperatingPoint,
+    certify_again,
+    combination_of,
+    operating_point,
+    scores_of,
+)
 from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.summary import ABSTENTION_SCORES
 from kdjax.selective import binomial, validation
+from kdjax.selective.scales import LOG_FORMS
 
 GIVEN = "given"  # `OperatingPoint.source` of a threshold that the user has given
 
@@ -24,7 +32,9 @@ class PointRequest(NamedTuple):
             threshold, may fail, instead of the run's.
         coverage: fraction of dev that is accepted, in (0, 1]; without a certificate.
         threshold: the lowest accepted confidence; without a certificate.
-        score: name of the confidence score, instead of the run's.
+        score: name of the confidence score, instead of the run's; for a probability that
+            saturates, such as `softmax_response`, its log-odds are used, unless a threshold is
+            given.
     """
 
     risk: float | None = None
@@ -85,7 +95,7 @@ def requested_point(
             accepts no image of dev.
     """
     check_request(request)
-    results = {**results, "best_score": _score(results, request.score)}
+    results = {**results, "best_score": _score(results, request)}
     if request.certified:
         guarantee = certify_again(
             results,
@@ -95,28 +105,37 @@ def requested_point(
             delta=request.delta,
         )
         return operating_point({**results, "guarantee": guarantee})
-    score, pnorm = results["best_score"], results["pnorm"]
-    on_dev = selective.numpy_scores(pnorm)[score](outputs["dev"].logits)
+    score = results["best_score"]
+    on_dev = scores_of(results)[score](outputs["dev"].logits)
     if request.coverage is not None:
         threshold = selective.threshold_at_coverage(on_dev, coverage=request.coverage)
         source = f"dev, {100 * request.coverage:g} % coverage"
     else:
         threshold, source = _given_threshold(request.threshold, score, on_dev), GIVEN
-    return OperatingPoint(score, pnorm, threshold, source, None)
+    combination = combination_of(results)
+    return OperatingPoint(score, results["pnorm"], threshold, source, None, combination)
 
 
-def _score(results: Mapping[str, Any], name: str | None) -> str:
-    available = results["scores"]
+def _score(results: Mapping[str, Any], request: PointRequest) -> str:
+    """Returns the requested score: in the log domain, unless the user gives a threshold."""
+    available, name = results["scores"], request.score
     if name is None:
-        return results["best_score"]
+        best: str = results["best_score"]
+        # A threshold is then a probability, which people see.
+        saturating = {form: score for score, form in LOG_FORMS.items()}
+        return best if request.threshold is None else saturating.get(best, best)
     if name in available:
         return name
+    trained = any(score in available for score in ABSTENTION_SCORES)
+    if name in selective.SCORES and (trained or name not in ABSTENTION_SCORES):
+        return name if request.threshold is not None else LOG_FORMS.get(name, name)
     if name in selective.SCORES:
         raise InputError(
             f"score {name!r} reads the abstention output, which this run has not trained; valid: "
             f"{', '.join(sorted(available))}"
         )
-    raise unknown_name_error("score", name, available)
+    short = [score for score, form in LOG_FORMS.items() if form in available]
+    raise unknown_name_error("score", name, [*available, *short])
 
 
 def _given_threshold(threshold: float | None, score: str, on_dev: np.ndarray) -> float:
@@ -140,7 +159,7 @@ def acceptance(point: OperatingPoint, split: Predictions) -> dict[str, Any]:
         The numbers of `images`, `accepted` images and `errors` among these; `coverage`, the
         accepted fraction; `error`, the selective risk, None if nothing is accepted.
     """
-    confidence = selective.numpy_scores(point.pnorm)[point.score](split.logits)
+    confidence = np.asarray(point.confidence(split.logits))
     accepted = np.asarray(point.accepts(confidence))
     errors = int(np.sum(accepted & ~selective.is_correct(*split)))
     count = int(accepted.sum())

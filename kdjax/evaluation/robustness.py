@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 
 from kdjax import data, selective
 from kdjax.data.batches import Examples, load_split, put_split
+from kdjax.data.deployment_views import View
 from kdjax.data.fit import fit
 from kdjax.data.shift import SEVERITIES, SHIFTS
 from kdjax.errors import InputError, unknown_name_error
@@ -30,7 +31,11 @@ SEED = 0  # of the noise, and of the direction of a rotation
 
 
 def evaluate_shifts(
-    folder: pathlib.Path, names: Sequence[str], *, data_dir: str | None = None
+    folder: pathlib.Path,
+    names: Sequence[str],
+    *,
+    data_dir: str | None = None,
+    dataset: data.Dataset | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run's best checkpoint on shifted copies of its test split, and on other data.
 
@@ -39,11 +44,13 @@ def evaluate_shifts(
         names: keys of `kdjax.data.shift.SHIFTS`, and `ood:NAME` for another data set:
             the test split of one of TFDS, or own images, such as `ood:folder:PATH`.
         data_dir: the TFDS directory, if not the one of the run.
+        dataset: of the run, if it is already loaded.
 
     Returns:
         The content of `shift.json`: `score`, `threshold`, `threshold_from` and `examples`;
         `clean`: the `coverage` at that threshold, the `error` among the accepted (None if there
-        are none), the `accuracy` over all, the mean `confidence`; `shifts`: by name, the same at
+        are none), the `accuracy` over all, the mean `confidence` as people read it, see
+        `selective.shown`; `shifts`: by name, the same at
         each `severity`; `ood`: by name, the number of `examples`, the share `accepted`, the
         `auroc` of separating the run's test split from them by confidence, and `fitted`, how the
         images were converted.
@@ -51,9 +58,10 @@ def evaluate_shifts(
     Raises:
         InputError: for an unknown name, or a workdir that has not been evaluated.
     """
-    _check_names(names)
+    check_names(names)
     metadata = workdir.read_metadata(folder)
-    point = operating_point(workdir.read_results(folder), fallback_coverage=FALLBACK_COVERAGE)
+    results = workdir.read_results(folder)
+    point = operating_point(results, fallback_coverage=FALLBACK_COVERAGE)
     other_sets = {
         name.removeprefix(OOD_PREFIX): _load_other(
             name.removeprefix(OOD_PREFIX), metadata, data_dir
@@ -62,8 +70,9 @@ def evaluate_shifts(
         if name not in SHIFTS
     }
     compiler.set_tuned(restore.load_config(folder).cpu_tuning)
-    dataset = restore.load_dataset(folder, data_dir)
-    sample, test = _sampler(folder, point), load_split(dataset, "test")
+    dataset = restore.load_dataset(folder, data_dir) if dataset is None else dataset
+    views = network.evaluated_views(folder, results)
+    sample, test = _sampler(folder, point, views), load_split(dataset, "test")
     clean = sample(test)
 
     def shifted(name: str, severity: int) -> Sample:
@@ -95,7 +104,12 @@ def evaluate_shifts(
     return result
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Raises for a shift that does not exist.
+
+    Raises:
+        InputError: with the nearest valid name.
+    """
     if not names:
         raise InputError(f"no shift given: {', '.join(SHIFTS)} or {OOD_PREFIX}NAME of a data set")
     for name in names:
@@ -140,13 +154,17 @@ def _own_images(
     return data.Split(np.asarray(labelled.images[rows]), np.zeros(len(rows), np.int32))
 
 
-def _sampler(folder: pathlib.Path, point: OperatingPoint) -> Callable[..., Sample]:
-    """Returns `(examples, change) -> sample` of the workdir's network."""
+def _sampler(
+    folder: pathlib.Path, point: OperatingPoint, views: Sequence[View]
+) -> Callable[..., Sample]:
+    """Returns `(examples, change) -> sample` of the workdir's network, averaged over views."""
     metadata, restored = workdir.read_metadata(folder), network.restore_network(folder)
     batch_size = metadata["config"]["eval_batch_size"]
 
     def sample(examples: Examples, change: Partial = inference.NO_CHANGE) -> Sample:
-        logits = network.predict_logits(restored, examples, batch_size=batch_size, change=change)
+        logits = network.predict_logits(
+            restored, examples, batch_size=batch_size, change=change, views=views
+        )
         if metadata["stage"] == TEACHER:
             logits = selective.append_abstention(logits)
         correct = selective.is_correct(logits, np.asarray(examples.labels))
@@ -162,7 +180,7 @@ def _selective_metrics(point: OperatingPoint, sample: Sample) -> dict[str, float
         "coverage": coverage,
         "error": error if coverage else None,
         "accuracy": float(correct.mean()),
-        "confidence": float(confidence.mean()),
+        "confidence": float(selective.shown(point.score, confidence).mean()),
     }
 
 

@@ -8,10 +8,17 @@ import numpy as np
 from kdjax import selective
 from kdjax.evaluation import certification
 from kdjax.evaluation.predictions import Predictions
+from kdjax.selective.scales import LOG_FORMS
 
 COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 # Scores that read the abstention output, which a method without abstention never trains.
-ABSTENTION_SCORES = ("reservation", "max_probability")
+ABSTENTION_SCORES = (
+    "reservation",
+    "reservation_log_odds",
+    "max_probability",
+    "max_probability_log_odds",
+    "combination",
+)
 MAX_PAIRS = 20  # confused pairs of classes that are listed
 
 Score = Callable[[np.ndarray], np.ndarray]
@@ -57,21 +64,25 @@ def summarize(
 
     Returns:
         `accuracy`, `nll` and `ece` on each split; `best_score`, the score with the lowest AURC
-        on dev; `pnorm`, the p of `max_logit_pnorm`, the AURC of which on dev is cross-validated;
+        on dev; `pnorm`, the p of `max_logit_pnorm`, and `combination`, the coefficients of
+        that score (None if abstention was not trained): their AURC on dev is cross-validated;
         for each score its ranking metrics, `error_at_coverage` on test, and `thresholds` from
         dev with their coverage and error on test; and the `guarantee` of the best score, see
         `certification.certify`.
     """
     dev, test = outputs["dev"], outputs["test"]
     pnorm = selective.best_pnorm(*dev)
+    combination = selective.fit_combination(*dev) if abstains else None
     scores = {
         name: score
-        for name, score in selective.numpy_scores(pnorm).items()
-        if abstains or name not in ABSTENTION_SCORES
+        for name, score in selective.numpy_scores(pnorm, combination).items()
+        if name not in LOG_FORMS and (abstains or name not in ABSTENTION_SCORES)
     }
     metrics = {name: _score_metrics(score, dev, test) for name, score in scores.items()}
-    # The scores compete by `dev_aurc`: that of the p chosen on the same split would be too low.
+    # The scores compete by `dev_aurc`, which would be too low with parameters of the same split.
     metrics["max_logit_pnorm"]["dev_aurc"] = selective.cross_validated_pnorm_aurc(*dev)
+    if abstains:
+        metrics["combination"]["dev_aurc"] = selective.cross_validated_combination_aurc(*dev)
     best = min(metrics, key=lambda name: metrics[name]["dev_aurc"])
     calibration_sample, test_sample = (
         (scores[best](split.logits), selective.is_correct(*split))
@@ -82,6 +93,7 @@ def summarize(
         **{split: accuracy_metrics(predictions) for split, predictions in outputs.items()},
         "best_score": best,
         "pnorm": pnorm,
+        "combination": combination,
         "scores": metrics,
         "guarantee": certification.certify(
             calibration_sample, test_sample, risk=risk, delta=delta, runs=runs

@@ -3,6 +3,8 @@
 kdjax export --workdir=runs/digits --out=model/ [--risk=0.01] [--delta=0.05]
 kdjax export --workdir=runs/digits --out=model/ --coverage=0.9 --score=margin
 kdjax export --workdir=runs/digits --out=model/ --web=onnxruntime-web-1.30.0.tgz
+
+Of a sweep it exports the chosen setting.
 """
 
 import pathlib
@@ -38,6 +40,7 @@ def main() -> None:
     from kdjax.export import card, card_page
     from kdjax.export.exporter import export
     from kdjax.export.web import page
+    from kdjax.runs import sweeps
     from kdjax.runtime import compiler
 
     if WORKDIR.value is None or OUT.value is None:
@@ -45,7 +48,7 @@ def main() -> None:
     compiler.enable_compilation_cache()
     out = pathlib.Path(OUT.value)
     model_card = export(
-        pathlib.Path(WORKDIR.value),
+        sweeps.resolve(pathlib.Path(WORKDIR.value)),
         out,
         data_dir=RUN_FLAGS.data_dir.value,
         risk=RUN_FLAGS.risk.value,
@@ -73,12 +76,17 @@ def main() -> None:
 
 def _operating_point(model_card: Mapping[str, Any]) -> Iterator[str]:
     """Yields what determines acceptance, and then what it accepts of each split."""
+    from kdjax import selective
+
     point, threshold = model_card["operating_point"], model_card["threshold"]
-    rule = "accepts nothing" if threshold is None else f"accepts from {threshold:.6g} on"
+    score = model_card["score"]["name"]
+    rule = "accepts nothing"
+    if threshold is not None:
+        rule = f"accepts from {selective.shown_threshold(score, threshold)} on"
     source = {"certificate": "certified", "given": "as given", "none": "none is certified"}.get(
         point["source"], point["source"]
     )
-    yield f"operating point: {model_card['score']['name']} {rule} ({source})"
+    yield f"operating point: {selective.display_name(score)} {rule} ({source})"
     for split, figures in point["figures"].items():
         error = figures["error"]
         risk = "-" if error is None else f"{100 * error:.2f} %"

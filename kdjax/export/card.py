@@ -21,8 +21,12 @@ FIELDS: Mapping[str, str] = {
     "classes": "class names, by label",
     "input": "shape [h, w, c] and dtype of an image, the preprocessing inside the model, and how "
     "images of another size are resized before it (fit; stretch if it is missing)",
+    "views": "name and number of the views of an image over which the model averages its logits, "
+    "and their meaning; null: of a version without views, the image alone",
     "outputs": "descriptions of the outputs by name, in order",
-    "score": "name of the confidence score, and p of max_logit_pnorm",
+    "score": "name of the confidence score, p of max_logit_pnorm and coefficients of combination; "
+    "scale: log_odds, log(s / (1 - s)), or log, -log(1 - s), of what is shown to people; null or "
+    "missing: shown as it is",
     "threshold": "the lowest accepted confidence; null: no image is accepted",
     "operating_point": "how the threshold was determined: its source, what was requested, what it "
     "accepts of dev, calibration and test, and without a certificate a bound on its risk",
@@ -36,13 +40,13 @@ FIELDS: Mapping[str, str] = {
     "files": "for each file: SHA-256, origin, differences from the network, and from the decisions "
     "of the run on the calibration split",
     "notes": "notes for users of the model",
-    "cost": "of student and teacher: parameters, multiply-adds for one image, and latency in "
-    "seconds by batch size, measured on `machine`; null: not measured",
+    "cost": "of student and teacher: parameters, number of views, multiply-adds for one image over "
+    "all views, and latency in seconds by batch size, measured on `machine`; null: not measured",
     "license": "of the model, as given at export; null: not stated",
     "author": "of the model, likewise",
 }
 # Fields that cards of earlier versions lack; `read` gives them the value null.
-OPTIONAL = frozenset({"per_class", "operating_point", "cost", "license", "author"})
+OPTIONAL = frozenset({"per_class", "operating_point", "views", "cost", "license", "author"})
 
 
 def _any(value: Any) -> bool:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kdjax import selective
 from kdjax.evaluation import cost_table
 
 FILE_NAME = "card.md"
@@ -84,6 +85,7 @@ def _summary(model_card: Mapping[str, Any]) -> list[str]:
         "data": f"{data['name']} {data['version']}".strip(),
         "classes": f"{len(model_card['classes']):,}",
         "input": f"uint8 [n, {', '.join(map(str, shape))}]; preprocessing is inside the model",
+        "views": _views(model_card.get("views")),
         "accepts": _rule(model_card),
         "threshold from": _source(model_card.get("operating_point")),
         "author": model_card.get("author") or "not stated",
@@ -92,12 +94,20 @@ def _summary(model_card: Mapping[str, Any]) -> list[str]:
     return _table(("", ""), [(name, _escape(str(value))) for name, value in rows.items()])
 
 
+def _views(views: Mapping[str, Any] | None) -> str:
+    if not views or views["number"] == 1:
+        return "the image alone"
+    return f"{views['name']}, {views['number']}: {views['meaning']}"
+
+
 def _rule(model_card: Mapping[str, Any]) -> str:
     score, threshold = model_card["score"], model_card["threshold"]
-    name = score["name"]
-    if name == "max_logit_pnorm":
+    name = selective.display_name(score["name"])
+    if score["name"] == "max_logit_pnorm":
         name += f" (p = {score['pnorm']:g})"
-    return f"{name} >= {threshold:.6g}" if threshold is not None else "nothing"
+    if threshold is None:
+        return "nothing"
+    return f"{name} >= {selective.shown_threshold(score['name'], threshold)}"
 
 
 def _source(point: Mapping[str, Any] | None) -> str:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 import kdjax
+from kdjax.data import deployment_views
 from kdjax.data.fit import STRETCH
 from kdjax.errors import InputError
 from kdjax.evaluation import cost, per_class
@@ -23,6 +24,7 @@ from kdjax.export.web import page, runtime
 from kdjax.models.folding import FOLDABLE
 from kdjax.runs import workdir
 from kdjax.runtime.paths import user_path
+from kdjax.selective.scales import SCALES
 from kdjax.training.spec import STUDENT
 
 
@@ -154,6 +156,7 @@ def _write(
         formats.run_onnx(content)(np.zeros((1, *shape), np.uint8))
     except Exception as error:  # of jax2onnx or onnxruntime, of any type
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason += formats.conversion_hint(error)
         warnings.warn(
             f"no {name}: jax2onnx {version('jax2onnx')} cannot convert the network "
             f"{getattr(model, 'reference', type(model).__name__)}: {reason}",
@@ -196,13 +199,28 @@ def _card(
             **{name: dataset[name] for name in ("mean", "std")},
             "fit": dataset.get("fit", STRETCH),
         },
+        "views": {
+            "name": results.get("views", deployment_views.NONE),
+            "number": len(served.views),
+            "meaning": "inside the model: the mean of the logits over "
+            + deployment_views.describe(
+                results.get("views", deployment_views.NONE),
+                flip=metadata["config"]["data"]["flip"],
+            ),
+        },
         "outputs": {
             "logits": f"float32 [n, {results['classes'] + 1}]: the classes, then abstention",
             "label": "int32 [n]: the most probable class, also for abstained images",
-            "confidence": "float32 [n]: the score; higher is more confident",
+            "confidence": "float32 [n]: the score, on the scale of the threshold; higher is more "
+            "confident",
             "accepted": "bool [n]: confidence >= threshold; otherwise the model abstains",
         },
-        "score": {"name": point.score, "pnorm": point.pnorm},
+        "score": {
+            "name": point.score,
+            "pnorm": point.pnorm,
+            "combination": list(point.combination) if point.combination else None,
+            "scale": SCALES.get(point.score),
+        },
         "threshold": point.threshold if math.isfinite(point.threshold) else None,
         "certificate": _certificate(served),
         "operating_point": {

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import pathlib
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
@@ -124,6 +125,8 @@ def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
             output_names=list(Outputs._fields),
         )
     model.ir_version = min(model.ir_version, IR_VERSION)
+    # It calls the axis of all views of n images n too; ONNX Runtime infers the shapes itself.
+    model.graph.ClearField("value_info")
     return model.SerializeToString()
 
 
@@ -138,6 +141,15 @@ def _silent_logging() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def conversion_hint(error: BaseException) -> str:
+    """Returns what helps against a known failure of `to_onnx`, to follow a message; or nothing.
+
+    jax2onnx 0.13.0 takes the arguments of pooling layers by name only.
+    """
+    layer = re.search(r"(\w+)Plugin\.get_monkey_patch.* positional argument", str(error))
+    return f"; give {layer[1]} its arguments by name, such as window_shape=(2, 2)" if layer else ""
 
 
 def run_onnx(content: bytes) -> Runner:

@@ -19,6 +19,7 @@ FIELDS = (
     "data",
     "classes",
     "input",
+    "views",
     "outputs",
     "score",
     "threshold",

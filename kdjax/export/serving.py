@@ -11,6 +11,7 @@ import numpy as np
 from kdjax import data, models, selective
 from kdjax.data.augment import normalize
 from kdjax.data.batches import put_split
+from kdjax.data.deployment_views import IDENTITY, View, average_logits
 from kdjax.evaluation import evaluate, network, predictions, requested_point, summary
 from kdjax.evaluation.certification import OperatingPoint
 from kdjax.evaluation.predictions import Predictions
@@ -37,6 +38,7 @@ class Served(NamedTuple):
         outputs: these logits, with the labels, of dev, calibration and test.
         test: accuracy metrics on test.
         delta: probability that a statement about the risk may fail.
+        views: over which the logits are averaged, as in the run.
     """
 
     restored: restore.RestoredModel
@@ -46,6 +48,7 @@ class Served(NamedTuple):
     outputs: Mapping[str, Predictions]
     test: Mapping[str, Any]
     delta: float
+    views: tuple[View, ...] = (IDENTITY,)
 
     @property
     def figures(self) -> dict[str, dict[str, Any]]:
@@ -112,6 +115,7 @@ def serve(
     run_point = requested_point.requested_point(results, saved, request)
     restored = network.restore_network(folder)
     delta = results["guarantee"]["delta"] if request.delta is None else request.delta
+    views = network.evaluated_views(folder, results)
     dataset = _load_dataset(folder, data_dir)
     if dataset is None:
         served = Served(
@@ -122,9 +126,10 @@ def serve(
             saved,
             results["test"],
             delta,
+            views,
         )
         return served, _random_reference(folder, served)
-    outputs, from_run = _recomputed(folder, restored, dataset, saved)
+    outputs, from_run = _recomputed(folder, restored, dataset, saved, views)
     served = Served(
         restored,
         requested_point.requested_point(results, outputs, request),
@@ -135,6 +140,7 @@ def serve(
         if outputs["test"] is saved["test"]
         else summary.accuracy_metrics(outputs["test"]),
         delta,
+        views,
     )
     run_accepted = np.asarray(run_point.accepts(run_point.confidence(saved["calibration"].logits)))
     reference = _data_reference(
@@ -148,6 +154,7 @@ def _recomputed(
     restored: restore.RestoredModel,
     dataset: data.Dataset,
     saved: Mapping[str, Predictions],
+    views: Sequence[View],
 ) -> tuple[dict[str, Predictions], float]:
     """Returns the logits of the exported network, and their largest difference from the run's.
 
@@ -155,10 +162,10 @@ def _recomputed(
     has saved those of another network: bfloat16, or other hardware.
     """
     batch_size = restore.load_config(folder).eval_batch_size
-    computed = evaluate.predict(restored, dataset, ["calibration"], batch_size)
+    computed = evaluate.predict(restored, dataset, ["calibration"], batch_size, views)
     from_run = largest_difference(computed["calibration"].logits, saved["calibration"].logits)
     if from_run > TOLERANCE:
-        computed |= evaluate.predict(restored, dataset, ["dev", "test"], batch_size)
+        computed |= evaluate.predict(restored, dataset, ["dev", "test"], batch_size, views)
     return {**saved, **computed}, from_run
 
 
@@ -180,7 +187,9 @@ def _data_reference(
     """Returns all of calibration and the first images of test, with the network's outputs."""
     test = data.Split(dataset.test.images[:CHECKED_IMAGES], dataset.test.labels[:CHECKED_IMAGES])
     examples = put_split(test, dataset.mean, dataset.std)
-    logits = network.predict_logits(served.restored, examples, batch_size=CHECKED_IMAGES)
+    logits = network.predict_logits(
+        served.restored, examples, batch_size=CHECKED_IMAGES, views=served.views
+    )
     source = (
         f"all {len(calibration_logits)} images of calibration and the first {len(logits)} of test"
     )
@@ -199,7 +208,9 @@ def _random_reference(folder: pathlib.Path, served: Served) -> Reference:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     mean, std = (np.asarray(dataset[name], np.float32) for name in ("mean", "std"))
     examples = put_split(data.Split(images, np.zeros(len(images), np.int32)), mean, std)
-    logits = network.predict_logits(served.restored, examples, batch_size=CHECKED_IMAGES)
+    logits = network.predict_logits(
+        served.restored, examples, batch_size=CHECKED_IMAGES, views=served.views
+    )
     outputs = _evaluate(logits, served.point)
     source = f"{len(images)} images of random pixels"
     return Reference([images], source, outputs, np.zeros(0, bool), None)
@@ -212,6 +223,8 @@ def _batches(images: Any) -> list[Any]:
 def serving_function(served: Served, dataset: Mapping[str, Any]) -> formats.Function:
     """Returns the function uint8 [n, h, w, c] -> the fields of `formats.Outputs`.
 
+    The logits are averaged over the views inside the function.
+
     Args:
         served: the student with its operating point.
         dataset: of `data.dataset_metadata`.
@@ -222,9 +235,12 @@ def serving_function(served: Served, dataset: Mapping[str, Any]) -> formats.Func
     mean, std = (jnp.asarray(dataset[name], jnp.float32) for name in ("mean", "std"))
     network_of_images = forward(model, variables, tuple(dataset["image_shape"]))
 
+    def logits_of_view(images: jax.Array) -> jax.Array:
+        return network_of_images(normalize(images, mean, std))
+
     def function(images: jax.Array) -> tuple[jax.Array, ...]:
         with jax.default_matmul_precision(network.PRECISION):
-            logits = network_of_images(normalize(images, mean, std))
+            logits = average_logits(logits_of_view, images, served.views)
         return _outputs(logits, served.point)
 
     return function

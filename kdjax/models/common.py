@@ -1,6 +1,7 @@
 """Parts shared by all networks: input checks, normalization, activations and the last layer."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,8 @@ NORM_EPSILON = 1e-5
 # Stems by name, and the height and width from which `auto` is the large one, that of ImageNet.
 STEMS = ("auto", "small", "large")
 LARGE_STEM_SIZE = 64
+# Name of a module whose parameters are computed from images and not trained.
+FIXED = "whitening"
 BatchNorm = functools.partial(nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON)
 
 
@@ -32,7 +35,7 @@ def check_images(images: jax.Array) -> None:
     if images.ndim != 4 or min(images.shape[1:3]) < MIN_SIZE:
         raise InputError(
             f"images of shape {images.shape}: must be [batch, height, width, channels] "
-            f"with height and width of at least {MIN_SIZE}"
+            f"with height and width of at least {MIN_SIZE} (data.image_size resizes own images)"
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
@@ -64,6 +67,15 @@ def relu(features: jax.Array) -> jax.Array:
     in bfloat16. The result is the same.
     """
     return nn.relu(at_least_float32(features)).astype(features.dtype)
+
+
+def gelu(features: jax.Array) -> jax.Array:
+    """Returns x Phi(x), Phi the normal distribution function, with the dtype of the features.
+
+    Computed in float32, as `relu`, and from erf, which the ONNX export can write.
+    """
+    x = at_least_float32(features)
+    return (x * (0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5)))).astype(features.dtype)
 
 
 def max_pool(features: jax.Array) -> jax.Array:

@@ -13,10 +13,13 @@ import jax.numpy as jnp
 
 from kdjax.models import common
 from kdjax.models.alexnet import AlexNet
+from kdjax.models.fast_cnn import FastCNN
 from kdjax.models.resnet import ResNet
 
 # Networks in which `BatchNorm_i` follows the bias-free `Conv_i`, chosen by a field `normalize`.
-FOLDABLE = (AlexNet, ResNet)
+# In `FastCNN` max-pooling may lie between the two, and the scale is one: a maximum stays one after
+# a multiplication by 1 / s.
+FOLDABLE = (AlexNet, FastCNN, ResNet)
 
 
 def fold_batch_norm(
@@ -28,8 +31,8 @@ def fold_batch_norm(
     s = sqrt(var + epsilon), channel by channel.
 
     Args:
-        model: any network. Only `ResNet` and `AlexNet` can be folded; another network is
-            returned unchanged.
+        model: any network. Only `ResNet`, `AlexNet` and `FastCNN` can be folded; another network
+            is returned unchanged.
         variables: its trained `params` and `batch_stats`.
 
     Returns:
@@ -57,7 +60,7 @@ def _fold(params: Any, stats: Mapping[str, Any]) -> Any:
 def _fold_into_convolution(
     kernel: jax.Array, norm: Mapping[str, jax.Array], stats: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    factor = norm["scale"] / jnp.sqrt(stats["var"] + common.NORM_EPSILON)
+    factor = norm.get("scale", 1.0) / jnp.sqrt(stats["var"] + common.NORM_EPSILON)
     # The last axis of a kernel holds the output channels.
     return {
         "kernel": kernel * factor.reshape(1, 1, 1, -1),

@@ -2,12 +2,14 @@
 
 import functools
 import inspect
+import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from flax.core import FrozenDict
 from flax.nnx import bridge
@@ -23,6 +25,10 @@ OUTPUT_NAMES = ("num_outputs", "num_classes")
 RESERVED = (*OUTPUT_NAMES, "image_shape", "dtype", "width", "rngs", "parent", "name")
 COLLECTIONS = frozenset({"params", "batch_stats"})
 _TRACED = 2  # images for which a network is traced
+# Values that JSON has for an annotated type.
+_JSON_TYPES: Mapping[type, type | types.UnionType] = {int: int, float: int | float, str: str}
+# Of the largest logit: more than bfloat16 loses by another order of the sums.
+_BATCH_TOLERANCE = 0.05
 
 
 class OwnNetwork(nn.Module):
@@ -103,7 +109,7 @@ def create(
     taken = _parameters(found)
     options = {
         **_outputs(reference, taken, num_outputs),
-        **_arguments(reference, taken, arguments or {}),
+        **_arguments(reference, found, arguments or {}),
         **_optional(reference, taken, image_shape, dtype),
     }
     if width is not None:
@@ -124,6 +130,23 @@ def create(
     return OwnNetwork(network, reference)
 
 
+def check_arguments(reference: str, arguments: Mapping[str, Any]) -> None:
+    """Raises for arguments that a class cannot have, before sizes of images and logits are known.
+
+    Args:
+        reference: of its class, see `load_class`.
+        arguments: of the config, from JSON.
+
+    Raises:
+        InputError: for an unknown or missing argument, or a value of another type than annotated.
+    """
+    found = load_class(reference)
+    taken = _parameters(found)
+    _outputs(reference, taken, 1)
+    given = _arguments(reference, found, arguments)
+    _check_complete(reference, taken, {**given, **dict.fromkeys(RESERVED)})
+
+
 def _parameters(found: type) -> Mapping[str, inspect.Parameter]:
     """Returns the arguments of a class by name."""
     if issubclass(found, nnx.Module):  # its metaclass hides the signature of the constructor
@@ -142,16 +165,42 @@ def _outputs(reference: str, taken: Mapping[str, Any], num_outputs: int) -> dict
     )
 
 
-def _arguments(
-    reference: str, taken: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> dict[str, Any]:
-    for name in arguments:
+def _arguments(reference: str, found: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    taken, hints = _parameters(found), _annotations(found)
+    for name, value in arguments.items():
         if name in RESERVED:
             raise InputError(f"model {reference!r}: argument {name!r} is set by kdjax")
         if name not in taken:
             allowed = [key for key in taken if key not in RESERVED]
             raise unknown_name_error(f"argument of model {reference!r}", name, allowed)
+        if not _fits(value, hints.get(name)):
+            expected = getattr(hints[name], "__name__", str(hints[name]))
+            raise InputError(
+                f"model {reference!r}: argument {name!r} is {value!r} in model_args, must be "
+                f"{expected}"
+            )
     return {name: _hashable(value) for name, value in arguments.items()}
+
+
+def _annotations(found: type) -> dict[str, Any]:
+    """Returns the annotated types of a class's arguments; none if they cannot be evaluated."""
+    try:
+        return get_type_hints(found.__init__ if issubclass(found, nnx.Module) else found)
+    except Exception:  # of any type, as annotations are code of the user
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Returns whether a JSON value can be of an annotated type; any can be of an unusual type."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if hint is bool or hint is type(None):
+        return isinstance(value, hint)
+    if isinstance(value, bool):  # a subclass of int
+        return hint not in (int, float, str)
+    if (get_origin(hint) or hint) in (tuple, list):
+        return isinstance(value, list)
+    return not isinstance(hint, type) or isinstance(value, _JSON_TYPES.get(hint, object))
 
 
 def _optional(
@@ -216,7 +265,9 @@ def with_dtype(model: OwnNetwork, dtype: DTypeLike) -> OwnNetwork:
 
 
 def check(model: nn.Module, image_shape: tuple[int, ...], num_outputs: int) -> None:
-    """Raises if a network of the user cannot be trained; traces it without computing anything.
+    """Raises if a network of the user cannot be trained, or mixes the images of a batch.
+
+    It is traced, and then computed once for a few images of noise with random parameters.
 
     Args:
         model: a network; only one of `create` is checked.
@@ -224,8 +275,9 @@ def check(model: nn.Module, image_shape: tuple[int, ...], num_outputs: int) -> N
         num_outputs: the number of logits that it must return.
 
     Raises:
-        InputError: if the network fails, needs variables other than `params` and `batch_stats`, or
-            returns anything but floating-point logits [b, num_outputs].
+        InputError: if the network fails, needs variables other than `params` and `batch_stats`,
+            returns anything but floating-point logits [b, num_outputs], or its logits of an image
+            in evaluation mode depend on the other images of the batch.
     """
     if not isinstance(model, OwnNetwork):
         return
@@ -249,6 +301,37 @@ def check(model: nn.Module, image_shape: tuple[int, ...], num_outputs: int) -> N
             f"{name} has variables of the collection {others[0]!r}: only params and batch_stats "
             "are trained and stored"
         )
+    if not _is_separate(model, variables, image_shape):
+        raise InputError(
+            f"{name}: in evaluation mode (train=False) its logits of an image depend on the other "
+            "images of the batch, so that predictions would: normalize with running statistics, or "
+            "within each image"
+        )
+
+
+def _is_separate(model: OwnNetwork, shapes: dict[str, Any], image_shape: tuple[int, ...]) -> bool:
+    """Returns whether an image alone has the logits that it has in a batch, in evaluation mode."""
+    rng = np.random.default_rng(0)
+
+    def random(shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        # Matrices and kernels keep the scale; vectors are scales, offsets and statistics near 1.
+        is_vector = len(shape.shape) < 2
+        size = 0.1 if is_vector else np.prod(shape.shape[:-1]) ** -0.5
+        return np.asarray(size * rng.normal(size=shape.shape) + is_vector).astype(shape.dtype)
+
+    @jax.jit
+    def compute(variables: dict[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        evaluate = functools.partial(apply.apply_eval, model, variables)
+        return evaluate(images), evaluate(images[:1])
+
+    images = rng.normal(size=(_TRACED, *image_shape)).astype(np.float32)
+    images[1:] = 3 * images[1:] + 2  # other statistics than those of the first
+    try:
+        together, alone = compute(jax.tree.map(random, shapes), images)
+    except (Exception, SystemExit) as error:
+        raise failure(model.reference, error) from error
+    difference = float(jnp.max(jnp.abs(together[:1] - alone)))
+    return not difference > _BATCH_TOLERANCE * float(jnp.max(jnp.abs(together)))
 
 
 def _trace(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kdjax.errors import InputError, unknown_name_error
-from kdjax.models import alexnet, own, resnet
+from kdjax.models import alexnet, fast_cnn, own, resnet
 from kdjax.models.common import STEMS
 from kdjax.models.user_class import is_reference
 
@@ -24,12 +24,20 @@ _alexnet_small = functools.partial(
 )
 _basic = functools.partial(resnet.ResNet, block=resnet.basic)
 _bottleneck = functools.partial(resnet.ResNet, block=resnet.bottleneck)
+# The networks for CIFAR of He et al. 2015, section 4.2: 6 n + 2 layers, with projections.
+_cifar = functools.partial(_basic, width=16)
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": functools.partial(_alexnet, width=64),
     "alexnet_small": functools.partial(_alexnet_small, width=32),
-    "resnet8": functools.partial(_basic, depths=(1, 1, 1), width=16),
-    "resnet14": functools.partial(_basic, depths=(2, 2, 2), width=16),
+    "fast_cnn": functools.partial(fast_cnn.FastCNN, width=64),
+    "fast_cnn_shallow": functools.partial(fast_cnn.FastCNN, width=64, depth=1),
+    "resnet8": functools.partial(_cifar, depths=(1, 1, 1)),
+    "resnet14": functools.partial(_cifar, depths=(2, 2, 2)),
+    "resnet20": functools.partial(_cifar, depths=(3, 3, 3)),
+    "resnet32": functools.partial(_cifar, depths=(5, 5, 5)),
+    "resnet44": functools.partial(_cifar, depths=(7, 7, 7)),
+    "resnet56": functools.partial(_cifar, depths=(9, 9, 9)),
     "resnet18": functools.partial(_basic, depths=(2, 2, 2, 2), width=64),
     "resnet50": functools.partial(_bottleneck, depths=(3, 4, 6, 3), width=64),
 }

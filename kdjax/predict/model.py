@@ -15,6 +15,7 @@ from kdjax.errors import InputError
 from kdjax.export import card, formats
 from kdjax.predict.inputs import Shape, to_pixels
 from kdjax.runtime.paths import user_path
+from kdjax.selective.scales import on_scale
 
 BATCH_SIZE = 256
 
@@ -25,10 +26,13 @@ class Prediction(NamedTuple):
     Attributes:
         labels: str [n], names of the most probable classes, also for abstained images.
         classes: int32 [n], numbers of the most probable classes.
-        confidence: float32 [n]; higher is more confident.
+        confidence: float32 [n]; higher is more confident. A probability if the score of the model
+            is the log-odds of one, see `selective.shown`.
         accepted: bool [n]; false: the model abstains.
         logits: float32 [n, m+1]; the last column is abstention.
         probabilities: float32 [n, m], of the classes: the softmax of the logits without abstention.
+        score: float32 [n], what the model compares with the threshold of its card; unlike a
+            probability it has no ties near 1.
     """
 
     labels: np.ndarray
@@ -37,6 +41,7 @@ class Prediction(NamedTuple):
     accepted: np.ndarray
     logits: np.ndarray
     probabilities: np.ndarray
+    score: np.ndarray
 
 
 class Model(NamedTuple):
@@ -80,13 +85,15 @@ class Model(NamedTuple):
             for start in range(0, len(pixels), self.batch_size)
         ]
         outputs = formats.Outputs(*map(np.concatenate, zip(*batches, strict=True)))
+        scale = (self.card["score"] or {}).get("scale")
         return Prediction(
             labels=np.asarray(self.card["classes"])[outputs.label],
             classes=outputs.label,
-            confidence=outputs.confidence,
+            confidence=on_scale(scale, outputs.confidence).astype(np.float32),
             accepted=outputs.accepted,
             logits=outputs.logits,
             probabilities=scipy.special.softmax(outputs.logits[:, :-1], axis=1),
+            score=outputs.confidence,
         )
 
     def _padded(self, images: np.ndarray) -> formats.Outputs:

@@ -9,7 +9,7 @@ from kdjax.predict.images import LoadedImage
 from kdjax.predict.model import Prediction
 
 Row = Mapping[str, Any]
-_COLUMNS = ("path", "index", "label", "accepted", "confidence", "note")
+_COLUMNS = ("path", "index", "label", "accepted", "confidence", "score", "note")
 PROBABILITY = "p:"  # before the name of a class, in the header of a CSV file
 
 
@@ -35,6 +35,7 @@ def rows(
             "accepted": bool(prediction.accepted[i]),
             "abstain": not prediction.accepted[i],
             "confidence": float(prediction.confidence[i]),
+            "score": float(prediction.score[i]),
             "probabilities": dict(zip(classes, probabilities, strict=True)),
             "note": image.note,
         }

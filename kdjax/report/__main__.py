@@ -3,7 +3,8 @@
 kdjax report runs/digits [--out=FILE] [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
 kdjax report runs/a runs/b [--out=comparison.html] [--risk=0.01] [--delta=0.05]
 
-For the workdir of several students the page compares them, in comparison.html of this workdir.
+For the workdir of several students or of a sweep the page compares them, in comparison.html of this
+workdir.
 """
 
 import pathlib
@@ -24,6 +25,7 @@ RUN_FLAGS = cli.define_run_flags()
 def main(arguments: list[str]) -> None:
     """Runs the command for the given workdirs."""
     from kdjax.report import page
+    from kdjax.runs import sweeps
 
     given = [pathlib.Path(argument) for argument in arguments]
     folders = [student for folder in given for student in _students(folder)]
@@ -32,9 +34,11 @@ def main(arguments: list[str]) -> None:
         for folder in folders
     ]
     out = pathlib.Path(OUT.value) if OUT.value else None
-    if len(runs) > 1:
+    if len(given) == 1 and sweeps.is_sweep(given[0]):
+        path = page.write_sweep(given[0], runs, out or given[0] / page.COMPARISON)
+    elif len(runs) > 1:
         default = given[0] if len(given) == 1 else pathlib.Path()
-        path = page.write_comparison(runs, out or default / "comparison.html")
+        path = page.write_comparison(runs, out or default / page.COMPARISON)
     else:
         path = page.write(runs[0], _test_images(folders[0]), out=out)
     print(path)

@@ -1,7 +1,8 @@
 """Tables of the results on the terminal, for a log or a text file."""
 
+import itertools
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -9,9 +10,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.evaluation import cost_table
+from kdjax import selective
+from kdjax.evaluation import cost_table, selection
 from kdjax.evaluation.certification import CERTIFIERS, CHOICE, LTT, external_teacher_note
-from kdjax.report import classes, outcomes
+from kdjax.report import classes, outcomes, sweep_table, teacher
 
 MIN_WIDTH = 100  # characters; below that rich would truncate columns
 # Keys of a score's metrics, with their column headings.
@@ -27,9 +29,11 @@ def show(results: Mapping[str, Any], title: str) -> None:
     """
     _print(
         _accuracy(results, title),
+        *_notes(*teacher.sentences(results)),
         _abstention({"student": results}),
         *([_classes(results["per_class"])] if "per_class" in results else []),
         *(build(results) for build in (_selective_risk, _ranking, _thresholds, _certificates)),
+        *_collapse(results),
     )
 
 
@@ -48,13 +52,15 @@ def show_many(results_by_student: Mapping[str, Mapping[str, Any]], title: str) -
         risks = (_percent(values["error_at_coverage"][coverage]) for coverage in ("90", "80"))
         areas = [f"{1000 * values[key]:.2f}" for key in ("dev_aurc", "aurc")]
         accuracy = _percent(results["test"]["accuracy"])
-        table.add_row(name, areas[0], accuracy, best, *risks, areas[1])
+        score = selective.display_name(best)
+        table.add_row(name, areas[0], accuracy, score, *risks, areas[1])
     notes = (
         "score: the one with the lowest AURC on dev; AURC times 1,000",
         "risk: selective risk (error among accepted) at 90 % and 80 % coverage of test",
         f"choose a student by its AURC on dev. {CHOICE}",
         "comparison.html has certificates that hold for all students together",
         *filter(None, {external_teacher_note(results) for results in results_by_student.values()}),
+        *teacher.of_students(results_by_student.values()),
     )
     warnings = [
         f"{name}: {warning}"
@@ -62,7 +68,43 @@ def show_many(results_by_student: Mapping[str, Mapping[str, Any]], title: str) -
         for warning in results.get("per_class", {}).get("warnings", [])
     ]
     lines = classes.warning_lines(warnings)
-    _print(table, *_notes(*notes), _abstention(results_by_student), *_notes(*lines))
+    collapsed = (_collapse(values, name) for name, values in results_by_student.items())
+    _print(
+        table,
+        *_notes(*notes),
+        _abstention(results_by_student),
+        *_notes(*lines),
+        *itertools.chain.from_iterable(collapsed),
+    )
+
+
+def show_sweep(table: Mapping[str, Any], chosen: Mapping[str, Any], title: str) -> None:
+    """Prints the settings of a sweep, the seeds of the chosen one, and what it does on test.
+
+    Args:
+        table: content of `sweep.json`, see `kdjax.runs.sweeps.read`.
+        chosen: results of the chosen setting, as in `show`.
+        title: of the first table.
+    """
+    parts: list[RenderableType] = [_sweep(f"{title}: settings", sweep_table.settings(table))]
+    notes = [sweep_table.choice(table), *sweep_table.COLUMN_NOTES, *selection.NOTES]
+    if table["seeds"]:
+        rows = sweep_table.seeds(table)
+        parts.append(_sweep(f"{table['chosen']} with other seeds", rows))
+        notes.append(sweep_table.SEED_NOTE)
+    _print(*parts, *_notes(*notes), _abstention({table["chosen"]: chosen}), *_collapse(chosen))
+
+
+def _sweep(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    table = _table(title, "", *sweep_table.COLUMNS[: sweep_table.ON_TERMINAL])
+    for cells in rows:
+        table.add_row(*map(Text, cells[: 1 + sweep_table.ON_TERMINAL]))
+    return table
+
+
+def _collapse(results: Mapping[str, Any], name: str = "the student") -> list[Text]:
+    """Returns the warning that a student has collapsed; empty if it has not."""
+    return _notes(f"warning: {name} {results['collapse']}") if "collapse" in results else []
 
 
 def show_sizes(costs_by_student: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -114,6 +156,8 @@ def _notes(*notes: str) -> list[Text]:
 
 
 def _accuracy(results: Mapping[str, Any], title: str) -> Table:
+    if (views := results.get("views", "none")) != "none":
+        title += f" (logits averaged over views: {views})"
     table = _table(title, "", "split", "examples", "accuracy %", "NLL", "ECE %")
     networks = {"student": results}
     if "teacher" in results:
@@ -191,7 +235,8 @@ def _ranking(results: Mapping[str, Any]) -> Group:
 def _thresholds(results: Mapping[str, Any]) -> Group:
     name = results["best_score"]
     table = _table(
-        f"Thresholds of {name} chosen on dev (no guarantee), evaluated on test",
+        f"Thresholds of {selective.display_name(name)} chosen on dev (no guarantee), evaluated on "
+        "test",
         "coverage % on dev",
         "threshold",
         "coverage % on test",
@@ -200,17 +245,20 @@ def _thresholds(results: Mapping[str, Any]) -> Group:
     for coverage, values in results["scores"][name]["thresholds"].items():
         table.add_row(
             coverage,
-            f"{values['threshold']:.6g}",
+            selective.shown_threshold(name, values["threshold"]),
             _percent(values["test_coverage"]),
             _percent(values["test_error"]),
         )
-    return Group(table, Text("* the score with the lowest AURC on dev"))
+    areas = [values["dev_aurc"] for values in results["scores"].values()]
+    tied = areas.count(results["scores"][name]["dev_aurc"]) > 1
+    first = "; of equal ones the first" if tied else ""
+    return Group(table, Text(f"* the score with the lowest AURC on dev{first}"))
 
 
 def _certificates(results: Mapping[str, Any]) -> Group:
-    guarantee = results["guarantee"]
+    guarantee, score = results["guarantee"], results["best_score"]
     table = _table(
-        f"Thresholds of {results['best_score']} certified on the calibration split "
+        f"Thresholds of {selective.display_name(score)} certified on the calibration split "
         f"({guarantee['examples']:,} examples)",
         "certified risk %",
         "certified by",
@@ -219,14 +267,15 @@ def _certificates(results: Mapping[str, Any]) -> Group:
         "test coverage %",
         "test risk %",
     )
+    used = guarantee["risk"], LTT
     for entry in guarantee["certificates"]:
         for name in CERTIFIERS:
             values = entry[name]
             threshold = values["threshold"]
             table.add_row(
-                f"{100 * entry['risk']:g}{' *' if entry['risk'] == guarantee['risk'] else ''}",
+                f"{100 * entry['risk']:g}{' *' if used == (entry['risk'], name) else ''}",
                 name,
-                "none" if threshold is None else f"{threshold:.6g}",
+                "none" if threshold is None else selective.shown_threshold(score, threshold),
                 _percent(values["coverage"]),
                 _percent(values["test_coverage"]),
                 _percent(values["test_error"]),
@@ -235,7 +284,7 @@ def _certificates(results: Mapping[str, Any]) -> Group:
         f"with probability {100 * (1 - guarantee['delta']):g} % over calibration splits, the "
         "selective risk on new data is at most",
         "the certified risk; each line holds on its own, not all of them together",
-        "* the requested risk",
+        "* the requested risk, with the threshold that the run uses",
         *textwrap.wrap(CHOICE, MIN_WIDTH - 10),
         *textwrap.wrap(external_teacher_note(results), MIN_WIDTH - 10),
     ]
@@ -267,8 +316,9 @@ def _scope(guarantee: Mapping[str, Any]) -> str:
 
 def _shifts(shifts: Mapping[str, Any], title: str) -> Group:
     table = _table(
-        f"{title}: {shifts['examples']:,} test images, accepted if {shifts['score']} >= "
-        f"{shifts['threshold']:.6g}",
+        f"{title}: {shifts['examples']:,} test images, accepted if "
+        f"{selective.display_name(shifts['score'])} >= "
+        f"{selective.shown_threshold(shifts['score'], shifts['threshold'])}",
         "shift",
         "severity",
         "coverage %",
@@ -310,4 +360,4 @@ def _percent(share: float | None) -> str:
 
 
 def _marked(name: str, results: Mapping[str, Any]) -> str:
-    return f"{name} *" if name == results["best_score"] else name
+    return selective.display_name(name) + (" *" if name == results["best_score"] else "")

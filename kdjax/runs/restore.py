@@ -9,13 +9,14 @@ from ml_collections import ConfigDict
 
 from kdjax import config as configs
 from kdjax import data
+from kdjax.data import own
 from kdjax.errors import InputError
 from kdjax.models.apply import Variables
-from kdjax.runs import workdir
+from kdjax.runs import fold_workdirs, workdir
 from kdjax.runtime.paths import user_path
-from kdjax.training import step
+from kdjax.training import step, teacher_network
 from kdjax.training.checkpoint import Checkpoints
-from kdjax.training.spec import train_spec
+from kdjax.training.spec import TEACHER, train_spec
 
 
 class RestoredModel(NamedTuple):
@@ -80,11 +81,27 @@ def load_dataset(folder: pathlib.Path, data_dir: str | None = None) -> data.Data
     return dataset
 
 
+def check_own_images(folder: pathlib.Path, data_dir: str | None = None) -> None:
+    """Raises if the own images of a workdir have changed; nothing is checked if they are gone.
+
+    Args:
+        folder: the workdir.
+        data_dir: folder of the cache, if not the one of the run.
+
+    Raises:
+        InputError: naming what has changed.
+    """
+    location = own.parse(load_config(folder).data.name)
+    if location and own.missing_error(location) is None:
+        load_dataset(folder, data_dir)
+
+
 def restore(folder: str | os.PathLike[str]) -> RestoredModel:
     """Returns the network of a workdir from its best checkpoint.
 
     Args:
-        folder: the workdir of a student or of a teacher.
+        folder: the workdir of a student or of a teacher; of a teacher with folds, the ensemble of
+            the teachers of all folds is returned.
 
     Raises:
         InputError: if the folder is not a workdir, or its training is not finished.
@@ -98,8 +115,12 @@ def restore(folder: str | os.PathLike[str]) -> RestoredModel:
             f"{str(folder)!r} holds a teacher of kind {source['kind']!r}, which this run has not "
             "trained: only the run that uses it can evaluate it"
         )
+    if metadata["config"][TEACHER]["folds"] and metadata["stage"] == TEACHER:
+        return RestoredModel(*teacher_network.ensemble(restore_folds(folder)))
     try:
-        spec = train_spec(load_config(folder), metadata["stage"], metadata["dataset"])
+        spec = train_spec(
+            load_config(folder), metadata["stage"], fold_workdirs.trained_dataset(metadata)
+        )
     except InputError as error:  # a class of the user that has moved or changed
         raise InputError(f"{error}; config.json in {str(folder)!r} names this network") from error
     template = step.abstract_state(spec, tuple(metadata["dataset"]["image_shape"]))
@@ -111,3 +132,23 @@ def restore(folder: str | os.PathLike[str]) -> RestoredModel:
             f"{spec.total_steps}): the command that started it continues it"
         )
     return RestoredModel(spec.model, step.eval_variables(best.state))
+
+
+def restore_folds(folder: pathlib.Path) -> list[RestoredModel]:
+    """Returns the network of each fold of a teacher with folds.
+
+    Args:
+        folder: the workdir of the teacher.
+
+    Raises:
+        InputError: if the training of a fold is not finished.
+    """
+    count = load_config(folder).teacher.folds
+    paths = [fold_workdirs.fold_folder(folder, fold) for fold in range(count)]
+    for fold, path in enumerate(paths):
+        if not (path / "config.json").exists():
+            raise InputError(
+                f"the training in {str(folder)!r} is not finished ({fold} of {count} folds): the "
+                "command that started it continues it"
+            )
+    return list(map(restore, paths))

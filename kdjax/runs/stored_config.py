@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from kdjax import field_types
 from kdjax.config_fields import rename_legacy_fields
+from kdjax.data import deployment_views
 from kdjax.errors import InputError
 from kdjax.models.common import LARGE_STEM_SIZE
 from kdjax.training.spec import STUDENT, TEACHER
@@ -26,7 +27,7 @@ def complete(
     Raises:
         InputError: for a value that its field cannot have.
     """
-    renamed = _with_stems(rename_legacy_fields(fields), image_shape)
+    renamed = _with_views(_with_stems(rename_legacy_fields(fields), image_shape))
     completed = with_defaults(renamed, defaults)
     _check_types(completed, defaults)
     return completed
@@ -39,6 +40,28 @@ def _with_stems(fields: Mapping[str, Any], image_shape: Sequence[int]) -> dict[s
         name: fields[name] for name in (TEACHER, STUDENT) if isinstance(fields.get(name), Mapping)
     }
     return {**fields, **{name: {"stem": stem, **stage} for name, stage in stages.items()}}
+
+
+def _with_views(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored config with the deployment views of a version that had none."""
+    selective = fields.get("selective")
+    if not isinstance(selective, Mapping):  # of a teacher, which has the views of its student
+        return dict(fields)
+    return {**fields, "selective": {"views": deployment_views.NONE, **selective}}
+
+
+def without_default_views(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config with the views `none` if it has those that `auto` gives.
+
+    So the command of a run of a version without views continues it.
+    """
+    selective = fields.get("selective")
+    if selective is None:
+        return dict(fields)
+    automatic = deployment_views.resolve(deployment_views.AUTO, flip=fields["data"]["flip"])
+    if selective["views"] != automatic:
+        return dict(fields)
+    return {**fields, "selective": {**selective, "views": deployment_views.NONE}}
 
 
 def with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from kdjax import data
 from kdjax.config_checks import TEACHER_SOURCES
-from kdjax.data.augment import Augmentation
+from kdjax.data import folds
 from kdjax.errors import InputError
 from kdjax.models.apply import Variables
 from kdjax.runs import restore, workdir
@@ -31,7 +31,7 @@ from kdjax.training.external import (
     weights_teacher,
 )
 from kdjax.training.host_teacher import HostTeacher
-from kdjax.training.spec import TEACHER
+from kdjax.training.spec import STUDENT, TEACHER, augmentation, batch_spec
 
 WORKDIR, ENSEMBLE = "workdir", "ensemble"
 # Kinds of `source` without a network in JAX, and all that kdjax has not trained.
@@ -88,6 +88,11 @@ def workdirs_of(config: ConfigDict) -> list[pathlib.Path]:
     # A tuple with a path that contains a comma is stored as JSON.
     paths = json.loads(text) if text.startswith("[") else text.split(",")
     folders = [workdir.teacher_folder(path.strip()) for path in paths if path.strip()]
+    if not folders:
+        raise InputError(
+            f"teacher.workdir {text!r} names no workdir: give the path of one, or several with "
+            "commas between them"
+        )
     resolved = [path.resolve() for path in folders]
     for path in resolved:
         if resolved.count(path) > 1:
@@ -104,8 +109,8 @@ def _describe(
     if config.teacher.onnx:
         return onnx_teacher.describe_source(config.teacher, dataset)
     if config.teacher.logits:
-        augmentation = Augmentation(pad=config.data.pad, flip=config.data.flip)
-        return logits_teacher.describe_source(config.teacher, augmentation, dataset)
+        batches = batch_spec(config, STUDENT, len(dataset.train.labels))
+        return logits_teacher.describe_source(config.teacher, batches, dataset)
     return weights_teacher.describe_source(config, dataset)
 
 
@@ -190,15 +195,18 @@ def load(folder: pathlib.Path, dataset: data.Dataset) -> RestoredModel | HostTea
     kind = source["kind"] if source else None
     if source is None or kind not in ON_HOST:
         return _network(folder, dataset)
-    path = user_path(restore.load_config(folder).teacher[kind])
+    config = restore.load_config(folder)
+    path = user_path(config.teacher[kind])
     if kind == onnx_teacher.KIND:
         return onnx_teacher.host_teacher(source, path, folder)
-    return logits_teacher.host_teacher(source, path, folder, dataset)
+    return logits_teacher.host_teacher(source, path, folder, dataset, augmentation(config))
 
 
 def _network(folder: pathlib.Path, dataset: data.Dataset) -> RestoredModel:
     """Returns the teacher of a workdir, which must be computed in JAX."""
     source = source_of(folder)
+    if source is None and restore.load_config(folder).teacher.folds:
+        return _out_of_fold(folder, dataset)
     if source is None:
         return _in_order(folder, restore.restore(folder), dataset)
     if source["kind"] == weights_teacher.KIND:
@@ -221,6 +229,16 @@ def _network(folder: pathlib.Path, dataset: data.Dataset) -> RestoredModel:
         f"the teacher in {str(folder)!r} is given as {source['kind']} {source['file']!r}: only "
         "networks in JAX can be members of an ensemble"
     )
+
+
+def _out_of_fold(folder: pathlib.Path, dataset: data.Dataset) -> RestoredModel:
+    """Returns the teachers of all folds, with the one for each training image of the data set."""
+    fields = restore.load_config(folder)
+    networks = [_in_order(folder, network, dataset) for network in restore.restore_folds(folder)]
+    assigned = folds.stratified_folds(
+        dataset.train.labels, fields.teacher.folds, fields.data.split_seed
+    )
+    return RestoredModel(*teacher_network.out_of_fold(networks, assigned))
 
 
 def _member(folder: pathlib.Path, number: int) -> pathlib.Path:

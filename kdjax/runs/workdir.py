@@ -39,7 +39,7 @@ FREE_FIELDS = (
 # Fields of the group `teacher` by which a teacher is given instead of trained.
 SOURCE_FIELDS = (*TEACHER_SOURCES, *TEACHER_OPTIONS, "input_layout", "input_channels")
 # Fields of the group `teacher` on which a trained teacher does not depend.
-_STUDENT_FIELDS = (*SOURCE_FIELDS, "cache")
+_STUDENT_FIELDS = (*SOURCE_FIELDS, "cache", "views")
 
 
 def run_metadata(config: ConfigDict, stage: str, dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,9 +183,11 @@ def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
 def several_students_error(folder: pathlib.Path) -> InputError:
     """Returns the error for the workdir of several students where that of one is needed."""
     names = sorted(path.name for path in (folder / STUDENTS).glob("*"))
+    table = folder / "sweep.json"
+    chosen = f" (the sweep chose {read_json(table)['chosen']})" if table.exists() else ""
     return InputError(
         f"{str(folder)!r} holds several students: choose one of the workdirs in "
-        f"{str(folder / STUDENTS)!r}: {', '.join(names)}"
+        f"{str(folder / STUDENTS)!r}{chosen}: {', '.join(names)}"
     )
 
 
@@ -231,9 +233,12 @@ def check_same_run(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
     stored, given = read_metadata(folder), stored_config.as_json(metadata)
     if "stage" in given:  # a teacher that is given as a file differs from a trained one
         given.setdefault("source", None)
+        given.setdefault("fold", None)
     if "config" in given:
         defaults = _fields_of(stored["stage"], base().to_dict())
         given["config"] = stored_config.with_defaults(given["config"], defaults)
+        if not _has_views(folder):  # of a version without them: it stays without them
+            given["config"] = stored_config.without_default_views(given["config"])
     if "dataset" in given:  # what an earlier version did not record cannot be compared
         recorded = stored["dataset"].keys() & given["dataset"].keys()
         given["dataset"] = {key: given["dataset"][key] for key in recorded}
@@ -243,10 +248,17 @@ def check_same_run(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
         if line.removeprefix("config.").partition(": ")[0] not in FREE_FIELDS
     ]
     if lines:
+        is_data = all(line.startswith("dataset.") for line in lines)
+        what = "was made with other data" if is_data else "belongs to another config"
         raise InputError(
-            f"workdir {str(folder)!r} belongs to another config; its fields and yours: "
+            f"workdir {str(folder)!r} {what}; its fields and yours: "
             f"{'; '.join(lines)}. Choose another --workdir, or remove this one"
         )
+
+
+def _has_views(folder: pathlib.Path) -> bool:
+    """Returns whether `config.json` of a workdir names the deployment views."""
+    return "views" in read_json(folder / "config.json")["config"].get("selective", {})
 
 
 def claim(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
@@ -289,7 +301,7 @@ def link_teacher(folder: pathlib.Path, teacher: pathlib.Path) -> None:
         )
     link.unlink(missing_ok=True)  # the teacher may have moved since
     # A relative link within a run stays valid when the whole run is moved.
-    same_run = folder.is_relative_to(teacher.parent / STUDENTS)
+    same_run = folder.is_relative_to(teacher.parent)
     target = os.path.relpath(teacher, folder) if same_run else teacher.absolute()
     link.symlink_to(target, target_is_directory=True)
 
@@ -310,9 +322,14 @@ def check_teacher(folder: pathlib.Path, dataset: Dataset, data: Mapping[str, Any
     keys = ["version", "image_shape"]
     if not own.parse(metadata["name"]):  # the version of own images is a hash of their content
         keys.append("name")
-    # The outputs are mapped to the classes by name, see `teachers.load`.
-    if sorted(stored["dataset"]["class_names"]) != sorted(metadata["class_names"]):
+    folds = stored["config"][TEACHER]["folds"]
+    # The outputs are mapped to the classes by name, see `teachers.load`; but folds depend on the
+    # order of the classes.
+    in_order = list if folds else sorted
+    if in_order(stored["dataset"]["class_names"]) != in_order(metadata["class_names"]):
         keys.append("class_names")
+    if folds:  # each training image needs the teacher that has not seen it
+        keys.append("train_examples")
     lines = differences(
         {key: stored["dataset"][key] for key in keys}, {key: metadata[key] for key in keys}, "data."
     )
@@ -325,4 +342,5 @@ def check_teacher(folder: pathlib.Path, dataset: Dataset, data: Mapping[str, Any
         raise InputError(
             f"the teacher in {str(folder)!r} was trained on other data; its fields and yours: "
             + "; ".join(lines)
+            + ("; a teacher with folds needs the same training images" if folds else "")
         )

@@ -29,7 +29,10 @@ OPTIONS: Mapping[str, Mapping[str, Options]] = {
             # From JAX 0.11 on, oneDNN's matrix products are faster than Eigen's, above all in
             # bfloat16. Earlier versions ignore the option.
             "xla_cpu_experimental_onednn_custom_call": True,
-        }
+        },
+        # Triton's matrix products crash XLA while it compiles the 1x1 convolutions of small
+        # ResNets (openxla/xla#47381; seen with jax 0.11.2 on an H200): cuBLAS computes them.
+        "gpu": {"xla_gpu_enable_triton_gemm": False},
     },
     # Initialization runs once: optimizing the program costs more than it saves.
     "initialize": {"cpu": {"xla_backend_optimization_level": 0}},

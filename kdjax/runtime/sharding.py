@@ -76,6 +76,11 @@ def shard_batch(batch: Any) -> Any:
     return jax.lax.with_sharding_constraint(batch, batch_sharding())
 
 
+def replicate_within(tree: Any) -> Any:
+    """Gathers every leaf on every device; for use inside jit."""
+    return jax.lax.with_sharding_constraint(tree, replicated_sharding())
+
+
 def check_batch_size(field: str, size: int) -> None:
     """Raises if a batch cannot be divided equally among the devices.
 

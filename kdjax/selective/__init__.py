@@ -8,6 +8,9 @@ from kdjax.selective.calibration import (
     negative_log_likelihood,
 )
 from kdjax.selective.certificates import Certificate, learn_then_test, sgr
+from kdjax.selective.columns import class_logits
+from kdjax.selective.combination_fit import cross_validated_combination_aurc, fit_combination
+from kdjax.selective.disagreement import mutual_information
 from kdjax.selective.groups import GroupFlags, GroupRates, flag_groups, group_rates
 from kdjax.selective.metrics import (
     Curve,
@@ -24,17 +27,24 @@ from kdjax.selective.metrics import (
 )
 from kdjax.selective.promise import PromiseCheck, check_promise
 from kdjax.selective.resampling import Interval, bootstrap, compare
+from kdjax.selective.scales import display_name, shown, shown_threshold
 from kdjax.selective.scores import (
     SCORES,
-    class_logits,
+    combination,
+    doctor,
+    energy,
     margin,
+    margin_log,
     max_logit_pnorm,
     max_probability,
+    max_probability_log_odds,
     negative_entropy,
     non_abstention,
     predict,
     reservation,
+    reservation_log_odds,
     softmax_response,
+    softmax_response_log_odds,
 )
 from kdjax.selective.summary import (
     PNORMS,
@@ -69,31 +79,44 @@ __all__ = [
     "brier",
     "check_promise",
     "class_logits",
+    "combination",
     "compare",
     "confusion_matrix",
     "coverage_at_risk",
+    "cross_validated_combination_aurc",
     "cross_validated_pnorm_aurc",
+    "display_name",
+    "doctor",
     "e_aurc",
+    "energy",
     "error_at_coverage",
     "expected_calibration_error",
+    "fit_combination",
     "flag_groups",
     "fpr_at_tpr",
     "group_rates",
     "is_correct",
     "learn_then_test",
     "margin",
+    "margin_log",
     "max_logit_pnorm",
     "max_probability",
+    "max_probability_log_odds",
+    "mutual_information",
     "negative_entropy",
     "negative_log_likelihood",
     "non_abstention",
     "numpy_scores",
     "predict",
     "reservation",
+    "reservation_log_odds",
     "risk_coverage_curve",
     "scores_with_pnorm",
     "sgr",
+    "shown",
+    "shown_threshold",
     "softmax_response",
+    "softmax_response_log_odds",
     "split_metrics",
     "threshold_at_coverage",
 ]

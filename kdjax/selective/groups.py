@@ -68,7 +68,8 @@ def group_rates(
 
     coverage_g = #(accepted, in g) / #(in g); risk_g = #(accepted, wrong, in g) / #(accepted, in g).
     The groups may be predicted classes, true classes or anything else, such as devices. The
-    intervals are exact for one group that was chosen beforehand (Clopper-Pearson).
+    intervals are exact for one group that was chosen beforehand, by the method of Blaker (see
+    `binomial.proportion_interval`).
 
     Args:
         accepted: `[n]`, boolean or 0 and 1.
@@ -145,11 +146,14 @@ def _codes(groups: ArrayLike, shape: tuple[int, ...], number: int) -> NDArray[np
 
 def _shares(counts: NDArray, totals: NDArray, level: float) -> tuple[Floats, Floats, Floats]:
     """Returns counts / totals with the ends of their intervals."""
-    tail = (1 - level) / 2
     share = np.full(len(totals), np.nan)
     np.divide(counts, totals, out=share, where=totals > 0)
-    low = _bounds(binomial.lower_bound, counts, totals, tail, empty=0.0)
-    return share, low, _bounds(binomial.upper_bound, counts, totals, tail, empty=1.0)
+    ends = [
+        binomial.proportion_interval(count, total, level) if total else (0.0, 1.0)
+        for count, total in zip(counts.tolist(), totals.tolist(), strict=True)
+    ]
+    low, high = np.transpose(ends)
+    return share, low, high
 
 
 def _bounds(

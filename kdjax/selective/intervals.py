@@ -31,19 +31,14 @@ class Unseen(NamedTuple):
     square: float
 
 
-def unseen_error(weights: NDArray[np.float64], errors: NDArray[np.float64]) -> Unseen:
-    """Returns the mean weight of the errors that were seen and of one at an average rank.
+def unseen_error(weights: NDArray[np.float64]) -> Unseen:
+    """Returns the unseen error whose weight is equally likely to be any of the given ones.
 
     Args:
-        weights: of an error at each rank.
-        errors: the weights of the errors that were seen; if it is empty, the weight is that of an
-            average rank, which is conservative for a good ranking.
+        weights: those at all ranks, which is conservative for a good ranking; or those that were
+            seen.
     """
-    count = errors.size + 1
-    return Unseen(
-        (float(np.sum(errors)) + float(np.mean(weights))) / count,
-        (float(np.sum(errors**2)) + float(np.mean(weights**2))) / count,
-    )
+    return Unseen(float(np.mean(weights)), float(np.mean(weights**2)))
 
 
 def weighted_sum(terms: NDArray[np.float64], unseen: Unseen, level: float) -> Bounds:

@@ -58,7 +58,7 @@ def check_promise(
         correct: `[n]`, boolean or 0 and 1; whether its prediction is correct.
         risk: r in (0, 1), the promised selective risk.
         delta: in (0, 1), the probability of a false refutation.
-        level: of the intervals (Clopper-Pearson), in (0, 1).
+        level: of the intervals, see `binomial.proportion_interval`, in (0, 1).
 
     Raises:
         ValueError: for n = 0, unequal lengths, values that are not boolean, or a risk, delta or
@@ -70,7 +70,8 @@ def check_promise(
         >>> check.accepted, check.errors, round(check.p_value, 6), check.refuted
         (3, 2, 0.028, True)
 
-    Source: Clopper, Pearson, "The use of confidence or fiducial limits", Biometrika 1934.
+    Sources: Clopper, Pearson, "The use of confidence or fiducial limits", Biometrika 1934; of the
+    intervals: Blaker, Canadian Journal of Statistics 2000.
     """
     is_accepted = validation.booleans("accepted", accepted)
     is_correct = validation.booleans("correct", correct, shape=is_accepted.shape)

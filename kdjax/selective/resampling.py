@@ -3,6 +3,7 @@
 They measure the variation due to the choice of test examples, not that between training seeds.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,13 +26,18 @@ class Interval(NamedTuple):
 
     Attributes:
         estimate: on the sample itself.
-        low: lower end.
-        high: upper end.
+        low: lower end; nan if there is no interval, see `compare`.
+        high: upper end; likewise.
     """
 
     estimate: float
     low: float
     high: float
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is an interval, not the estimate alone."""
+        return not math.isnan(self.low)
 
 
 class Metric(NamedTuple):
@@ -59,12 +65,12 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Intervals of the metrics of a run.
 
-    `accuracy` has the exact binomial interval (Clopper-Pearson) of errors(n) of n predictions,
-    `error_at_c` that of errors(k) of k; `aurc` and `augrc` have the interval of a weighted sum of
-    Poisson events, see `intervals.weighted_sum`. From 10 errors on, all but `accuracy` are widened
-    to contain the percentile interval of the bootstrap, which resamples the predictions and so also
-    varies which of them are accepted. Under ties errors(k) is an expectation, not an integer; the
-    beta quantiles of the exact interval are then those of this real number.
+    `accuracy` has the exact binomial interval of errors(n) of n predictions, `error_at_c` that of
+    errors(k) of k, both by Blaker's method, see `binomial.proportion_interval`; `aurc` and `augrc`
+    have the interval of a weighted sum of Poisson events, see `intervals.weighted_sum`. From 10
+    errors on, all but `accuracy` are widened to contain the percentile interval of the bootstrap,
+    which resamples the predictions and so also varies which of them are accepted. Under ties
+    errors(k) is an expectation, not an integer; the ends are then interpolated.
 
     Args:
         confidence: `[n]`, higher = more confident.
@@ -83,7 +89,8 @@ def bootstrap(
             out of range.
         TypeError: for a dtype that is not real.
 
-    Sources: Clopper, Pearson, Biometrika 1934; Efron, Tibshirani, "An Introduction to the
+    Sources: Blaker, "Confidence curves and improved exact confidence intervals for discrete
+    distributions", Canadian Journal of Statistics 2000; Efron, Tibshirani, "An Introduction to the
     Bootstrap", 1993, chapter 13.
     """
     ranked = ranking.rank(confidence, correct)
@@ -121,9 +128,10 @@ def compare(
     `intervals.difference`; for accuracy these are the discordant pairs. From 10 such examples on,
     all but `accuracy` are widened to contain Student's interval with the standard error of the
     bootstrap, which resamples both runs at the same rows, see `intervals.student`. An interval that
-    does not contain 0 is a significant difference at this level. With few errors the intervals are
-    conservative: up to 5 examples that differ are never significant at 95 %, as all of them favour
-    the same run with probability 1/16 or more if the runs are equal.
+    does not contain 0 is a significant difference at this level. A metric for which fewer examples
+    differ than `least_differing` says has no interval: at 95 %, 6 for accuracy and the error at a
+    coverage, as fewer are never significant; 10 for AURC and AUGRC, as an interval from fewer
+    contains the true difference too often or, if the ranking is poor, too rarely.
 
     Args:
         confidence_a: `[n]`, of run a, higher = more confident; the order of the examples is the
@@ -137,7 +145,9 @@ def compare(
         seed: >= 0; equal seeds and equal n draw the same rows.
 
     Returns:
-        Intervals of the differences in `accuracy`, `aurc`, `augrc` and each `error_at_c`.
+        Intervals of the differences in `accuracy`, `aurc`, `augrc` and each `error_at_c`; nan are
+        the ends of those that do not exist. Their measured coverage is in
+        experiments/results/intervals.md.
 
     Raises:
         ValueError: for runs of unequal lengths, and as `bootstrap`.
@@ -154,17 +164,31 @@ def compare(
         name: [ranking.contributions(run, metric.weights) for run in (a, b)]
         for name, metric in metrics.items()
     }
-    terms = {name: of_a - of_b for name, (of_a, of_b) in parts.items()}
+    terms = {name: _differences(parts[name], metric) for name, metric in metrics.items()}
     resampled = _resampled([a, b], metrics, terms, resamples, seed)
     results = {
         name: _interval(
             terms[name],
-            _of_difference(parts[name], metric, level),
+            _of_difference(terms[name], metric, level),
             *_student(terms[name], resampled[name], level),
         )
         for name, metric in metrics.items()
     }
     return _with_accuracy(results, total=0.0)
+
+
+def least_differing(level: float, *, area: bool = False) -> int:
+    """Returns from how many differing examples on a difference has an interval.
+
+    It is the least d with 2 * 2^-d <= 1 - level: two equal runs favour the same run in all of d
+    such examples with this probability.
+
+    Args:
+        level: of the interval, in (0, 1).
+        area: of AURC or AUGRC, which need at least 10.
+    """
+    least = math.ceil(1 - math.log2(1 - validation.probability("level", level)))
+    return max(least, ENOUGH_ERRORS) if area else least
 
 
 def _metrics(coverages: Sequence[float], total: int) -> dict[str, Metric]:
@@ -184,7 +208,7 @@ def _metrics(coverages: Sequence[float], total: int) -> dict[str, Metric]:
 def _of_run(terms: NDArray[np.float64], metric: Metric, level: float) -> Bounds:
     """Returns the interval of a metric that holds with few errors."""
     if metric.accepted is None:
-        unseen = intervals.unseen_error(metric.weights, np.empty(0))
+        unseen = intervals.unseen_error(metric.weights)
         low, high = intervals.weighted_sum(terms, unseen, level)
         return Bounds(low, min(high, metric.maximum))
     errors = float(np.sum(terms)) * metric.accepted
@@ -193,17 +217,31 @@ def _of_run(terms: NDArray[np.float64], metric: Metric, level: float) -> Bounds:
     return Bounds(*binomial.proportion_interval(errors, metric.accepted, level))
 
 
-def _of_difference(parts: Sequence[NDArray[np.float64]], metric: Metric, level: float) -> Bounds:
-    """Returns the interval of a difference of a metric that holds with few errors.
+def _differences(parts: Sequence[NDArray[np.float64]], metric: Metric) -> NDArray[np.float64]:
+    """Returns what each example adds to the difference of a metric; without errors of rounding.
 
     Args:
         parts: what each example adds to the metric of either run.
         metric: of which the difference is taken.
+    """
+    terms = parts[0] - parts[1]
+    return np.where(np.abs(terms) > 1e-10 * np.max(metric.weights), terms, 0.0)
+
+
+def _of_difference(terms: NDArray[np.float64], metric: Metric, level: float) -> Bounds:
+    """Returns the interval of a difference of a metric that holds with few errors.
+
+    Args:
+        terms: of `_differences`.
+        metric: of which the difference is taken.
         level: in (0, 1).
     """
-    errors = np.concatenate([part[part > 0] for part in parts])
-    unseen = intervals.unseen_error(metric.weights, errors)
-    low, high = intervals.difference(parts[0] - parts[1], unseen, level)
+    sizes = np.abs(terms[terms != 0])
+    if sizes.size < least_differing(level, area=metric.accepted is None):
+        return Bounds(np.nan, np.nan)
+    # One more example that differs would change the metric as one of the larger half of them does.
+    unseen = intervals.unseen_error(np.sort(sizes)[-(sizes.size // 2) :])
+    low, high = intervals.difference(terms, unseen, level)
     return Bounds(max(low, -metric.maximum), min(high, metric.maximum))
 
 
@@ -230,10 +268,13 @@ def _student(
 
 
 def _interval(terms: NDArray[np.float64], *bounds: Bounds) -> Interval:
-    """Returns the estimate with the smallest interval that contains it and all of the bounds."""
+    """Returns the estimate with the smallest interval that contains it and all of the bounds.
+
+    There is no interval, nan, if one of the bounds does not exist.
+    """
     estimate = float(np.sum(terms))
     ends = [estimate, *(end for each in bounds for end in each)]
-    return Interval(estimate, min(ends), max(ends))
+    return Interval(estimate, float(np.min(ends)), float(np.max(ends)))
 
 
 def _with_accuracy(results: dict[str, Interval], total: float) -> dict[str, Interval]:

@@ -5,18 +5,33 @@ abstention output, which may be -inf; `abstention=False` for `[..., m]`, all of 
 other libraries. There is no default, because the wrong one would silently drop a class. Class
 logits are finite. Every score computes in float32 (float64 for float64 input) and can be jitted,
 vmapped and differentiated. q = softmax(z), q_a is its last entry, r = softmax(z[:m]).
+
+Probabilities saturate: near 1 many examples have the same float32 value. Evaluations use the forms
+in the log domain of `log_odds`, which rank alike without ties.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
 from kdjax import checks
-from kdjax.errors import InputError
+from kdjax.selective.columns import (
+    centred,
+    centred_classes,
+    class_logits,
+    require_abstention,
+)
+from kdjax.selective.log_odds import (
+    combination,
+    doctor,
+    energy,
+    margin_log,
+    max_probability_log_odds,
+    reservation_log_odds,
+    softmax_response_log_odds,
+)
 
 
 def predict(logits: ArrayLike, *, abstention: bool | None = None) -> jax.Array:
@@ -55,10 +70,8 @@ def reservation(logits: ArrayLike, *, abstention: bool | None = None) -> jax.Arr
 
     Source: Ziyin et al., "Deep Gamblers", NeurIPS 2019, arXiv 1907.00208.
     """
-    if _has_abstention(abstention):
-        logits = _centred(logits, abstention)
-        return jax.nn.sigmoid(logsumexp(logits[..., :-1], axis=-1) - logits[..., -1])
-    raise InputError("reservation reads the abstention column: abstention=False says there is none")
+    require_abstention("reservation", abstention)
+    return jax.nn.sigmoid(reservation_log_odds(logits, abstention=abstention))
 
 
 def softmax_response(logits: ArrayLike, *, abstention: bool | None = None) -> jax.Array:
@@ -100,7 +113,7 @@ def max_probability(logits: ArrayLike, *, abstention: bool | None = None) -> jax
     Source: Hendrycks, Gimpel, ICLR 2017, arXiv 1610.02136 (maximum softmax probability), here over
     m+1 outputs.
     """
-    probabilities = jax.nn.softmax(_centred(logits, abstention), axis=-1)
+    probabilities = jax.nn.softmax(centred(logits, abstention), axis=-1)
     return jnp.max(probabilities[..., :-1] if abstention else probabilities, axis=-1)
 
 
@@ -122,7 +135,7 @@ def negative_entropy(logits: ArrayLike, *, abstention: bool | None = None) -> ja
     arXiv 2206.09034.
     """
     # r may underflow to 0, but log r is finite for finite logits: the product is 0, not NaN.
-    log_r = jax.nn.log_softmax(_centred_classes(logits, abstention), axis=-1)
+    log_r = jax.nn.log_softmax(centred_classes(logits, abstention), axis=-1)
     return jnp.sum(jnp.exp(log_r) * log_r, axis=-1)
 
 
@@ -172,7 +185,7 @@ def max_logit_pnorm(
     Source: Cattelan, Silva, "How to Fix a Broken Confidence Estimator", arXiv 2305.15508.
     """
     checks.above("p", p, 0)
-    classes = _centred_classes(logits, abstention)
+    classes = centred_classes(logits, abstention)
     powers = checks.per_example("p", p, classes)
     power = powers if powers.ndim else p
     centred = classes - jnp.mean(classes, axis=-1, keepdims=True)
@@ -195,53 +208,15 @@ SCORES: dict[str, Callable[..., jax.Array]] = {
     "negative_entropy": negative_entropy,
     "margin": margin,
     "max_logit_pnorm": max_logit_pnorm,
+    "reservation_log_odds": reservation_log_odds,
+    "softmax_response_log_odds": softmax_response_log_odds,
+    "max_probability_log_odds": max_probability_log_odds,
+    "margin_log": margin_log,
+    "doctor": doctor,
+    "energy": energy,
+    "combination": combination,
 }
 
 
-def class_logits(logits: ArrayLike, *, abstention: bool | None = None) -> jax.Array:
-    """The m class logits, without the abstention column.
-
-    Args:
-        logits: z, `[..., m+1]` or `[..., m]`, any float dtype.
-        abstention: whether the last column is abstention; must be given.
-
-    Returns:
-        `[..., m]`, float32 (float64 for float64 input).
-
-    Raises:
-        ValueError: without `abstention`, or for fewer than 2 classes.
-        TypeError: for logits that are not floats.
-    """
-    if _has_abstention(abstention):
-        return checks.logits(logits, least=3)[..., :-1]
-    return checks.logits(logits, least=2)
-
-
-def _has_abstention(abstention: bool | None) -> bool:
-    """Checks the argument `abstention`.
-
-    Raises:
-        ValueError: if it is neither True nor False.
-    """
-    if isinstance(abstention, bool | np.bool_):
-        return bool(abstention)
-    raise InputError(
-        f"abstention is {abstention}: pass abstention=True if the last column of the logits is "
-        "abstention, abstention=False if all columns are classes"
-    )
-
-
-def _centred(logits: ArrayLike, abstention: bool | None) -> jax.Array:
-    """Shifts the largest class logit to 0, which changes no score and avoids cancellation."""
-    classes = class_logits(logits, abstention=abstention)
-    values = checks.logits(logits, least=2)
-    return values - jax.lax.stop_gradient(jnp.max(classes, axis=-1, keepdims=True))
-
-
-def _centred_classes(logits: ArrayLike, abstention: bool | None) -> jax.Array:
-    centred = _centred(logits, abstention)
-    return centred[..., :-1] if abstention else centred
-
-
 def _class_probabilities(logits: ArrayLike, abstention: bool | None) -> jax.Array:
-    return jax.nn.softmax(_centred_classes(logits, abstention), axis=-1)
+    return jax.nn.softmax(centred_classes(logits, abstention), axis=-1)

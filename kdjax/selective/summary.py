@@ -5,7 +5,7 @@ The logits are those of a kdjax network, `[n, m+1]` with abstention in the last 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -43,6 +43,8 @@ def append_abstention(class_logits: np.ndarray) -> np.ndarray:
 def split_metrics(logits: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[str, float]:
     """Returns accuracy, NLL, and AURC of the softmax response, from the class logits only.
 
+    It is ranked by its log-odds, which have no ties near 1.
+
     Args:
         logits: [n, m] or [n, m+1].
         labels: [n].
@@ -55,7 +57,7 @@ def split_metrics(logits: np.ndarray, labels: np.ndarray, num_classes: int) -> d
         raise FloatingPointError("the network's logits are not finite: its weights have diverged")
     logits = append_abstention(logits[:, :num_classes])
     correct = is_correct(logits, labels)
-    confidence = scores.softmax_response(logits, abstention=True)
+    confidence = scores.softmax_response_log_odds(logits, abstention=True)
     return {
         "accuracy": float(correct.mean()),
         "nll": calibration.negative_log_likelihood(logits[:, :-1], labels),
@@ -121,19 +123,29 @@ def _pnorm_score(logits: np.ndarray, p: float) -> np.ndarray:
     return np.asarray(scores.max_logit_pnorm(logits, p=p, abstention=True))
 
 
-def scores_with_pnorm(p: float) -> dict[str, Callable]:
-    """Returns the scores by name, with this p of `max_logit_pnorm`, for logits [..., m+1].
+def scores_with_pnorm(p: float, combination: Sequence[float] | None = None) -> dict[str, Callable]:
+    """Returns the scores by name, with fitted parameters, for logits [..., m+1].
 
     JAX can trace them. The last column is abstention.
+
+    Args:
+        p: of `max_logit_pnorm`.
+        combination: coefficients of `combination`, see `fit_combination`; None: equal weights.
     """
     by_name: dict[str, Callable] = dict(scores.SCORES)
     by_name["max_logit_pnorm"] = functools.partial(scores.max_logit_pnorm, p=p)
+    if combination is not None:
+        by_name["combination"] = functools.partial(
+            scores.combination, coefficients=tuple(combination)
+        )
     return {name: functools.partial(score, abstention=True) for name, score in by_name.items()}
 
 
-def numpy_scores(p: float) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def numpy_scores(
+    p: float, combination: Sequence[float] | None = None
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Returns the scores of `scores_with_pnorm` as functions from and to numpy arrays."""
-    return {name: _to_numpy(score) for name, score in scores_with_pnorm(p).items()}
+    return {name: _to_numpy(score) for name, score in scores_with_pnorm(p, combination).items()}
 
 
 def _to_numpy(score: Callable) -> Callable[[np.ndarray], np.ndarray]:

@@ -6,6 +6,7 @@ best are kept: if the newest is damaged, training continues from the one before 
 """
 
 import contextlib
+import dataclasses
 import glob
 import json
 import logging
@@ -14,7 +15,7 @@ import pathlib
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -207,9 +208,30 @@ class Checkpoints(contextlib.AbstractContextManager):
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
             template,
         )
-        state = self._orbax.load(step, abstract)
+        state = _load(abstract, metadata.metadata, lambda item: self._orbax.load(step, item))
         clock = float(metadata.custom_metadata["clock"])
         return Restored(step, state, clock, dict(metadata.metrics or {}))
+
+
+def _load(abstract: Any, stored: Any, load: Callable[[Any], Any]) -> Any:
+    """Returns a state from a checkpoint, which may be older than some of the state's fields.
+
+    Orbax refuses a checkpoint without a field, even if the field has no arrays. Such fields are
+    left out.
+
+    Args:
+        abstract: the state with shapes in place of arrays.
+        stored: the shapes in the checkpoint, as Orbax gives them.
+        load: reads what it is given from the checkpoint.
+    """
+    if not dataclasses.is_dataclass(abstract) or not isinstance(stored, Mapping):
+        return load(abstract)
+    fields = {field.name: getattr(abstract, field.name) for field in dataclasses.fields(abstract)}
+    new = {name for name in fields.keys() - stored.keys() if not jax.tree.leaves(fields[name])}
+    if not new:
+        return load(abstract)
+    loaded = load({name: value for name, value in fields.items() if name not in new})
+    return dataclasses.replace(abstract, **loaded)  # type: ignore[type-var]
 
 
 def _check_shapes(path: pathlib.Path, stored: Any, template: Any) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.data import Dataset, dataset_metadata
+from kdjax.data import Dataset, dataset_metadata, deployment_views
 from kdjax.data.augment import (
     Augmentation,
     apply_augmentation,
@@ -20,13 +20,15 @@ from kdjax.data.augment import (
     sample_augmentation,
 )
 from kdjax.data.batches import BatchSource, BatchSpec, take_batch
+from kdjax.data.deployment_views import IDENTITY, View
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io, multihost
 
 CHUNK = 1024  # images that are augmented and passed to the teacher at once
 
 # `(split, images uint8 [b, h, w, c], indices [b], augmentation numbers [b]) -> float32 [b, m]`.
-# The images are augmented; None for a teacher that does not read them.
+# The images are augmented; None for a teacher that does not read them. Of a teacher with
+# `fixed_views`, the numbers are those of the views.
 Compute = Callable[[str, np.ndarray | None, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -53,6 +55,10 @@ class HostTeacher(NamedTuple):
         splits: names of the splits that it can be applied to; always with `train`.
         reads_images: whether `compute` needs the images.
         folder: its workdir, where its logits are stored.
+        fixed_views: whether its logits of the train split are numbered by view, see
+            `BatchSpec.view`, and not by augmentation.
+        clean: the number of the training images without augmentation; None if it has no logits for
+            them.
     """
 
     compute: Compute
@@ -60,6 +66,8 @@ class HostTeacher(NamedTuple):
     splits: tuple[str, ...]
     reads_images: bool
     folder: pathlib.Path
+    fixed_views: bool = False
+    clean: int | None = 0
 
     @property
     def model(self) -> nn.Module:
@@ -74,27 +82,31 @@ class HostBatch(NamedTuple):
         images: uint8 [b, h, w, c], augmented.
         indices: int32 [b], of the images in the split.
         numbers: int32 [b], of their augmentations.
+        view: int32 [], see `BatchSpec.view`.
     """
 
     images: jax.Array
     indices: jax.Array
     numbers: jax.Array
+    view: jax.Array
 
 
 def host_batch(spec: BatchSpec, source: BatchSource, step: jax.Array) -> HostBatch:
     """Returns the augmented batch of a step, not normalized; see `batches.make_batch`."""
     epoch, position = step // spec.steps_per_epoch, step % spec.steps_per_epoch
-    raw = take_batch(source, position, spec.batch_size)
+    raw, view = take_batch(source, position, spec.batch_size), spec.view(epoch)
     numbers = sample_augmentation(
-        raw.indices, seed=spec.order_seed, epoch=epoch, augmentation=spec.augmentation
+        raw.indices, seed=spec.order_seed, epoch=view, augmentation=spec.augmentation
     )
     images = apply_augmentation(raw.images, numbers, augmentation=spec.augmentation)
-    return HostBatch(images, raw.indices, numbers)
+    return HostBatch(images, raw.indices, numbers, view)
 
 
 def batch_logits(teacher: HostTeacher, batch: HostBatch) -> np.ndarray:
     """Returns the logits of a batch of the train split, float32 [b, m]."""
-    images, indices, numbers = map(np.asarray, batch)
+    images, indices, numbers, view = map(np.asarray, batch)
+    if teacher.fixed_views:
+        numbers = np.full_like(indices, view)
     return teacher.compute("train", images, indices, numbers)
 
 
@@ -116,13 +128,45 @@ def split_logits(teacher: HostTeacher, dataset: Dataset, split: str) -> np.ndarr
     """Returns the logits of the images of a split without augmentation, float32 [n, m].
 
     Args:
-        teacher: the teacher.
+        teacher: the teacher; if it has none for the training images, those of its first view.
         dataset: of the run.
         split: one of `teacher.splits`.
     """
     plain = Augmentation(pad=0, flip=False)
     with multihost.primary_first(f"teacher logits of {split}"):
-        return _stored_view(teacher, dataset, plain, 0, split)
+        return _stored_view(_of_clean_images(teacher), dataset, plain, 0, split)
+
+
+def averaged_logits(
+    teacher: HostTeacher, dataset: Dataset, split: str, views: Sequence[View]
+) -> np.ndarray:
+    """Returns the mean logits of a split over deployment views, float32 [n, m].
+
+    Args:
+        teacher: the teacher; one that is given as logits has only those of the images themselves,
+            which are returned.
+        dataset: of the run.
+        split: one of `teacher.splits`.
+        views: see `deployment_views.views`.
+    """
+    if tuple(views) == (IDENTITY,) or not teacher.reads_images:
+        return split_logits(teacher, dataset, split)
+    augmentation, numbers = deployment_views.augmentation(views)
+    with multihost.primary_first(f"teacher logits of {split}"):
+        return deployment_views.mean_logits(
+            [_stored_view(teacher, dataset, augmentation, number, split) for number in numbers]
+        )
+
+
+def _of_clean_images(teacher: HostTeacher) -> HostTeacher:
+    """Returns a teacher whose number 0 is the training images without augmentation."""
+
+    def compute(
+        split: str, images: np.ndarray | None, indices: np.ndarray, numbers: np.ndarray
+    ) -> np.ndarray:
+        return teacher.compute(split, images, indices, np.full_like(numbers, teacher.clean or 0))
+
+    return teacher._replace(compute=compute)
 
 
 def view_name(number: int, augmentation: Augmentation) -> str:
@@ -143,22 +187,35 @@ def _stored_view(
     number: int,
     split: str = "train",
 ) -> np.ndarray:
-    name = f"{_data_key(teacher, dataset, split)}-{split}{view_name(number, augmentation)}.npz"
+    name = f"{data_key(teacher, dataset, split)}-{split}{view_name(number, augmentation)}.npz"
     path = teacher.folder / "logits" / name
     shape = len(getattr(dataset, split).labels), dataset.num_classes
     logits = load_logits(path, shape)
+    check_computed_by_primary(path, logits)
     if logits is None:
-        if not multihost.is_primary():
-            raise InputError(
-                f"{str(path)!r} is missing: the workdir must be in a folder that all processes "
-                "share"
-            )
         logits = _compute_view(teacher, dataset, augmentation, number, split)
         store_logits(path, logits)
     return logits
 
 
-def _data_key(teacher: HostTeacher, dataset: Dataset, split: str) -> str:
+def check_computed_by_primary(path: pathlib.Path, logits: np.ndarray | None) -> None:
+    """Raises if logits are missing that the primary process must have stored.
+
+    Args:
+        path: the file.
+        logits: its content; None if there is none.
+
+    Raises:
+        InputError: in the other processes.
+    """
+    if logits is None and not multihost.is_primary():
+        raise InputError(
+            f"{str(path)!r} is missing: the workdir must be in a folder that all processes share"
+        )
+
+
+def data_key(teacher: HostTeacher, dataset: Dataset, split: str) -> str:
+    """Returns a hash of a teacher and the images of a split, for the names of files."""
     digest = hashlib.sha256(repr((teacher.key, dataset_metadata(dataset))).encode())
     # The labels identify which images of the data set are in the split, and their order.
     digest.update(np.asarray(getattr(dataset, split).labels).tobytes())

@@ -8,7 +8,7 @@ from kdjax.data import Dataset
 from kdjax.data.augment import epoch_order
 from kdjax.data.batches import BatchSource, BatchSpec, Examples, iterate_batches, load_split
 from kdjax.runtime import multihost, sharding
-from kdjax.training import multi_student
+from kdjax.training import multi_student, rank_weights
 from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.preemption import Preemption
 from kdjax.training.spec import TrainSpec
@@ -40,13 +40,14 @@ def train_stage(
     """
     spec = jobs[0].spec
     # The group is closed first: it waits for the last checkpoint, which a signal must not prevent.
-    with Preemption() as preemption, TrainGroup(jobs, dataset.image_shape) as group:
+    with Preemption() as preemption, TrainGroup(jobs, dataset) as group:
         if group.step >= spec.total_steps:
             for job in jobs if multihost.is_primary() else ():
                 print(f"{spec.stage} in {job.folder} is finished: {group.step} steps")
             return
         train_split, dev = (load_split(dataset, name, placement) for name in ("train", "dev"))
         source = _teacher_source(jobs, dataset, train_split, teacher, teacher_cache)
+        train_split = _with_weights(jobs, dataset, train_split, teacher)
         group.open_logs()
         preemption.listen()
         _run_epochs(group, spec, train_split, dev, source, preemption)
@@ -81,6 +82,8 @@ def _run_epochs(
                 raise preemption.stopped(spec.stage, group.step)
         group.end_epoch(epoch, train_split, order, dev)
         if preemption.requested():
+            if not spec.is_evaluated(epoch):
+                group.save()
             raise preemption.stopped(spec.stage, group.step)
 
 
@@ -94,8 +97,30 @@ def _teacher_source(
     specs = [job.spec for job in jobs if job.spec.teacher is not None]
     if teacher is None or not specs:
         return None
-    epochs = max(spec.epochs - spec.pretrain_epochs for spec in specs)
-    return prepare_teacher(teacher, dataset, examples, specs[0].batches, epochs=epochs, cache=cache)
+    first_epoch = min(spec.pretrain_epochs for spec in specs)
+    return prepare_teacher(
+        teacher,
+        dataset,
+        examples,
+        specs[0].batches,
+        epochs=specs[0].epochs - first_epoch,
+        cache=cache,
+        first_epoch=first_epoch,
+    )
+
+
+def _with_weights(
+    jobs: Sequence[TrainJob],
+    dataset: Dataset,
+    examples: Examples,
+    teacher: Teacher | HostTeacher | None,
+) -> Examples:
+    """Returns the train split with the weights of its examples, if a network needs them."""
+    if teacher is None or all(job.spec.rank_weight_epoch is None for job in jobs):
+        return examples
+    size = jobs[0].spec.batches.batch_size
+    weights = rank_weights.teacher_weights(teacher, dataset, examples, size)
+    return examples._replace(weights=sharding.replicate(weights))
 
 
 def iterate_calls(

@@ -19,17 +19,28 @@ from kdjax.training.step import (
     TrainState,
     apply_gradients,
     dropout_key,
+    gradient_function,
     loss_fn,
     train_step,
+    update_targets,
 )
-from kdjax.training.teacher import OnlineTeacher, TeacherLogits, TeacherSource, teacher_logits
+from kdjax.training.teacher import (
+    CachedViews,
+    OnlineTeacher,
+    TeacherLogits,
+    TeacherSource,
+    logits_program,
+    teacher_logits,
+)
 
 # On accelerators one call runs many steps. On the CPU a call costs little beside a step, and a
 # loop takes longer to compile.
 STEPS_PER_CALL = {"cpu": 1}
 DEFAULT_STEPS_PER_CALL = 50
-# Backends on which an online teacher runs in a separate program.
+# Backends on which an online teacher runs in a separate program. So do the cached logits of fixed
+# views there: the program of the steps is then the same, and rounds in the same way.
 SEPARATE_TEACHER_BACKENDS = ("cpu",)
+SEPARATE_TEACHERS = (OnlineTeacher, CachedViews)
 
 States = tuple[TrainState, ...]
 StepsResult = tuple[States, tuple[Metrics, ...]]
@@ -57,7 +68,7 @@ class Program(NamedTuple):
     ) -> StepsResult:
         """Runs the steps; only one at a time with a `HostTeacher`."""
         # Inside a scan the teacher must run in the same program.
-        if self.compute_teacher and count == 1 and isinstance(teacher, OnlineTeacher):
+        if self.compute_teacher and count == 1 and isinstance(teacher, SEPARATE_TEACHERS):
             teacher = TeacherLogits(self.compute_teacher(teacher, source, states[0].step))
         elif isinstance(teacher, HostTeacher):
             teacher = self._host_logits(teacher, source, states[0].step)
@@ -71,7 +82,7 @@ class Program(NamedTuple):
 
         The program of a separate teacher is not counted.
         """
-        if self.compute_teacher and count == 1 and isinstance(teacher, OnlineTeacher):
+        if self.compute_teacher and count == 1 and isinstance(teacher, SEPARATE_TEACHERS):
             shape = jax.eval_shape(self.compute_teacher, teacher, source, states[0].step)
             teacher = TeacherLogits(shape.update(sharding=sharding.replicated_sharding()))
         elif isinstance(teacher, HostTeacher):
@@ -115,18 +126,15 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
         states, metrics = one_step(states, None)
         return states, jax.tree.map(lambda value: value[None], metrics)
 
-    def compute_teacher(
-        teacher: OnlineTeacher, source: BatchSource, step: jax.Array
-    ) -> jax.Array | None:
-        return teacher_logits(first.teacher, teacher, make_batch(first.batches, source, step))
-
     def host_batch(source: BatchSource, step: jax.Array) -> HostBatch:
         return host_teacher.host_batch(first.batches, source, step)
 
-    separate = first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS
+    separate = None
+    if first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS:
+        separate = logits_program(first.teacher, first.batches)
     return Program(
         compiler.jit(steps, donate_argnums=0, static_argnums=3),
-        compiler.jit(compute_teacher) if separate else None,
+        separate,
         compiler.jit(host_batch) if first.teacher is not None else None,
     )
 
@@ -167,22 +175,26 @@ def _train_step_stacked(
     )
     apply = jax.vmap(functools.partial(apply_train, specs[0].model), in_axes=(0, None, 0))
 
-    def total_loss(params: Any) -> tuple[jax.Array, tuple[Variables, list[Metrics]]]:
+    def total_loss(params: Any) -> tuple[jax.Array, tuple[Variables, list[Metrics], jax.Array]]:
         logits, stats = apply({**stacked, "params": params}, batch.images, keys)
         results = [
-            loss_fn(spec, student_logits, batch, target)
-            for spec, student_logits, target in zip(specs, logits, targets, strict=True)
+            loss_fn(spec, state, student_logits, batch, target)
+            for spec, state, student_logits, target in zip(
+                specs, states, logits, targets, strict=True
+            )
         ]
         # A loss depends on the parameters of its own network only, so the gradient of the sum
         # consists of the gradients of the losses.
         total = jnp.sum(jnp.stack([loss for loss, _ in results]))
-        return total, (stats, [metrics for _, metrics in results])
+        return total, (stats, [metrics for _, metrics in results], logits)
 
-    gradient, (stats, metrics) = jax.grad(total_loss, has_aux=True)(stacked["params"])
+    gradient, (stats, metrics, logits) = jax.grad(total_loss, has_aux=True)(stacked["params"])
 
     def next_state(index: int) -> TrainState:
-        unstacked = jax.tree.map(lambda leaf: leaf[index], (gradient, stats))
-        return apply_gradients(specs[index], states[index], *unstacked)
+        own_gradient, own_stats = jax.tree.map(lambda leaf: leaf[index], (gradient, stats))
+        grad_fn = gradient_function(specs[index], states[index], batch, targets[index])
+        state = update_targets(specs[index], states[index], batch, logits[index])
+        return apply_gradients(specs[index], state, own_gradient, own_stats, grad_fn)
 
     return [(next_state(index), values) for index, values in enumerate(metrics)]
 

@@ -16,16 +16,16 @@ from kdjax.data.augment import Augmentation
 from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
 from kdjax.models import user_class
+from kdjax.models.common import at_least_float32
 from kdjax.training import averaging, optimizer
 
 TEACHER, STUDENT = "teacher", "student"
 MAX_STEPS = 2**31 - 1  # the state counts the steps in 32 bits
 Options = TypeVar("Options")
 
-# `(logits, teacher logits or None, labels) -> (loss [b], its terms by name, [b] each)`.
-Objective = Callable[
-    [jax.Array, jax.Array | None, jax.Array], tuple[jax.Array, dict[str, jax.Array]]
-]
+# `(logits, teacher logits or None, labels) -> (loss [b], its terms by name, [b] each)`; also with
+# the keywords `warmup` and `running` if the spec has `distill_warmup` and `target_momentum`.
+Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,15 @@ class TrainSpec:
         eval_batch_size: batch size on the development split.
         best_metric: a key of `config.BEST_METRICS`, by which the best checkpoint is chosen.
         log_every: steps between log lines, and between checks for finite losses.
+        eval_every: epochs between evaluations on dev, each with a checkpoint.
         metric_writers: names of metric writers beside JSON lines.
+        rank_weight_epoch: the first epoch, from 0, whose losses are weighted by the rank of the
+            teacher's confidence; None: none.
+        weighted: whether this is the spec of such epochs, see `phase_spec`.
+        distill_warmup: finished steps -> factor of the distillation weight; None: always 1.
+        target_momentum: of the targets that are kept for each training image, see
+            `objectives.update_running_target`; None if there are none, or during pre-training.
+        train_examples: number of training images; used only for these targets.
     """
 
     stage: str
@@ -69,12 +77,22 @@ class TrainSpec:
     eval_batch_size: int
     best_metric: str
     log_every: int
+    eval_every: int = 1
     metric_writers: tuple[str, ...] = ("tensorboard",)
+    rank_weight_epoch: int | None = None
+    weighted: bool = False
+    distill_warmup: Callable[[jax.Array], jax.Array] | None = None
+    target_momentum: float | None = None
+    train_examples: int = 0
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole stage."""
         return self.epochs * self.batches.steps_per_epoch
+
+    def is_evaluated(self, epoch: int) -> bool:
+        """Whether the network is evaluated on dev and saved after an epoch, counted from 0."""
+        return (epoch + 1) % self.eval_every == 0 or epoch + 1 == self.epochs
 
 
 def create_network(
@@ -119,7 +137,8 @@ def train_spec(
         InputError: if the data set does not fit the config, such as fewer images than a batch.
     """
     fields, num_classes = config[stage], len(dataset["class_names"])
-    steps_per_epoch = _steps_per_epoch(stage, fields, dataset["train_examples"])
+    batches = batch_spec(config, stage, dataset["train_examples"])
+    steps_per_epoch = batches.steps_per_epoch
     learning_rate = optimizer.learning_rate_schedule(
         fields.schedule,
         _from_fields(optimizer.ScheduleOptions, fields),
@@ -130,15 +149,13 @@ def train_spec(
         model=create_network(config, stage, num_classes, dataset.get("image_shape")),
         num_classes=num_classes,
         seed=config.seed,
-        objective=_objective(config, num_classes) if stage == STUDENT else _teacher_objective,
+        objective=_objective(config, num_classes)
+        if stage == STUDENT
+        else functools.partial(_teacher_objective, smoothing=config.teacher.label_smoothing),
         pretrain_epochs=config.objective.pretrain_epochs if stage == STUDENT else 0,
         teacher=teacher,
         optimizer=optimizer.make_optimizer(
-            learning_rate,
-            momentum=fields.momentum,
-            nesterov=fields.nesterov,
-            weight_decay=fields.weight_decay,
-            decay_all=fields.decay_all,
+            fields.optimizer, learning_rate, _from_fields(optimizer.OptimizerOptions, fields)
         ),
         learning_rate=learning_rate,
         average_weight=averaging.average_weight(
@@ -149,18 +166,43 @@ def train_spec(
             steps_per_epoch=steps_per_epoch,
         ),
         bn_batches=fields.bn_batches,
-        batches=BatchSpec(
-            batch_size=fields.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            order_seed=config.order_seed,
-            augmentation=_from_fields(Augmentation, config.data),
-        ),
+        batches=batches,
         epochs=fields.epochs,
         eval_batch_size=config.eval_batch_size,
         best_metric=config.best_metric,
         log_every=config.log_every,
+        eval_every=config.eval_every,
         metric_writers=tuple(config.metric_writers),
+        rank_weight_epoch=_rank_weight_epoch(config) if stage == STUDENT else None,
+        distill_warmup=_distill_warmup(config, steps_per_epoch) if stage == STUDENT else None,
+        target_momentum=_target_momentum(config) if stage == STUDENT else None,
+        train_examples=dataset["train_examples"],
     )
+
+
+def batch_spec(config: ConfigDict, stage: str, examples: int) -> BatchSpec:
+    """Returns how the batches of a stage are formed; only students have fixed views.
+
+    Args:
+        config: resolved.
+        stage: `teacher` or `student`.
+        examples: number of training images.
+
+    Raises:
+        InputError: if there are fewer images than in a batch, or too many steps.
+    """
+    return BatchSpec(
+        batch_size=config[stage].batch_size,
+        steps_per_epoch=_steps_per_epoch(stage, config[stage], examples),
+        order_seed=config.order_seed,
+        augmentation=augmentation(config),
+        views=config.teacher.views if stage == STUDENT else 0,
+    )
+
+
+def augmentation(config: ConfigDict) -> Augmentation:
+    """Returns the random transformations of the training images."""
+    return _from_fields(Augmentation, config.data)
 
 
 def _steps_per_epoch(stage: str, fields: ConfigDict, examples: int) -> int:
@@ -178,6 +220,15 @@ def _steps_per_epoch(stage: str, fields: ConfigDict, examples: int) -> int:
     return steps
 
 
+def _rank_weight_epoch(config: ConfigDict) -> int | None:
+    start, pretraining = config.objective.rank_weight_start, config.objective.pretrain_epochs
+    if start == 1:
+        return None
+    # The tolerance is for products such as 0.29 * 100 = 28.999999999999996.
+    first = min(int(start * config.student.epochs + 1e-9), config.student.epochs - 1)
+    return max(pretraining, first)
+
+
 def _from_fields(options: type[Options], fields: ConfigDict) -> Options:
     """Returns a dataclass with the values of the config's fields of the same names."""
     names = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]
@@ -185,10 +236,17 @@ def _from_fields(options: type[Options], fields: ConfigDict) -> Options:
 
 
 def _teacher_objective(
-    logits: jax.Array, teacher_logits: jax.Array | None, labels: jax.Array
+    logits: jax.Array, teacher_logits: jax.Array | None, labels: jax.Array, *, smoothing: float
 ) -> objectives.Loss:
-    """Cross-entropy over all outputs: a teacher has no abstention output."""
+    """Cross-entropy over all outputs: a teacher has no abstention output.
+
+    With label smoothing, the target is (1 - smoothing) for the label plus smoothing / m for every
+    class.
+    """
     loss = losses.cross_entropy(logits, labels)
+    if smoothing:
+        uniform = -jax.nn.log_softmax(at_least_float32(logits)).mean(axis=-1)
+        loss = (1 - smoothing) * loss + smoothing * uniform
     return loss, {"cross_entropy": loss}
 
 
@@ -197,10 +255,73 @@ def _objective(config: ConfigDict, num_classes: int) -> Objective:
     method = objectives.METHODS[fields.method]
     if method.adjusts and fields.adjustment == "label_smooth_regularization":
         checks.within("objective.epsilon", fields.epsilon, 0, 1 - 1 / num_classes)
-    return functools.partial(method, hyper=configs.hyperparameters(config))
+    if fields.method == "dkd" and num_classes == 2:
+        raise InputError(
+            "objective.method 'dkd' is not defined for 2 classes: without the label there is one "
+            "class left; use 'kd' or 'rld'"
+        )
+    hyper = configs.hyperparameters(config)
+    if _distill_warmup(config, 1) is None:
+        return functools.partial(method, hyper=hyper)
+
+    def objective(*args: Any, warmup: jax.Array | float, **running: Any) -> objectives.Loss:
+        warmed_up = hyper.replace(weight=hyper.weight * warmup)
+        loss: objectives.Loss = method(*args, hyper=warmed_up, **running)
+        return loss
+
+    return objective
+
+
+def _distill_warmup(
+    config: ConfigDict, steps_per_epoch: int
+) -> Callable[[jax.Array], jax.Array] | None:
+    fields = config.objective
+    if not fields.distill_warmup_epochs:
+        return None
+    if "distill_warmup_epochs" not in objectives.METHODS[fields.method].fields:
+        return None
+    first = fields.pretrain_epochs * steps_per_epoch
+    return optax.schedules.linear_schedule(
+        0.0, 1.0, max(round(fields.distill_warmup_epochs * steps_per_epoch), 1), first
+    )
+
+
+def _target_momentum(config: ConfigDict) -> float | None:
+    fields = config.objective
+    running_targets = objectives.METHODS[fields.method].running_targets
+    return fields.target_momentum if running_targets else None
 
 
 def pretraining_spec(spec: TrainSpec) -> TrainSpec:
     """Returns the spec of the first epochs: cross-entropy on the class logits, no teacher."""
     ce = functools.partial(objectives.ce, hyper=objectives.Hyperparameters())
-    return dataclasses.replace(spec, objective=ce, teacher=None)
+    return dataclasses.replace(
+        spec, objective=ce, teacher=None, distill_warmup=None, target_momentum=None
+    )
+
+
+def phase(spec: TrainSpec, epoch: int) -> int:
+    """Returns which part of the training an epoch belongs to.
+
+    Args:
+        spec: of the whole training.
+        epoch: from 0.
+
+    Returns:
+        0: pre-training; 1: the objective; 2: the objective with weights.
+    """
+    if epoch < spec.pretrain_epochs:
+        return 0
+    return 1 if spec.rank_weight_epoch is None or epoch < spec.rank_weight_epoch else 2
+
+
+def phase_spec(spec: TrainSpec, number: int) -> TrainSpec:
+    """Returns the spec of the epochs of a part of the training.
+
+    Args:
+        spec: of the whole training.
+        number: of `phase`.
+    """
+    if number == 0:
+        return pretraining_spec(spec)
+    return dataclasses.replace(spec, weighted=True) if number == 2 else spec

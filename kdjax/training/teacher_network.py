@@ -6,9 +6,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdjax.models.apply import Variables
 from kdjax.models.folding import fold_batch_norm
+
+# Collection of variables with the folds of the training images, of `OutOfFold`.
+FOLDS = "folds"
 
 
 class Ensemble(nn.Module):
@@ -23,7 +27,16 @@ class Ensemble(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Returns mean_k log softmax(z_k), float32 [b, m], for images [b, h, w, c]."""
         outputs: list[Any] = [member(images, train=train) for member in self.members]
-        return jnp.mean(jnp.stack([jax.nn.log_softmax(logits) for logits in outputs]), axis=0)
+        return mean_log_probabilities(outputs)
+
+
+class OutOfFold(Ensemble):
+    """Networks of which each was trained without one fold of the training images.
+
+    Applied to images it is their ensemble. The logits of a training image are those of the network
+    that has not seen it, see `training/out_of_fold.py`. The collection `FOLDS` of its variables
+    holds `folds`, int32 [n]: for each training image that network.
+    """
 
 
 class SelectedOutputs(nn.Module):
@@ -67,13 +80,39 @@ class Renormalized(nn.Module):
         return logits
 
 
-def ensemble(networks: Sequence[tuple[nn.Module, Variables]]) -> tuple[nn.Module, Variables]:
+def ensemble(networks: Sequence[tuple[nn.Module, Variables]]) -> tuple[Ensemble, Variables]:
     """Returns the ensemble of networks with their variables."""
     variables: Variables = {}
     for index, (_, member) in enumerate(networks):
         for collection, values in member.items():
             variables.setdefault(collection, {})[f"members_{index}"] = values
     return Ensemble(tuple(model for model, _ in networks)), variables
+
+
+def out_of_fold(
+    networks: Sequence[tuple[nn.Module, Variables]], folds: np.ndarray
+) -> tuple[nn.Module, Variables]:
+    """Returns `OutOfFold` of networks with their variables.
+
+    Args:
+        networks: one for each fold, which it has not seen.
+        folds: int32 [n], the fold of each training image.
+    """
+    model, variables = ensemble(networks)
+    return OutOfFold(model.members), {**variables, FOLDS: {"folds": folds}}
+
+
+def members(model: Ensemble, variables: Variables) -> list[tuple[nn.Module, Variables]]:
+    """Returns the networks of an ensemble with their variables."""
+    return [
+        (member, _of_member(variables, f"members_{index}"))
+        for index, member in enumerate(model.members)
+    ]
+
+
+def mean_log_probabilities(logits: Sequence[jax.Array]) -> jax.Array:
+    """Returns mean_k log softmax(z_k), float32 [..., m], for logits [..., m] of networks."""
+    return jnp.mean(jnp.stack([jax.nn.log_softmax(values) for values in logits]), axis=0)
 
 
 def wrap(wrapper: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
@@ -84,11 +123,10 @@ def wrap(wrapper: nn.Module, variables: Variables) -> tuple[nn.Module, Variables
 def fold(model: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
     """Returns an equivalent network without batch normalization, see `fold_batch_norm`."""
     if isinstance(model, Ensemble):
-        members = [
-            fold(member, _of_member(variables, f"members_{index}"))
-            for index, member in enumerate(model.members)
-        ]
-        return ensemble(members)
+        folded_members = [fold(*member) for member in members(model, variables)]
+        if isinstance(model, OutOfFold):
+            return out_of_fold(folded_members, variables[FOLDS]["folds"])
+        return ensemble(folded_members)
     if isinstance(model, (SelectedOutputs, Renormalized)):
         network, folded = fold(model.network, _of_member(variables, "network"))
         return wrap(model.clone(network=network), folded)

@@ -11,14 +11,15 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import selective
+from kdjax.data import Dataset
 from kdjax.data.batches import BatchSource, Examples
 from kdjax.runtime import multihost
-from kdjax.training import averaging, inference, initial, multi_student, step
+from kdjax.training import averaging, collapse, data_init, inference, initial, multi_student, step
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.initial import InitialWeights
 from kdjax.training.progress import Progress
 from kdjax.training.recorder import Recorder
-from kdjax.training.spec import TrainSpec, pretraining_spec
+from kdjax.training.spec import TrainSpec, phase, phase_spec
 from kdjax.training.stage_log import StageLog
 from kdjax.training.step import TrainState
 from kdjax.training.teacher import TeacherSource
@@ -47,6 +48,8 @@ class TrainRun:
     def __init__(self, job: TrainJob, checkpoints: Checkpoints) -> None:
         """Binds a job to its open checkpoints; the log is opened by `open_log`."""
         self.job, self.spec, self.checkpoints = job, job.spec, checkpoints
+        self._abstains = collapse.trains_abstention(job.spec.stage, job.config)
+        self._collapse = collapse.Monitor(job.spec)
         self._update_batch_stats = averaging.make_batch_stats_update(
             job.spec.model, job.spec.batches, job.spec.bn_batches
         )
@@ -73,6 +76,8 @@ class TrainRun:
         self.recorder = Recorder(
             self.log, self.checkpoints, every=spec.log_every, learning_rate=spec.learning_rate
         )
+        self._note, self._name = progress.note, name
+        self._collapse.replay(self.job.folder)
         return self.log
 
     def update_average(self, state: TrainState, examples: Examples, order: Any) -> TrainState:
@@ -84,8 +89,11 @@ class TrainRun:
 
     def evaluate_and_save(self, step: int, epoch: int, state: TrainState, dev: Examples) -> None:
         """Evaluates the network on dev after an epoch, and saves a scored checkpoint."""
-        metrics = evaluate_on_dev(self.spec, state, dev)
+        metrics = evaluate_on_dev(self.spec, state, dev, abstains=self._abstains)
         self.recorder.record_dev(step, metrics)
+        if self._abstains and self._collapse.update(step, metrics["abstained"]):
+            text = collapse.warning(metrics["abstained"], self.job.config)
+            self._note(f"{self._name} {text}".lstrip())
         self.save(step, state, score=score(self.spec, metrics, epoch), metrics=metrics)
 
     def save(
@@ -100,12 +108,22 @@ class TrainRun:
         self.checkpoints.save(step, state, score=score, clock=self.log.clock, metrics=metrics or {})
 
 
-def evaluate_on_dev(spec: TrainSpec, state: TrainState, dev: Examples) -> dict[str, float]:
-    """Returns the metrics on the development split of the weights that would be exported."""
+def evaluate_on_dev(
+    spec: TrainSpec, state: TrainState, dev: Examples, *, abstains: bool = False
+) -> dict[str, float]:
+    """Returns the metrics on the development split of the weights that would be exported.
+
+    Args:
+        spec: of the network.
+        state: of its training.
+        dev: the split.
+        abstains: whether to add `abstained`, see `collapse.abstained_share`.
+    """
     logits = inference.predict_logits(
         spec.model, step.eval_variables(state), dev, batch_size=spec.eval_batch_size
     )
-    return selective.split_metrics(logits, np.asarray(dev.labels), spec.num_classes)
+    metrics = selective.split_metrics(logits, np.asarray(dev.labels), spec.num_classes)
+    return metrics | ({"abstained": collapse.abstained_share(logits)} if abstains else {})
 
 
 def score(spec: TrainSpec, metrics: Mapping[str, float], epoch: int) -> float | None:
@@ -125,7 +143,9 @@ def score(spec: TrainSpec, metrics: Mapping[str, float], epoch: int) -> float | 
     return configs.BEST_METRICS[spec.best_metric] * metrics[spec.best_metric]
 
 
-def _with_initial_weights(job: TrainJob, state: TrainState) -> TrainState:
+def _first_state(job: TrainJob, state: TrainState, dataset: Dataset) -> TrainState:
+    """Returns the state before the first step: given weights count more than those from images."""
+    state = data_init.start(job.spec, state, dataset)
     return state if job.initial is None else initial.start(state, job.initial)
 
 
@@ -136,17 +156,17 @@ class TrainGroup(contextlib.AbstractContextManager):
         step: finished steps, the same for all networks.
     """
 
-    def __init__(self, jobs: Sequence[TrainJob], image_shape: tuple[int, ...]) -> None:
+    def __init__(self, jobs: Sequence[TrainJob], dataset: Dataset) -> None:
         """Describes the group; entering the context restores it.
 
         Args:
             jobs: of one stage, with the same batches and number of epochs.
-            image_shape: height, width and channels.
+            dataset: to train on.
         """
-        self._jobs, self._image_shape = jobs, image_shape
+        self._jobs, self._dataset = jobs, dataset
         self._stack = contextlib.ExitStack()
         self._memory_shown = False
-        self._programs: dict[tuple[bool, ...], multi_student.Program] = {}
+        self._programs: dict[tuple[int, ...], multi_student.Program] = {}
 
     def __enter__(self) -> "TrainGroup":
         self._runs = [
@@ -169,7 +189,7 @@ class TrainGroup(contextlib.AbstractContextManager):
 
     def _restore(self) -> tuple[multi_student.States, float]:
         """Returns the states of the latest step that all networks have, and the seconds so far."""
-        states = [step.init_state(job.spec, self._image_shape) for job in self._jobs]
+        states = [step.init_state(job.spec, self._dataset.image_shape) for job in self._jobs]
         stores = [run.checkpoints for run in self._runs]
         restored = [store.latest(state) for store, state in zip(stores, states, strict=True)]
         while any(restored):
@@ -182,7 +202,11 @@ class TrainGroup(contextlib.AbstractContextManager):
                 store.latest(state, at_most=common)
                 for store, state in zip(stores, states, strict=True)
             ]
-        return tuple(map(_with_initial_weights, self._jobs, states)), 0.0
+        first = (
+            _first_state(job, state, self._dataset)
+            for job, state in zip(self._jobs, states, strict=True)
+        )
+        return tuple(first), 0.0
 
     def open_logs(self) -> None:
         """Opens the log of every network, and starts the progress bar."""
@@ -202,9 +226,14 @@ class TrainGroup(contextlib.AbstractContextManager):
         self._stack.enter_context(self._progress)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Says that pre-training has ended, after which losses are others."""
+        """Says that pre-training has ended or that weights begin: losses are then others."""
         if epoch and any(epoch == run.spec.pretrain_epochs for run in self._runs):
             self._progress.note(f"pre-training has ended: epoch {epoch + 1} has another loss")
+        if any(epoch == run.spec.rank_weight_epoch for run in self._runs):
+            self._progress.note(
+                f"from epoch {epoch + 1} on, losses are weighted by the rank of the teacher's "
+                "confidence"
+            )
 
     def run_steps(
         self, epoch: int, source: BatchSource, teacher: TeacherSource, count: int
@@ -221,22 +250,28 @@ class TrainGroup(contextlib.AbstractContextManager):
             run.recorder.add(self.step, values)
 
     def _program(self, epoch: int) -> multi_student.Program:
-        """Returns the program of an epoch, in which some networks may be pre-trained."""
-        pretraining = tuple(epoch < job.spec.pretrain_epochs for job in self._jobs)
-        if pretraining not in self._programs:
-            self._programs[pretraining] = multi_student.make_program(
+        """Returns the program of an epoch, in which each network is in its own phase."""
+        phases = tuple(phase(job.spec, epoch) for job in self._jobs)
+        if phases not in self._programs:
+            self._programs[phases] = multi_student.make_program(
                 [
-                    pretraining_spec(job.spec) if is_pretraining else job.spec
-                    for job, is_pretraining in zip(self._jobs, pretraining, strict=True)
+                    phase_spec(job.spec, number)
+                    for job, number in zip(self._jobs, phases, strict=True)
                 ]
             )
-        return self._programs[pretraining]
+        return self._programs[phases]
 
     def end_epoch(self, epoch: int, examples: Examples, order: jax.Array, dev: Examples) -> None:
-        """Logs the epoch, evaluates on dev and saves a checkpoint of every network."""
-        # Before the checkpoints, so that no network with a non-finite loss is saved.
+        """Logs what is buffered; evaluates on dev and saves every network if it is time to.
+
+        See `TrainSpec.is_evaluated`.
+        """
+        # Before the checkpoints, so that no network with a non-finite loss is saved; and before
+        # the next epoch, which may log other terms of the loss.
         for run in self._runs:
             run.recorder.flush()
+        if not self._jobs[0].spec.is_evaluated(epoch):
+            return
         self._states = tuple(
             run.update_average(state, examples, order)
             for run, state in zip(self._runs, self._states, strict=True)

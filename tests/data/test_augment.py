@@ -102,6 +102,26 @@ def test_augmentations_are_uniformly_distributed(flip: bool) -> None:
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
+def test_alternating_flip_mirrors_each_image_in_every_second_epoch() -> None:
+    alternating = augment_module.Augmentation(2, True, "alternating")
+    plain = augment_module.Augmentation(2, True)
+    sample = jax.jit(augment_module.sample_augmentation, static_argnames="augmentation")
+
+    def draw(epoch: int, augmentation: augment_module.Augmentation) -> np.ndarray:
+        return np.asarray(sample(jnp.arange(400), seed=4, epoch=epoch, augmentation=augmentation))
+
+    first = draw(0, plain)
+    np.testing.assert_array_equal(draw(0, alternating), first)
+    assert 150 < (first % 2).sum() < 250
+    for epoch in (1, 2, 7):
+        numbers = draw(epoch, alternating)
+        np.testing.assert_array_equal(numbers % 2, (first + epoch) % 2)
+        # The crop is that of the random flip.
+        np.testing.assert_array_equal(numbers // 2, draw(epoch, plain) // 2)
+    still = augment_module.Augmentation(2, False, "alternating")
+    np.testing.assert_array_equal(draw(3, still), draw(3, augment_module.Augmentation(2, False)))
+
+
 def test_no_padding_and_no_flip_leave_the_images_unchanged() -> None:
     images = random_images((6, 5, 4, 3))
     result = augment(images, jnp.arange(6), seed=0, epoch=0, pad=0, flip=False)

@@ -96,6 +96,7 @@ def test_splits_are_decoded_again_only_if_images_are_missing_in_the_cache(
     assert decoded == expected
 
 
+@pytest.mark.slow
 def test_streaming_does_not_hold_all_images_in_memory(
     small_set: Callable[..., Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

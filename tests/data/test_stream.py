@@ -12,6 +12,7 @@ from kdjax.data.augment import epoch_order
 from kdjax.data.records import Records
 from kdjax.errors import InputError, Preempted
 from kdjax.evaluation import evaluate
+from kdjax.runs import teacher_stage
 
 
 @pytest.fixture
@@ -29,7 +30,8 @@ def numbers_read(monkeypatch: pytest.MonkeyPatch) -> set[int]:
         train_stage(*args, **options)
 
     monkeypatch.setattr(Records, "__array__", record_read)
-    monkeypatch.setattr(pipeline, "train_stage", record_stage)
+    for module in (pipeline, teacher_stage):
+        monkeypatch.setattr(module, "train_stage", record_stage)
     return numbers
 
 
@@ -40,7 +42,8 @@ def test_streaming_run_resumed_within_an_epoch_is_bit_identical_to_resident(
     monkeypatch: pytest.MonkeyPatch,
     numbers_read: set[int],
 ) -> None:
-    fields = {"objective.method": "gambler", "objective.pretrain_epochs": 0}
+    # A method with a state for each training image.
+    fields = {"objective.method": "self_adaptive", "objective.pretrain_epochs": 0}
     resident, streaming = (
         tiny(data_dir, **fields, **{"data.pipeline": name}) for name in ("resident", "stream")
     )

@@ -17,7 +17,7 @@ def measured(monkeypatch):
     """Networks are not compiled and timed: the latency is the batch size in milliseconds."""
     calls = []
 
-    def measure(model, image_shape, batch_size):
+    def measure(model, image_shape, batch_size, views):
         calls.append((type(model).__name__, batch_size))
         return batch_size / 1000
 
@@ -44,7 +44,8 @@ def test_a_smoke_run_has_sizes_without_latency(finished_run) -> None:
     shape = (8, 8, 1)
     for stage, name, outputs in (("teacher", "resnet14", 10), ("student", "alexnet_small", 11)):
         expected = sizes.cost(models.create(name, outputs, width=4), shape)
-        assert costs[stage] == {"model": name, **expected._asdict(), "latency": None}
+        expected_entry = {"model": name, **expected._asdict(), "views": 1, "latency": None}
+        assert costs[stage] == expected_entry
     assert "Size and speed of the networks" in finished_run.stdout
     assert "Size and speed" in (finished_run.folder / "report.html").read_text()
 
@@ -88,7 +89,7 @@ def test_an_ensemble_has_the_sum_of_its_members(run, measured) -> None:
 
 
 def test_batch_that_does_not_fit_into_memory_has_no_latency(monkeypatch) -> None:
-    def measure(model, image_shape, batch_size):
+    def measure(model, image_shape, batch_size, views):
         if batch_size > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return 0.1
@@ -125,8 +126,8 @@ COSTS = {
 def test_table_has_the_teacher_first_and_rounds_to_three_digits() -> None:
     rows = cost_table.rows(cost_table.networks_of({"student": COSTS, "other": None}))
     assert rows == [
-        ["teacher", "resnet50", "78,042", "1.30 G", "-", "-"],
-        ["student", "resnet8", "78,042", "12.5 M", "1.23", "250"],
+        ["teacher", "resnet50", "78,042", "1", "1.30 G", "-", "-"],
+        ["student", "resnet8", "78,042", "1", "12.5 M", "1.23", "250"],
     ]
 
 

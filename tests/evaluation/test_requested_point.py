@@ -14,6 +14,7 @@ from kdjax.evaluation.requested_point import (
     requested_point,
     risk_bound,
 )
+from kdjax.selective.scales import LOG_FORMS
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def results(outputs):
 
 
 def confidence_of(point, split):
-    return selective.numpy_scores(point.pnorm)[point.score](split.logits)
+    return selective.numpy_scores(point.pnorm, point.combination)[point.score](split.logits)
 
 
 def error_message(call, *arguments):
@@ -67,7 +68,7 @@ def test_coverage_determines_a_threshold_between_two_confidences_of_dev(
     if coverage < 1:
         expected = (confidence[count - 1] + confidence[count]) / 2
         assert point.threshold == pytest.approx(expected, rel=1e-12)
-    assert point.score == (score or results["best_score"])
+    assert point.score == LOG_FORMS.get(score, results["best_score"])  # without ties near 1
     assert not point.certified and point.guarantee is None
     assert point.source == f"dev, {100 * coverage:g} % coverage"
 
@@ -82,6 +83,15 @@ def test_threshold_is_used_as_given(results, outputs):
     point = requested_point(results, outputs, PointRequest(threshold=0.75, score="margin"))
     assert (point.score, point.threshold, point.source) == ("margin", 0.75, "given")
     assert not point.certified and point.guarantee is None
+
+
+def test_a_threshold_without_a_score_is_a_probability(results, outputs):
+    run = {**results, "best_score": "softmax_response_log_odds"}
+    point = requested_point(run, outputs, PointRequest(threshold=0.9))
+    assert (point.score, point.threshold) == ("softmax_response", 0.9)
+    request = PointRequest(threshold=0.9, score="softmax_response_log_odds")
+    assert requested_point(run, outputs, request).score == "softmax_response_log_odds"
+    assert requested_point(run, outputs, PointRequest()).score == "softmax_response_log_odds"
 
 
 def test_acceptance_counts_accepted_images_and_errors(results, outputs):
@@ -121,6 +131,16 @@ def test_risk_bound_of_a_fixed_threshold_holds_with_probability_1_minus_delta():
 )
 def test_invalid_request_raises_before_anything_is_computed(request_fields, part):
     assert part in error_message(check_request, PointRequest(**request_fields))
+
+
+def test_scores_of_this_version_can_be_requested_of_results_of_an_earlier_one(results, outputs):
+    old = {**results, "best_score": "margin", "scores": {"reservation": {}, "margin": {}}}
+    del old["combination"]
+    assert requested_point(old, outputs, PointRequest()).score == "margin"
+    for score in ("energy", "doctor", "reservation_log_odds"):
+        point = requested_point(old, outputs, PointRequest(coverage=0.5, score=score))
+        assert point.score == score
+        assert np.mean(confidence_of(point, outputs["dev"]) >= point.threshold) == 0.5
 
 
 def test_unknown_score_raises_with_the_nearest_one(results, outputs):

@@ -58,13 +58,19 @@ def evaluated(
 def certified(
     evaluated: Callable[[str], pathlib.Path], tmp_path: pathlib.Path
 ) -> Callable[..., pathlib.Path]:
-    """Returns a function that copies a workdir and sets the threshold of its certificate."""
+    """Returns a function that copies a workdir and sets the threshold of its certificate.
 
-    def copy(threshold: float | None, name: str = spec.STUDENT) -> pathlib.Path:
+    The score is a probability, as of earlier versions, unless another one is given.
+    """
+
+    def copy(
+        threshold: float | None, name: str = spec.STUDENT, score: str = "softmax_response"
+    ) -> pathlib.Path:
         folder = shutil.copytree(evaluated(name), tmp_path / "run")
         results = atomic_io.read_json(folder / "results.json")
         certification.requested_certificate(results["guarantee"])["threshold"] = threshold
-        results["best_score"] = "softmax_response"
+        results["scores"][score] = results["scores"][results["best_score"]]
+        results["best_score"] = score
         atomic_io.write_json(folder / "results.json", results)
         return folder
 
@@ -170,9 +176,10 @@ def test_own_images_are_all_compared_unless_they_have_a_test_split(
 def test_without_certificate_the_threshold_is_chosen_on_dev(
     certified: Callable[..., pathlib.Path],
 ) -> None:
-    folder = certified(None)
+    score = "softmax_response_log_odds"
+    folder = certified(None, score=score)
     results = atomic_io.read_json(folder / "results.json")
-    on_dev = results["scores"]["softmax_response"]["thresholds"]["90"]
+    on_dev = results["scores"][score]["thresholds"]["90"]
     result = robustness.evaluate_shifts(folder, ["contrast"])
     assert result["threshold"] == on_dev["threshold"]
     assert result["threshold_from"] == "dev, 90 % coverage"
@@ -249,7 +256,7 @@ def test_command_prints_the_metrics_that_it_writes(
     flags = f"--workdir={folder}", f"--data_dir={tmp_path / 'moved'}"
     done = command("evaluate", *flags, "--shift=contrast,ood:digits")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "accepted if softmax_response >= 0.2" in done.stdout
+    assert "accepted if softmax response >= 0.2" in done.stdout
     rows = atomic_io.read_json(folder / "shift.json")["shifts"]["contrast"]
     lines = [line for line in done.stdout.splitlines() if line.startswith("│ contrast")]
     for row, line in zip(rows, lines, strict=True):

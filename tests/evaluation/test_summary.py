@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import entr, softmax
+from scipy.special import entr, logit, logsumexp, softmax
 from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score
 
 from kdjax import selective
@@ -37,12 +37,22 @@ def pnorm(logits, p):
     return centred.max(axis=1) / np.linalg.norm(centred, p, axis=1)
 
 
+def response(z):
+    return softmax(z[:, :-1], axis=1).max(axis=1)
+
+
+def margin(z):
+    return -np.diff(np.sort(softmax(z[:, :-1], axis=1))[:, :-3:-1])[:, 0]
+
+
 CONFIDENCE = {
-    "reservation": lambda z: 1 - softmax(z, axis=1)[:, -1],
-    "softmax_response": lambda z: softmax(z[:, :-1], axis=1).max(axis=1),
-    "max_probability": lambda z: softmax(z, axis=1)[:, :-1].max(axis=1),
     "negative_entropy": lambda z: -entr(softmax(z[:, :-1], axis=1)).sum(axis=1),
-    "margin": lambda z: -np.diff(np.sort(softmax(z[:, :-1], axis=1))[:, :-3:-1])[:, 0],
+    "reservation_log_odds": lambda z: -logit(softmax(z, axis=1)[:, -1]),
+    "softmax_response_log_odds": lambda z: logit(response(z)),
+    "max_probability_log_odds": lambda z: logit(softmax(z, axis=1)[:, :-1].max(axis=1)),
+    "margin_log": lambda z: -np.log1p(-margin(z)),
+    "doctor": lambda z: logit(np.sum(softmax(z[:, :-1], axis=1) ** 2, axis=1)),
+    "energy": lambda z: logsumexp(z[:, :-1], axis=1),
 }
 
 
@@ -75,6 +85,8 @@ def dev_area(name):
     is_wrong = wrong(DEV)
     if name in CONFIDENCE:
         return area(confidence(name, DEV), is_wrong)
+    if name == "combination":
+        return selective.cross_validated_combination_aurc(*DEV)
     logits, total = DEV.logits.astype(np.float64), 0
     ranks = {p: pnorm(logits, p) for p in selective.PNORMS}
     for error in np.flatnonzero(is_wrong):
@@ -86,10 +98,10 @@ def dev_area(name):
 
 
 def calibration_error(split):
-    response = CONFIDENCE["softmax_response"](split.logits.astype(np.float64))
-    bins = np.ceil(response * 15)
-    gaps = [(~wrong(split) - response)[bins == b].sum() for b in np.unique(bins)]
-    return np.abs(gaps).sum() / len(response)
+    predicted = response(split.logits.astype(np.float64))
+    bins = np.ceil(predicted * 15)
+    gaps = [(~wrong(split) - predicted)[bins == b].sum() for b in np.unique(bins)]
+    return np.abs(gaps).sum() / len(predicted)
 
 
 def nll(split):
@@ -181,6 +193,19 @@ def test_pnorm_does_not_depend_on_rounding(seed):
     assert unscaled == scaled
 
 
+def test_combination_is_fitted_on_dev(results):
+    assert results["combination"] == selective.fit_combination(*DEV)
+    scores = selective.numpy_scores(results["pnorm"], results["combination"])
+    values = results["scores"]["combination"]
+    assert values["dev_aurc"] == selective.cross_validated_combination_aurc(*DEV)
+    assert_allclose(values["aurc"], area(scores["combination"](TEST.logits), wrong(TEST)))
+
+
+def test_new_results_have_no_score_that_saturates(results):
+    saturating = {"reservation", "softmax_response", "max_probability", "margin"}
+    assert set(results["scores"]) == selective.SCORES.keys() - saturating
+
+
 def test_the_best_score_has_the_lowest_aurc_on_dev(results):
     areas = {name: dev_area(name) for name in results["scores"]}
     assert results["best_score"] == min(areas, key=areas.__getitem__)
@@ -209,12 +234,14 @@ def perfect_abstention(split):
 
 def test_without_abstention_its_logit_is_not_used(results):
     dev, test = perfect_abstention(DEV), perfect_abstention(TEST)
-    assert summarize(dev=dev, test=test)["best_score"] == "reservation"
+    assert summarize(dev=dev, test=test)["best_score"] in summary.ABSTENTION_SCORES
     no_abstention = summarize(dev=dev, test=test, abstains=False)
     assert set(results["scores"]) - set(no_abstention["scores"]) == {
-        "reservation",
-        "max_probability",
+        "reservation_log_odds",
+        "max_probability_log_odds",
+        "combination",
     }
+    assert no_abstention["combination"] is None
     assert no_abstention["best_score"] in no_abstention["scores"]
     for name, values in no_abstention["scores"].items():
         assert values == results["scores"][name]
@@ -237,7 +264,7 @@ def test_split_metrics_use_the_class_logits(columns):
     assert set(values) == {"accuracy", "nll", "aurc"}
     assert values["accuracy"] == np.mean(~wrong(TEST))
     assert_allclose(values["nll"], nll(TEST), rtol=1e-6)
-    expected = area(confidence("softmax_response", TEST), wrong(TEST))
+    expected = area(response(TEST.logits.astype(np.float64)), wrong(TEST))
     assert_allclose(values["aurc"], expected, rtol=1e-12)
 
 

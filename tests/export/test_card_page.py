@@ -93,11 +93,11 @@ def test_page_has_the_sizes_and_latencies_of_both_networks():
     cost = {
         "machine": "cpu, NAME, 2 cores",
         "teacher": {**network, "latency": None},
-        "student": {**network, "latency": {"1": 0.001, "256": 0.05}},
+        "student": {**network, "views": 2, "latency": {"1": 0.001, "256": 0.05}},
     }
     page = card_page.render(card_of(cost=cost))
     cells = rows(page)
-    assert ["teacher", "nets.py:Net", "1,234", "5.00 M", "-", "-"] in cells
-    assert ["student", "nets.py:Net", "1,234", "5.00 M", "1", "50"] in cells
+    assert ["teacher", "nets.py:Net", "1,234", "1", "5.00 M", "-", "-"] in cells
+    assert ["student", "nets.py:Net", "1,234", "2", "5.00 M", "1", "50"] in cells
     assert "cpu, NAME, 2 cores" in page
     assert "\n## Size and speed\n\nNot measured." in card_page.render(card_of())

@@ -66,6 +66,18 @@ def test_exported_function_takes_any_number_of_images(export_format):
         np.testing.assert_allclose(run(images_of(n)).logits, reference(images_of(n)), atol=1e-6)
 
 
+@pytest.mark.slow
+def test_pooling_that_jax2onnx_does_not_take_is_explained():
+    def pool(images):
+        return nn.avg_pool(images.astype("float32"), (2, 2), (2, 2))
+
+    with pytest.raises(TypeError) as raised:
+        formats.to_onnx(pool, (4, 4, 1))
+    hint = formats.conversion_hint(raised.value)
+    assert hint == "; give AvgPool its arguments by name, such as window_shape=(2, 2)"
+    assert formats.conversion_hint(TypeError("unsupported")) == ""
+
+
 def test_infinite_threshold_accepts_nothing(export_format):
     run = export_format.run(export_format.write(function(threshold=np.inf), SHAPE))
     assert not run(images_of(4)).accepted.any()
@@ -88,6 +100,7 @@ def network(name):
     return lambda x: folded.apply(inference, x.astype(jnp.float32) / 255, False), unfolded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_folded_network_runs_in_onnx_runtime(name):
     folded, unfolded = network(name)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from kdjax import models
-from kdjax.config import PAIRS
+from kdjax.config import FAST_PAIRS, PAIRS
 from kdjax.models.cost import Cost, cost
 
 
@@ -18,6 +18,9 @@ from kdjax.models.cost import Cost, cost
         # The networks for CIFAR-10, as in github.com/kuangliu/pytorch-cifar.
         ("resnet18", 10, 32, 11_173_962, 0.56),
         ("resnet50", 10, 32, 23_520_842, 1.30),
+        # The networks for CIFAR-10 of arXiv 1512.03385, with projections.
+        ("resnet20", 10, 32, 272_474, 0.041),
+        ("resnet56", 10, 32, 855_770, 0.126),
         # The networks for ImageNet, as in the table of torchvision's models.
         ("resnet18", 1000, 224, 11_689_512, 1.81),
         ("resnet50", 1000, 224, 25_557_032, 4.09),
@@ -26,7 +29,7 @@ from kdjax.models.cost import Cost, cost
 def test_cost_equals_the_published_values(name, outputs, size, parameters, giga) -> None:
     values = cost(models.create(name, outputs), (size, size, 3))
     assert values.parameters == parameters
-    assert round(values.multiply_adds / 1e9, 2) == giga
+    assert values.multiply_adds / 1e9 == pytest.approx(giga, abs=0.005 if giga > 0.2 else 0.0005)
 
 
 def test_cost_of_alexnet_by_hand() -> None:
@@ -68,11 +71,11 @@ def test_cost_counts_products_of_any_form_once() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [8, 32, 64, 224])
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize("pair", [*PAIRS.values(), *FAST_PAIRS.values()], ids="-".join)
 def test_teacher_of_each_default_pair_is_larger_than_its_student(pair, size) -> None:
     teacher, student = (
         cost(models.create(name, outputs), (size, size, 3))
-        for name, outputs in zip(PAIRS[pair], (10, 11), strict=True)
+        for name, outputs in zip(pair, (10, 11), strict=True)
     )
     assert teacher.parameters > student.parameters
     assert teacher.multiply_adds > student.multiply_adds

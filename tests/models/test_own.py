@@ -188,6 +188,15 @@ class Tuple(Net):
         return nn.Dense(self.num_outputs)(images.mean(axis=(1, 2))), 1
 
 
+class Mixes(Net):
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.Conv(3, (3, 3))(images)
+        axes = {"axis": (0, 1, 2), "keepdims": True}
+        x = (x - x.mean(**axes)) / (x.std(**axes) + 1e-3)
+        return nn.Dense(self.num_outputs)(nn.relu(x).mean(axis=(1, 2)))
+
+
 class Torch:
     pass
 
@@ -213,6 +222,7 @@ def function(num_outputs):
         ("Integers", "returns logits of dtype int32"),
         ("Listed", "an attribute has no hash, such as a list"),
         ("Tuple", "returns a tuple, not an array of logits"),
+        ("Mixes", "in evaluation mode .* depend on the other images of the batch"),
     ],
 )
 def test_fault_of_a_class_is_one_line(tmp_path, name, words) -> None:
@@ -236,6 +246,37 @@ def test_fault_of_the_arguments_is_one_line(tmp_path, options, words) -> None:
         bfloat16 = refusal(lambda: models.create(f"{path}:Flat", 5, dtype="bfloat16"))
         assert "takes no dtype, so compute_dtype must be float32" in bfloat16
         assert "has its own stem" in refusal(lambda: models.create(f"{path}:Net", 5, stem="large"))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "fits"),
+    [
+        ("int", 3, True),
+        ("int", 3.5, False),
+        ("int", True, False),
+        ("float", 3, True),
+        ("float", "3", False),
+        ("bool", True, True),
+        ("bool", 1, False),
+        ("str", "relu", True),
+        ("int | None", None, True),
+        ("int | None", "none", False),
+        ("tuple[int, ...]", [1, 2], True),
+        ("tuple", 3, False),
+        ("object", 3, True),
+        ("'NotDefined'", 3, True),
+    ],
+)
+def test_arguments_must_be_of_their_annotated_types(tmp_path, annotation, value, fits) -> None:
+    path = write(tmp_path, LINEN.replace("depths: tuple = (1,)", f"depths: {annotation} = (1,)"))
+    argument = f"features=4, depths: {annotation} = ()"
+    nnx = write(tmp_path, NNX.replace("features=4", argument), "nnx_nets.py")
+    for reference in (f"{path}:Net", f"{nnx}:Net"):
+        check = functools.partial(own.check_arguments, reference, {"depths": value})
+        if fits:
+            check()
+        else:
+            assert f"argument 'depths' is {value!r} in model_args, must be " in refusal(check)
 
 
 def test_argument_without_default_is_named(tmp_path) -> None:

@@ -71,6 +71,18 @@ def test_pipe_is_refused_and_not_waited_for(model, tmp_path):
     assert errors == [f"{tmp_path / 'pipe.png'}: not a file"]
 
 
+def test_log_odds_are_shown_as_a_probability_and_kept_as_the_score(model):
+    images = images_of(4)
+    plain = model(images)
+    assert plain.score.tolist() == plain.confidence.tolist()
+    score = {"name": "softmax_response_log_odds", "scale": "log_odds"}
+    prediction = model._replace(card={**model.card, "score": score})(images)
+    assert prediction.score.tolist() == plain.score.tolist()
+    expected = 1 / (1 + np.exp(-plain.score.astype(np.float64)))
+    np.testing.assert_allclose(prediction.confidence, expected, rtol=1e-6)
+    assert prediction.accepted.tolist() == plain.accepted.tolist()
+
+
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 11])
 def test_prediction_is_independent_of_the_batch_size(model, n):
     prediction, colours = model(images_of(n)), images_of(n).mean(axis=(1, 2)) / 255
@@ -428,6 +440,7 @@ def test_json_is_one_object_per_line_with_label_and_probabilities_on_abstention(
             "accepted": True,
             "abstain": False,
             "confidence": 1.0,
+            "score": 1.0,
             "probabilities": probabilities(1, 0, 0),
             "note": "",
         },
@@ -438,6 +451,7 @@ def test_json_is_one_object_per_line_with_label_and_probabilities_on_abstention(
             "accepted": False,
             "abstain": True,
             "confidence": pytest.approx(100 / 255),
+            "score": pytest.approx(100 / 255),
             "probabilities": probabilities(0, 0, 0),
             "note": "",
         },

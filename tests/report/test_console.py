@@ -152,13 +152,13 @@ def test_certificates_are_shown_with_their_test_results(printed):
         ],
         ["5", "sgr", "0.7", "65.00", "75.00", "6.00"],
         ["5", "learn_then_test", "0.45", "70.00", "80.00", "11.00"],
-        ["2 *", "sgr", "0.73", "62.00", "72.00", "3.00"],
+        ["2", "sgr", "0.73", "62.00", "72.00", "3.00"],
         ["2 *", "learn_then_test", "0.48", "64.00", "74.00", "5.00"],
         ["0.5", "sgr", "0.745", "60.50", "70.50", "1.50"],
         ["0.5", "learn_then_test", "none", "61.00", "71.00", "-"],
     ]
     assert any(line.startswith("with probability 95 % over calibration splits") for line in lines)
-    assert "* the requested risk" in lines
+    assert "* the requested risk, with the threshold that the run uses" in lines
     assert "certify at delta / S" in " ".join(lines)
     assert not any("together;" in line for line in lines)  # results of an earlier version
 

@@ -35,6 +35,7 @@ def save(path: pathlib.Path, variables: Any, **metadata: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_workdir_gives_the_trained_weights(finished_run, data_dir, dataset, tmp_path, capsys):
     given = initial_weights.load(config(data_dir, str(finished_run.folder)), tmp_path, dataset)
     assert isinstance(given, InitialWeights) and given.same_classes

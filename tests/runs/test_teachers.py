@@ -209,8 +209,8 @@ def test_flax_network_with_weights_is_a_teacher(
     changes |= {"teacher.input_mean": "0", "teacher.width": 0}
     copy, dataset = with_teacher(onnx_run, tmp_path / "run", data_dir, **changes)
     assert "teacher.weights" in capsys.readouterr().out
-    outputs = evaluate.predict_teacher(copy, dataset)
-    expected = evaluate.predict_teacher(onnx_run, dataset)
+    outputs = evaluate.predict_teacher(copy, dataset).splits
+    expected = evaluate.predict_teacher(onnx_run, dataset).splits
     for name, split in outputs.items():
         np.testing.assert_allclose(split.logits, expected[name].logits, rtol=1e-3, atol=1e-3)
     assert teachers.external_source(copy / "teacher") == {
@@ -264,7 +264,10 @@ def test_ensemble_is_the_mean_of_the_log_probabilities(
     copy, dataset = with_teacher(onnx_run, tmp_path / "run", data_dir, **changes)
     assert "the mean of the log-probabilities of 2 teachers" in capsys.readouterr().out
     member = evaluate.predict_splits(trained[0] / "teacher", dataset, ["test"])["test"].logits
-    ensemble = evaluate.predict_teacher(copy, dataset)["test"].logits
+    outputs = evaluate.predict_teacher(copy, dataset)
+    for logits in outputs.members["test"]:
+        np.testing.assert_allclose(logits, member, rtol=1e-4, atol=1e-5)
+    ensemble = outputs.splits["test"].logits
     expected = np.asarray(jax.nn.log_softmax(member))
     np.testing.assert_allclose(ensemble, expected, rtol=1e-4, atol=1e-5)
     assert teachers.external_source(copy / "teacher") is None
@@ -286,6 +289,12 @@ def test_ensemble_refuses_changed_or_missing_members(trained, onnx_run, data_dir
     shutil.rmtree(trained[1])
     with pytest.raises(InputError, match="is gone: restore the teacher"):
         teachers.load(copy / "teacher", dataset)
+
+
+def test_separators_alone_name_no_workdir(data_dir) -> None:
+    config = tiny(data_dir, **PLAIN | {"teacher.workdir": " , "})
+    with pytest.raises(InputError, match="' , ' names no workdir: give the path"):
+        teachers.workdirs_of(config)
 
 
 @pytest.mark.slow

@@ -12,7 +12,9 @@ import time
 from typing import Any
 
 import pytest
+from support import commands
 from support.commands import ROOT
+from support.forked import Forked
 from support.tiny_network import TINY_NETWORK
 
 TINY = ("--config=configs/digits.py", "--config.data.limit=64", "--config.log_every=1",
@@ -42,29 +44,35 @@ def as_slurm(processes: int) -> list[tuple[list[str], dict[str, str]]]:
     return [([], {**step, "SLURM_PROCID": n, "SLURM_LOCALID": n}) for n in numbers]
 
 
+def start_new(*arguments: str, **variables: str) -> subprocess.Popen:
+    """Starts the command in a new process, as a user does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdjax.main", *arguments],
+        **{"cwd": ROOT, "env": os.environ | variables, "text": True},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def start_fork(*arguments: str, **variables: str) -> Forked:
+    return commands.start("main", *arguments, **variables)
+
+
 def start(
-    processes: int, flags: list[list[str]], connect: Any = as_flags
-) -> list[subprocess.Popen]:
+    processes: int,
+    flags: list[list[str]],
+    connect: Any = as_flags,
+    start_one: Any = start_fork,
+) -> list[Any]:
     """Starts the processes of a run with four devices in total; `flags` has a list for each."""
-    devices = f"--xla_force_host_platform_device_count={4 // processes}"
-    environment = {
-        **os.environ,
-        # Without optimization, compilation takes half as long.
-        "XLA_FLAGS": f"{devices} --xla_backend_optimization_level=0",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    devices = f"--xla_force_host_platform_device_count={4 // processes} {os.environ['XLA_FLAGS']}"
     return [
-        subprocess.Popen(
-            [sys.executable, "-m", "kdjax.main", *TINY, *process_flags, *connection],
-            **{"cwd": ROOT, "env": environment | variables, "text": True},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        start_one(*TINY, *process_flags, *connection, XLA_FLAGS=devices, **variables)
         for process_flags, (connection, variables) in zip(flags, connect(processes), strict=True)
     ]
 
 
-def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+def finish(processes: list[Any]) -> list[tuple[int, str, str]]:
     """Returns exit status, stdout and stderr of each process."""
     outputs = [process.communicate(timeout=300) for process in processes]
     return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
@@ -77,7 +85,9 @@ def runs(data_dir, tmp_path_factory):
     folders = {count: root / str(count) for count in (1, 2)}
     started = {
         count: start(
-            count, [[f"--workdir={folder}", f"--config.data.dir={data_dir}"] for _ in range(count)]
+            count,
+            [[f"--workdir={folder}", f"--config.data.dir={data_dir}"] for _ in range(count)],
+            start_one=start_fork if count == 1 else start_new,
         )
         for count, folder in folders.items()
     }
@@ -125,8 +135,7 @@ def test_checkpoint_of_four_devices_is_read_by_one_device_and_by_two_processes(
     by_one = without_results(single, tmp_path / "one device")
     data_flag = f"--config.data.dir={data_dir}"
     processes = start(2, [[f"--workdir={by_two}", data_flag]] * 2, as_slurm)
-    command = [sys.executable, "-m", "kdjax.evaluate", f"--workdir={by_one}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = commands.command("evaluate", f"--workdir={by_one}")
     assert done.returncode == 0, done.stderr
     after = json.loads((by_one / "results.json").read_text())
     assert after["test"]["nll"] == pytest.approx(before["test"]["nll"], rel=1e-5)
@@ -134,7 +143,7 @@ def test_checkpoint_of_four_devices_is_read_by_one_device_and_by_two_processes(
     assert (by_two / "results.json").read_bytes() == (single / "results.json").read_bytes()
 
 
-def wait_for(path: pathlib.Path, processes: list[subprocess.Popen]) -> None:
+def wait_for(path: pathlib.Path, processes: list[Any]) -> None:
     """Waits until the file exists."""
     deadline = time.monotonic() + 300
     while not path.exists():
@@ -199,7 +208,6 @@ def test_failure_of_one_process_ends_all_with_its_error(data_dir, tmp_path) -> N
     ],
 )
 def test_inconsistent_process_flags_are_refused(flags, message, tmp_path) -> None:
-    command = [sys.executable, "-m", "kdjax.main", *TINY, f"--workdir={tmp_path / 'run'}", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = commands.command("main", *TINY, f"--workdir={tmp_path / 'run'}", *flags)
     assert (done.returncode, done.stderr) == (2, f"kdjax: error: {message}\n")
     assert list(tmp_path.iterdir()) == []

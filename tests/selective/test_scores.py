@@ -7,15 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import entr
+from scipy.special import entr, logsumexp
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from kdjax import selective
 from kdjax.errors import InputError
+from kdjax.selective.scales import LOG_FORMS
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
-CLASS_ONLY = ["softmax_response", "negative_entropy", "margin", "max_logit_pnorm"]
+CLASS_ONLY = [
+    "softmax_response", "negative_entropy", "margin", "max_logit_pnorm",
+    "softmax_response_log_odds", "margin_log", "doctor", "energy",
+]  # fmt: skip
 POWERS = [0.5, 1.0, 2.0, 3.0, 10.0, np.inf]
 
 # For logits with abstention in the last column.
@@ -42,6 +46,23 @@ def pnorm(z, p=2.0):
     return centred.max() / np.sum(np.abs(centred) ** p) ** (1 / p) if np.ptp(z) else 0.0
 
 
+def largest_minus_others(z, classes):
+    chosen = np.argmax(z[:classes])
+    return z[chosen] - logsumexp(np.delete(z, chosen))
+
+
+def margin_log(z):
+    """-log of r_(2) + the sum of all r but the largest."""
+    ascending = np.sort(z)
+    return logsumexp(z) - logsumexp([*ascending[:-1], ascending[-2]])
+
+
+def doctor(z):
+    """1 - g is the sum of r_i r_j over i != j."""
+    pairs = (z[:, None] + z)[~np.eye(len(z), dtype=bool)]
+    return logsumexp(2 * z) - logsumexp(pairs)
+
+
 # The equations for one row of float64 logits; the last column is abstention.
 EQUATIONS = {
     "reservation": lambda z: 1 - softmax(z)[-1],
@@ -50,6 +71,13 @@ EQUATIONS = {
     "negative_entropy": lambda z: -entr(softmax(z[:-1])).sum(),
     "margin": lambda z: -np.diff(np.sort(softmax(z[:-1]))[:-3:-1])[0],
     "max_logit_pnorm": lambda z: pnorm(z[:-1]),
+    "reservation_log_odds": lambda z: logsumexp(z[:-1]) - z[-1],
+    "softmax_response_log_odds": lambda z: largest_minus_others(z[:-1], None),
+    "max_probability_log_odds": lambda z: largest_minus_others(z, -1),
+    "margin_log": lambda z: margin_log(z[:-1]),
+    "doctor": lambda z: doctor(z[:-1]),
+    "energy": lambda z: logsumexp(z[:-1]),
+    "combination": lambda z: logsumexp(z[:-1]) - z[-1] + largest_minus_others(z[:-1], None),
 }
 
 # Class logits far apart or equal; abstention far above, far below or -inf.
@@ -104,9 +132,49 @@ def test_class_only_scores_ignore_the_abstention_logit(name):
 
 
 @each_score
-def test_scores_are_invariant_to_a_common_shift(name):
+def test_scores_but_energy_are_invariant_to_a_common_shift(name):
     score, logits = SCORES[name], jnp.round(random_logits())
-    assert_array_equal(score(logits + 4096), score(logits))
+    if name == "energy":
+        assert_allclose(score(logits + 4096), score(logits) + 4096, rtol=1e-6)
+    else:
+        assert_array_equal(score(logits + 4096), score(logits))
+
+
+@pytest.mark.parametrize(("name", "form"), LOG_FORMS.items())
+def test_log_forms_rank_like_the_probability_without_its_ties(name, form):
+    """The logits of a confident network: the probabilities of many examples are exactly 1."""
+    logits = random_logits((500, 5), scale=0.5).at[:, 0].add(jnp.linspace(0, 60, 500))
+    probability, log_form = (np.asarray(SCORES[each](logits)) for each in (name, form))
+    assert np.sum(probability == 1) > 100
+    assert len(np.unique(log_form)) >= len(logits) - 5  # float32 values may coincide anywhere
+    assert np.all(np.diff(probability[np.argsort(log_form)]) > -3e-7)
+    assert_allclose(selective.shown(form, log_form), probability, rtol=0, atol=3e-7)
+    assert selective.display_name(form) == selective.display_name(name) == name.replace("_", " ")
+
+
+def test_thresholds_of_log_forms_are_shown_as_probabilities_too():
+    assert selective.shown_threshold("softmax_response_log_odds", 0) == "0.5 (log-odds 0)"
+    assert selective.shown_threshold("margin_log", np.log(4)) == "0.75 (-log(1 - s) 1.38629)"
+    assert selective.shown_threshold("margin", 0.25) == "0.25"
+    assert selective.shown_threshold("energy", 12.5) == "12.5"
+
+
+def test_doctor_is_the_log_odds_of_the_sum_of_squared_probabilities():
+    """Its paper rejects by (1 - g) / g."""
+    logits = random_logits((50, 6))
+    squares = np.array([np.sum(softmax(z[:-1]) ** 2) for z in np.asarray(logits, np.float64)])
+    assert_allclose(np.exp(-SCORES["doctor"](logits)), (1 - squares) / squares, rtol=1e-4)
+    assert_allclose(selective.shown("doctor", SCORES["doctor"](logits)), squares, rtol=1e-5)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_combination_weighs_the_two_log_odds(transform):
+    logits = random_logits()
+    parts = [SCORES[f"{name}_log_odds"](logits) for name in ("softmax_response", "reservation")]
+    combined = transform(partial(SCORES["combination"], coefficients=(0.5, 2.0, -0.25)))
+    assert_allclose(combined(logits), 0.5 + 2 * parts[0] - 0.25 * parts[1], rtol=1e-5, atol=1e-5)
+    with pytest.raises(InputError, match=r"coefficients of shape \(2,\): need three"):
+        selective.combination(logits, coefficients=(1.0, 2.0), abstention=True)
 
 
 def test_reservation_is_accurate_near_zero():
@@ -182,7 +250,7 @@ def test_p_out_of_range_raises_an_error_with_its_value(p):
         max_logit_pnorm(jnp.zeros(4), p=p)
 
 
-NEEDS_ABSTENTION = ["reservation"]
+NEEDS_ABSTENTION = ["reservation", "reservation_log_odds", "combination"]
 CLASSES_ONLY = [name for name in selective.SCORES if name not in NEEDS_ABSTENTION]
 
 
@@ -229,7 +297,8 @@ def test_scores_without_a_statement_about_the_last_column_are_refused(function, 
 
 @pytest.mark.parametrize("name", [*NEEDS_ABSTENTION, "non_abstention"])
 def test_scores_of_the_abstention_column_refuse_logits_without_it(name):
-    with pytest.raises(InputError, match="reservation reads the abstention column"):
+    read = "reservation" if name == "non_abstention" else name
+    with pytest.raises(InputError, match=f"{read} reads the abstention column"):
         getattr(selective, name)(random_logits(), abstention=False)
 
 

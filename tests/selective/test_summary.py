@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 
 from kdjax import selective
@@ -86,3 +87,77 @@ def test_p_that_only_fits_noise_wins_no_more_often_than_another_score():
         tuned_wins += candidates.sum(axis=1).min() < other
     assert tuned_wins > 0.8 * draws
     assert wins < 0.6 * draws
+
+
+# The fit of `combination`.
+
+
+def log_odds(logits):
+    scores = (selective.softmax_response_log_odds, selective.reservation_log_odds)
+    return np.stack([np.asarray(s(logits, abstention=True), float) for s in scores], axis=1)
+
+
+def fit_by_scikit_learn(inputs, correct):
+    """Returns (b, w_s, w_r) of a regression with C = 1 on standardized inputs."""
+    mean, std = inputs.mean(axis=0), inputs.std(axis=0)
+    model = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000)
+    model.fit((inputs - mean) / std, correct)
+    weights = model.coef_[0] / std
+    return np.array([model.intercept_[0] - weights @ mean, *weights])
+
+
+def test_combination_is_the_logistic_regression_of_scikit_learn():
+    logits, labels = random_split(300, 5)
+    correct = selective.is_correct(logits, labels)
+    coefficients = selective.fit_combination(logits, labels)
+    assert_allclose(coefficients, fit_by_scikit_learn(log_odds(logits), correct), rtol=1e-4)
+    scores = selective.numpy_scores(2.0, coefficients)["combination"](logits)
+    inputs = np.column_stack([np.ones(300), log_odds(logits)])
+    assert_allclose(scores, inputs @ np.array(coefficients), rtol=1e-4, atol=1e-5)
+    # Its sigmoid estimates the probability of being correct.
+    assert selective.shown("combination", scores).mean() == pytest.approx(correct.mean(), abs=1e-4)
+
+
+def test_combination_finds_the_score_that_separates():
+    """The reservation tells right from wrong; the softmax response has no information."""
+    logits, _ = random_split(400, 6)
+    labels = logits[:, :-1].argmax(axis=1)
+    labels[::4] = (labels[::4] + 1) % 4
+    logits[:, -1] = logits[:, :-1].max(axis=1) - 2
+    logits[::4, -1] += 4
+    _, response, reservation = selective.fit_combination(logits, labels)
+    assert reservation > 1 > 0.5 > abs(response)
+    assert selective.cross_validated_combination_aurc(logits, labels) < selective.aurc(
+        log_odds(logits)[:, 0], selective.is_correct(logits, labels)
+    )
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_combination_has_equal_weights_where_nothing_can_be_fitted(wrong):
+    logits, _ = random_split(20, 2)
+    labels = (logits[:, :-1].argmax(axis=1) + wrong) % 4
+    assert selective.fit_combination(logits, labels) == (0.0, 1.0, 1.0)
+    area = selective.cross_validated_combination_aurc(logits, labels)
+    assert area == pytest.approx(float(wrong))
+
+
+def test_combination_is_finite_at_extreme_logits():
+    logits, labels = random_split(50, 8)
+    coefficients = selective.fit_combination(1e4 * logits, labels)
+    scores = selective.numpy_scores(2.0, coefficients)["combination"](1e4 * logits)
+    assert np.all(np.isfinite(coefficients)) and np.all(np.isfinite(scores))
+
+
+def test_cross_validated_aurc_of_combination_fits_without_the_fold_of_each_error():
+    logits, labels = random_split(95, 4)
+    inputs, correct = log_odds(logits), selective.is_correct(logits, labels)
+    total = 0.0
+    for fold in range(10):
+        rest = np.arange(95) % 10 != fold
+        bias, *weights = fit_by_scikit_learn(inputs[rest], correct[rest])
+        confidence = bias + inputs @ np.array(weights)
+        # Errors of the fold count as the difference that they make.
+        without = selective.aurc(confidence, correct | ~rest)
+        total += selective.aurc(confidence, correct) - without
+    actual = selective.cross_validated_combination_aurc(logits, labels)
+    assert_allclose(actual, total, rtol=1e-3)

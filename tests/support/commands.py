@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from support import forked
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -17,9 +19,30 @@ def python(*arguments, cwd=ROOT, **variables):
     )
 
 
-def command(name, *arguments, cwd=ROOT):
-    """Runs a command of kdjax, such as `main`, in a new process."""
-    return python("-m", f"kdjax.{name}", *arguments, cwd=cwd)
+def start(name, *arguments, cwd=ROOT, **variables):
+    """Starts a command of kdjax, such as `main`, in a process that need not import the libraries.
+
+    `subprocess.Popen` starts it in a new process, as a user does.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    return forked.Forked(f"kdjax.{name}", list(map(str, arguments)), cwd, environment)
+
+
+def command(name, *arguments, cwd=ROOT, absent=(), **variables):
+    """Runs a command of kdjax, such as `main`, in a process that need not import the libraries.
+
+    `python("-m", ...)` runs it in a new process, as a user does.
+
+    Args:
+        name: of the module in `kdjax`.
+        *arguments: of the command line.
+        cwd: the working directory.
+        absent: modules that cannot be imported.
+        **variables: added to the environment.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    words = list(map(str, arguments))
+    return forked.run(f"kdjax.{name}", words, cwd, environment, absent=absent)
 
 
 def assert_refused(done, *parts):

@@ -1,8 +1,15 @@
-"""The compilation cache of a test process."""
+"""How a test process compiles programs: for a short compilation, not for fast programs."""
 
 import tempfile
 
 import jax
+
+# Without optimization by LLVM, and each program in one part.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+# Without the code generation by MLIR, compilation takes a quarter of the time. Later versions of
+# XLA refuse the flag: they have no other code generation.
+if jax.__version_info__ < (0, 11):
+    XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"
 
 
 def new_folder() -> tempfile.TemporaryDirectory[str]:

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
 from kdjax import data, pipeline
 from kdjax.data import Dataset, Split
-from kdjax.runs import restore, workdir
+from kdjax.runs import restore, teacher_stage, workdir
 from kdjax.runs.restore import RestoredModel
 from kdjax.runtime import compiler
 from kdjax.training.spec import TrainSpec
@@ -67,7 +68,8 @@ def training_effects(
             }
 
     patch.setattr(data, "load", load)
-    patch.setattr(pipeline, "train_stage", train_stage)
+    for module in (pipeline, teacher_stage):
+        patch.setattr(module, "train_stage", train_stage)
     patch.setattr(compiler, "set_tuned", lambda tuned: effects.update(tuned=tuned))
     patch.setattr(restore, "restore", lambda _: RestoredModel(Linear(CLASSES), {}))
     pipeline.train(config, folder)
@@ -91,10 +93,12 @@ def describe_spec(spec: TrainSpec) -> dict[str, Any]:
         "average": average,
         "bn_batches": spec.bn_batches,
         "batches": repr(spec.batches),
+        "rank_weight_epoch": spec.rank_weight_epoch,
         "epochs": spec.epochs,
         "eval_batch_size": spec.eval_batch_size,
         "best_metric": spec.best_metric,
         "log_every": spec.log_every,
+        "eval_every": spec.eval_every,
         "metric_writers": spec.metric_writers,
     }
 
@@ -104,16 +108,22 @@ def _losses(spec: TrainSpec) -> dict[str, list[float]]:
     outputs = spec.num_classes + (spec.stage == "student")
     logits = jnp.asarray(rng.normal(size=(4, outputs)), jnp.float32)
     teacher_logits = jnp.asarray(rng.normal(size=(4, spec.num_classes)), jnp.float32)
-    _, terms = spec.objective(logits, teacher_logits, jnp.arange(4))
+    warmup = {} if spec.distill_warmup is None else {"warmup": spec.distill_warmup(jnp.int32(20))}
+    _, terms = spec.objective(logits, teacher_logits, jnp.arange(4), **warmup)
     return {name: np.asarray(value).tolist() for name, value in terms.items()}
 
 
 def _updates(spec: TrainSpec) -> list[list[float]]:
-    """Returns the parameters after three steps with fixed gradients."""
-    params = {"kernel": jnp.full((2, 2), 0.5), "bias": jnp.full(2, 0.5)}
-    gradient = jax.tree.map(lambda leaf: 2 * leaf, params)
-    state = spec.optimizer.init(params)
+    """Returns the parameters after three steps with the gradient 2 w^2."""
+    bias = jnp.full(2, 0.5)
+    params = {"kernel": jnp.full((2, 2), 0.5), "bias": bias, "BatchNorm_0": {"bias": bias}}
+
+    def gradient(params: Any, step: Any = None) -> Any:
+        return jax.tree.map(lambda leaf: 2 * leaf**2, params)
+
+    optimizer = optax.with_extra_args_support(spec.optimizer)
+    state = optimizer.init(params)
     for _ in range(3):
-        updates, state = spec.optimizer.update(gradient, state, params)
+        updates, state = optimizer.update(gradient(params), state, params, grad_fn=gradient)
         params = jax.tree.map(jnp.add, params, updates)
     return [np.ravel(leaf).tolist() for leaf in jax.tree.leaves(params)]

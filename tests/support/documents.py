@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from kdjax import config, config_files
 from kdjax.commands import COMMANDS
-from support.commands import ROOT, python
+from support.commands import ROOT, command, python
 
 README = ROOT / "README.md"
 PAGES = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -62,7 +62,8 @@ def check_config(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     A network in a file of the user is not there, so that its config cannot be resolved.
     """
     monkeypatch.chdir(ROOT)
-    arguments, _ = config_files.with_path(arguments)
+    arguments, path = config_files.with_path(arguments)
+    arguments = config_files.expand(arguments, path) if path else arguments
     monkeypatch.setattr(sys, "argv", ["main", *arguments])  # where config_flags looks for fields
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
@@ -76,4 +77,8 @@ def check_config(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 @functools.cache
 def flags_of(*program: str) -> set[str]:
     """Returns the flags that `--help` of a program lists."""
-    return set(re.findall(r"--[\w-]+", python(*program, "--help", PYTHONPATH=str(ROOT)).stdout))
+    if program[0] == "-m" and program[1].startswith("kdjax."):
+        done = command(program[1].removeprefix("kdjax."), *program[2:], "--help")
+    else:
+        done = python(*program, "--help")
+    return set(re.findall(r"--[\w-]+", done.stdout))

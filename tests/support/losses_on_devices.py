@@ -1,10 +1,10 @@
 """Prints the losses and the first gradient of a small network on this process's devices, as JSON.
 
-The network has batch normalization; the images are augmented, and sharded over the devices.
+The network has batch normalization; the images are augmented, and sharded over the devices. The
+loss compares the examples of a batch, and reads and updates a target for each training image.
 Run by test_sharding.py, once for each number of devices.
 """
 
-import functools
 import json
 
 import jax
@@ -27,6 +27,18 @@ N, BATCH, CLASSES = 60, 24, 5
 NETWORK = AlexNet(CLASSES + 1, layers=((1, 3, 1, True), (2, 3, 1, False)), width=4, normalize=True)
 
 
+def objective(
+    logits: jax.Array, _: None, labels: jax.Array, *, running: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Gambler loss, correlations with the labels as a teacher, and self-adaptive training."""
+    teacher, hyper = 3 * jax.nn.one_hot(labels, CLASSES), Hyperparameters(target_momentum=0.7)
+    loss = METHODS["gambler"](logits, None, labels, hyper=hyper)[0]
+    loss += METHODS["dist"](logits, teacher, labels, hyper=hyper)[1]["distillation"] / 30
+    return loss + METHODS["self_adaptive"](logits, None, labels, hyper=hyper, running=running)[
+        0
+    ], {}
+
+
 def run(dtype: jnp.dtype, steps: int, rate: float) -> tuple[list[float], list[float]]:
     """Returns the loss of each step and the first gradient."""
     rng = np.random.default_rng(0)
@@ -38,7 +50,9 @@ def run(dtype: jnp.dtype, steps: int, rate: float) -> tuple[list[float], list[fl
     examples = batches.put_split(Split(images, labels), mean, std, "sharded")
     spec = linear_spec(
         model=NETWORK.clone(dtype=dtype),
-        objective=functools.partial(METHODS["gambler"], hyper=Hyperparameters(payoff=2.2)),
+        objective=objective,
+        target_momentum=0.7,
+        train_examples=N,
         optimizer=optax.sgd(rate),
         teacher=None,
         num_classes=CLASSES,

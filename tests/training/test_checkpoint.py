@@ -1,9 +1,12 @@
 """Checkpoints: what is kept, what is restored, and how damage is detected."""
 
+import dataclasses
 import gc
 import shutil
 import warnings
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +14,11 @@ import optax
 import pytest
 from numpy.testing import assert_array_equal
 from support.full_disk import files_of_at_most
+from support.networks import SHAPE, linear_spec
 
 from kdjax.errors import InputError, Preempted
 from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.step import TrainState, abstract_state, init_state
 
 SCORES = [0.1, 0.9, 0.3, 0.2, 0.4, 0.5]  # of steps 1 to 6: 2, 5 and 6 are kept
 
@@ -93,6 +98,28 @@ def test_restored_state_is_bit_identical(folder, template):
     assert latest.metrics == {"score": 0.5, "accuracy": 0.5, "nll": 1 / 3}
     assert_is_step(best, 2)
     assert best.metrics == {"score": 0.9, "accuracy": 0.9, "nll": 1 / 3}
+
+
+class OlderState(flax.struct.PyTreeNode):
+    """A train state of a version without the field `targets`."""
+
+    step: Any
+    variables: Any
+    opt_state: Any
+    average: Any
+
+
+def test_checkpoint_without_a_field_is_restored_if_the_field_is_empty(tmp_path):
+    spec = linear_spec(optimizer=optax.sgd(0.1, momentum=0.9))
+    state = init_state(spec, SHAPE)
+    names = [field.name for field in dataclasses.fields(OlderState)]
+    older = OlderState(**{name: getattr(state, name) for name in names})
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+        checkpoints.save(1, older, score=0.5, clock=0.0, metrics={})
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+        restored = checkpoints.latest(abstract_state(spec, SHAPE))
+        assert isinstance(restored.state, TrainState) and restored.state.targets == {}
+        assert bits(restored.state) == bits(state)
 
 
 @pytest.mark.parametrize("name", ["a[b]c", "[!x]", "st*r?"])

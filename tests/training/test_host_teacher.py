@@ -23,6 +23,7 @@ from support.networks import (
 from kdjax.data import Dataset
 from kdjax.data.augment import Augmentation, apply_augmentation, num_augmentations
 from kdjax.data.batches import DeviceSplit
+from kdjax.data.deployment_views import apply_view, views
 from kdjax.errors import InputError
 from kdjax.training import host_teacher, multi_student, step
 from kdjax.training import teacher as teachers
@@ -98,6 +99,20 @@ def test_stored_logits_are_shared_by_augmentations_and_splits(teacher, dataset) 
     np.testing.assert_array_equal(host_teacher.split_logits(silent, dataset, "train"), both[0])
     with pytest.raises(AssertionError, match="computed again"):  # another teacher
         host_teacher.split_logits(silent._replace(key="other"), dataset, "train")
+
+
+@pytest.mark.parametrize("name", ["none", "flip", "shift"])
+def test_logits_of_a_split_are_averaged_over_deployment_views(teacher, dataset, name) -> None:
+    chosen, images = views(name, flip=True), dataset.test.images
+    by_view = [linear_logits(np.asarray(apply_view(images, view))) for view in chosen]
+    logits = host_teacher.averaged_logits(teacher, dataset, "test", chosen)
+    np.testing.assert_allclose(logits, np.mean(by_view, axis=0), rtol=1e-5, atol=1e-5)
+    # A teacher that is given as logits has no other views.
+    given = teacher._replace(
+        reads_images=False, key="given", compute=lambda *_: np.ones((COUNT, CLASSES), np.float32)
+    )
+    logits = host_teacher.averaged_logits(given, dataset, "test", chosen)
+    np.testing.assert_array_equal(logits, 1)
 
 
 def test_name_of_an_augmentation_is_its_shift() -> None:

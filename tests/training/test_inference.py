@@ -15,6 +15,7 @@ from support.networks import (
 )
 
 from kdjax.data.batches import Examples
+from kdjax.data.deployment_views import apply_view, views
 from kdjax.training import inference
 
 
@@ -38,7 +39,7 @@ def test_change_of_images_is_compiled_once_for_all_bound_values() -> None:
         traced.append(divisor)
         return jnp.where(indices[:, None, None, None] % 2 == 0, images // divisor, images)
 
-    images, labels, mean, std = examples
+    images, labels, mean, std, *_ = examples
     for divisor in (2, 3):
         even = np.arange(COUNT)[:, None, None, None] % 2 == 0
         darker = np.where(even, images // divisor, images)
@@ -51,3 +52,23 @@ def test_change_of_images_is_compiled_once_for_all_bound_values() -> None:
         )
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     assert len(traced) == 1
+
+
+@pytest.mark.parametrize("name", ["none", "flip", "shift"])
+def test_logits_are_averaged_over_views_of_the_changed_images(name: str) -> None:
+    chosen, variables, examples = views(name, flip=True), teacher_variables(), device_examples()
+    change = jax.tree_util.Partial(lambda images, indices: 255 - images)
+    logits = inference.predict_logits(
+        Linear(CLASSES), variables, examples, batch_size=6, change=change, views=chosen
+    )
+    single = [
+        inference.predict_logits(
+            Linear(CLASSES),
+            variables,
+            examples._replace(images=apply_view(255 - examples.images, view)),
+            batch_size=64,
+        ).astype(np.float64)
+        for view in chosen
+    ]
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, np.mean(single, axis=0), rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """The calls of an epoch: no transfers between host and device, and streams give the same bits."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from support.networks import (
     BATCH,
     CLASSES,
+    COUNT,
     HYPER,
     SHAPE,
     device_examples,
@@ -59,7 +61,9 @@ def test_epoch_from_a_stream_is_bit_identical() -> None:
     spec = linear_spec(
         model=model,
         teacher=None,
-        objective=lambda *args: METHODS["gambler"](*args, hyper=HYPER),
+        objective=functools.partial(METHODS["self_adaptive"], hyper=HYPER),
+        target_momentum=HYPER.target_momentum,
+        train_examples=COUNT,
         average_weight=lambda finished: jnp.float32(0.5),
         pad=1,
         flip=True,

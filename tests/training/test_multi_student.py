@@ -1,10 +1,12 @@
 """Jitted programs of train steps, and the training of several students on the same batches."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 from support.networks import (
     BATCH,
@@ -24,6 +26,7 @@ from kdjax.data.batches import DeviceSplit
 from kdjax.objectives import METHODS
 from kdjax.runtime import sharding
 from kdjax.training import multi_student, step
+from kdjax.training.optimizer import OptimizerOptions, make_optimizer
 from kdjax.training.teacher import OnlineTeacher
 
 
@@ -67,10 +70,25 @@ def test_students_together_equal_each_trained_separately(source, variables) -> N
     def objective(method: str) -> Any:
         return lambda *args: METHODS[method](*args, hyper=HYPER)
 
-    # Two of the same structure, whose layers are vmapped, one of them without a teacher.
+    def optimizer(name: str) -> optax.GradientTransformation:
+        options = OptimizerOptions(
+            momentum=0.9, nesterov=True, weight_decay=0.01, decay_all=False, sam_rho=0.5
+        )
+        return make_optimizer(name, optax.constant_schedule(0.05), options)
+
+    def self_adaptive(momentum: float) -> dict[str, Any]:
+        hyper = HYPER.replace(target_momentum=momentum)
+        objective = functools.partial(METHODS["self_adaptive"], hyper=hyper)
+        return {"objective": objective, "target_momentum": momentum, "train_examples": COUNT}
+
+    # Some of the same structure, whose layers are vmapped, some of them without a teacher.
     specs = [
         linear_spec(),
         linear_spec(seed=3, objective=objective("gambler"), teacher=None),
+        linear_spec(seed=7, teacher=None, **self_adaptive(0.5)),
+        linear_spec(seed=7, teacher=None, **self_adaptive(0.9)),
+        linear_spec(seed=5, optimizer=optimizer("sam")),
+        linear_spec(seed=6, optimizer=optimizer("muon")),
         linear_spec(seed=4, model=Mlp(CLASSES + 1), objective=objective("ka")),
     ]
     program, teacher = multi_student.make_program(specs), OnlineTeacher(variables)

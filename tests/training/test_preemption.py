@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
-from support.commands import ROOT
+from support.commands import ROOT, command
 from support.tiny_network import TINY_NETWORK
 
 from kdjax.errors import Preempted
@@ -88,26 +88,27 @@ FLAGS = (
 )
 
 
+def flags(folder: pathlib.Path, data_dir: pathlib.Path) -> list[str]:
+    return [*FLAGS, f"--workdir={folder}", f"--config.data.dir={data_dir}"]
+
+
 def start(folder: pathlib.Path, data_dir: pathlib.Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "kdjax.main", *FLAGS),
-            *(f"--workdir={folder}", f"--config.data.dir={data_dir}"),
-        ],
+        [sys.executable, "-m", "kdjax.main", *flags(folder, data_dir)],
         **{"cwd": ROOT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
     )
 
 
-def finish(process: subprocess.Popen) -> None:
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, output + errors
+def finish(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
+    done = command("main", *flags(folder, data_dir))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def whole(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The workdir of a run that was not interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(folder, data_dir))
+    finish(folder, data_dir)
     return folder
 
 
@@ -141,6 +142,6 @@ def test_run_interrupted_by_ctrl_c_saves_its_step_and_ends_bit_identically(
     match = re.search(rf"error: {stage} stopped by Ctrl-C at step (\d+), which is saved", errors)
     assert match and int(match[1]) >= logged and "Traceback" not in errors
     assert (stage_folder / "checkpoints" / match[1]).is_dir()
-    finish(start(folder, data_dir))
+    finish(folder, data_dir)
     for name in ("results.json", "predictions/test.npz", "teacher/predictions/dev.npz"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()

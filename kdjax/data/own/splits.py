@@ -99,7 +99,8 @@ def cut(
     """Returns the rows of the table in each split; what is not given is cut from train.
 
     Test and dev are stratified by class. Calibration is drawn regardless of class, as the
-    certificate requires (see `kdjax.data.splits.random_cut`). Equal pictures and groups stay
+    certificate requires (see `kdjax.data.splits.random_cut`), except that the last pictures of a
+    class stay in train: without them the class could not be learnt. Equal pictures and groups stay
     together, so sizes may differ from the fractions by part of a group.
 
     Args:
@@ -125,9 +126,8 @@ def cut(
         result["dev"] = _choose(table, units, pool, _quotas(table, pool, size), ("dev", seed))
         pool = np.setdiff1d(pool, result["dev"])
     if not len(result["calibration"]):
-        regardless = table._replace(labels=np.zeros_like(table.labels))
-        quotas = {0: round(calibration_fraction * base)}
-        result["calibration"] = _choose(regardless, units, pool, quotas, ("calibration", seed))
+        size = round(calibration_fraction * base)
+        result["calibration"] = _choose_any(table, units, pool, size, ("calibration", seed))
         pool = np.setdiff1d(pool, result["calibration"])
     return {**result, "train": pool}
 
@@ -169,17 +169,41 @@ def _choose(
     In a random order, each unit is chosen that reduces sum_k |quota_k - chosen_k|. Of units with
     one example, these are the first `quota_k` of class k.
     """
-    missing, members = dict(quotas), collections.defaultdict(list)
-    for row in pool.tolist():
-        members[units[row]].append(row)
-    chosen: list[int] = []
-    for rows in sorted(members.values(), key=lambda rows: _rank(table, rows, stream)):
+    missing, chosen = dict(quotas), list[int]()
+    for rows in _shuffled(table, units, pool, stream):
         counts = collections.Counter(table.labels[rows].tolist())
         gain = sum(abs(missing[k]) - abs(missing[k] - count) for k, count in counts.items())
         if gain > 0:
             chosen += rows
             missing.update({k: missing[k] - count for k, count in counts.items()})
     return np.sort(np.array(chosen, np.int64))
+
+
+def _choose_any(
+    table: Table, units: np.ndarray, pool: np.ndarray, size: int, stream: Sequence[object]
+) -> np.ndarray:
+    """Returns about `size` examples of the pool regardless of class, but never all of a class.
+
+    As in `_choose`, a unit is chosen that brings their number nearer to `size`.
+    """
+    left, chosen = collections.Counter(table.labels[pool].tolist()), list[int]()
+    for rows in _shuffled(table, units, pool, stream):
+        counts = collections.Counter(table.labels[rows].tolist())
+        missing = size - len(chosen)
+        if abs(missing - len(rows)) < abs(missing) and all(left[k] > counts[k] for k in counts):
+            chosen += rows
+            left -= counts
+    return np.sort(np.array(chosen, np.int64))
+
+
+def _shuffled(
+    table: Table, units: np.ndarray, pool: np.ndarray, stream: Sequence[object]
+) -> list[list[int]]:
+    """Returns the examples of each unit of the pool, the units in the random order of a stream."""
+    members = collections.defaultdict(list)
+    for row in pool.tolist():
+        members[units[row]].append(row)
+    return sorted(members.values(), key=lambda rows: _rank(table, rows, stream))
 
 
 def _rank(table: Table, rows: Sequence[int], stream: Sequence[object]) -> bytes:

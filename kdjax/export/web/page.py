@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from kdjax import selective
 from kdjax.data.fit import STRETCH
 from kdjax.export import card_page
 from kdjax.export.web.runtime import PACKAGE, Runtime
@@ -52,7 +53,8 @@ def page_card(model_card: Mapping[str, Any], runtime_version: str) -> dict[str, 
         "shape": shape,
         "fit": model_card["input"].get("fit", STRETCH),
         "threshold": model_card["threshold"],
-        "score": score["name"],
+        "score": selective.display_name(score["name"]),
+        "scale": score.get("scale"),
         "texts": {
             "title": model_card["name"],
             "summary": f"An image classifier that abstains when it is unsure; "

@@ -37,8 +37,8 @@ def read(path: pathlib.Path) -> Runtime:
     """Returns the runtime from a copy of the npm package onnxruntime-web.
 
     Args:
-        path: the folder of the package, its folder `dist`, a folder with `node_modules`, or the
-            archive (.tgz) of the package.
+        path: the folder of the package, its folder `dist`, a folder with `node_modules`, the
+            archive (.tgz) of the package, or a folder with one such archive.
 
     Raises:
         InputError: if there is no such package, or one without the files that are needed.
@@ -47,6 +47,8 @@ def read(path: pathlib.Path) -> Runtime:
     if not path.exists():
         raise InputError(f"--web={path}: no such file or folder; give a copy of {PACKAGE}: {how}")
     files = _read_folder(path) if path.is_dir() else _read_archive(path)
+    if not files and (archive := _archive_in(path)):
+        files = _read_archive(archive)
     missing = [name for name in (SCRIPT, GLUE, WASM) if name not in files]
     if missing:
         raise InputError(f"--web={path}: no copy of {PACKAGE}: it has no {missing[0]}; {how}")
@@ -63,6 +65,15 @@ def _read_folder(path: pathlib.Path) -> dict[str, bytes]:
         if existing:
             files[name] = existing[0].read_bytes()
     return files
+
+
+def _archive_in(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the archive of the package that `npm pack` wrote into a folder."""
+    archives = sorted(folder.glob(f"{PACKAGE}-*.tgz")) if folder.is_dir() else []
+    if len(archives) > 1:
+        names = ", ".join(path.name for path in archives)
+        raise InputError(f"--web={folder}: several copies of {PACKAGE}: give one of {names}")
+    return archives[0] if archives else None
 
 
 def _read_archive(path: pathlib.Path) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax import selective
 from kdjax.evaluation import per_class
 from kdjax.report import classes
 from kdjax.report.page import formatting
@@ -32,12 +33,17 @@ def section(run: Run) -> dict[str, Any]:
     shortened = len(run.classes) > MAX_CLASSES
     return {
         "certified": rates["risk"] is not None,
-        "threshold": rates["threshold"],
+        "threshold": _threshold(run, rates["threshold"]),
         "source": rates["threshold_from"],
         "warnings": rates["warnings"],
         "tables": [each._replace(rows=each.rows[:MAX_CLASSES]) for each in tables],
         "complete": tables if shortened else [],
     }
+
+
+def _threshold(run: Run, threshold: float | None) -> str:
+    """Returns a threshold as text; None is infinite."""
+    return "none" if threshold is None else selective.shown_threshold(run.best_score, threshold)
 
 
 def table(rates: Mapping[str, Any], grouping: str) -> Table:

@@ -10,11 +10,22 @@ import numpy as np
 from kdjax import selective
 from kdjax.config_fields import differences
 from kdjax.errors import InputError
-from kdjax.evaluation import certification
-from kdjax.report.page import figures, formatting, html, plots, seeds, svg, tables
+from kdjax.evaluation import certification, selection
+from kdjax.report.page import (
+    figures,
+    formatting,
+    html,
+    many,
+    plots,
+    seeds,
+    svg,
+    sweep,
+    tables,
+)
 from kdjax.report.page.runs import Run, certify_for_all
+from kdjax.runs import sweeps
 from kdjax.selective import Interval
-from kdjax.selective.resampling import COVERAGES
+from kdjax.selective.resampling import COVERAGES, least_differing
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -22,7 +33,9 @@ if TYPE_CHECKING:
 MAX_BANDS = 2  # more bands would hide each other
 MAX_NAME = 32  # characters that fit in a legend
 # By which all runs are compared: every network has it, and it has no parameter that was chosen.
-COMMON_SCORE = "softmax_response"
+COMMON_SCORE = "softmax response"
+# Fewer test images on which two runs differ give no interval.
+LEAST_DIFFERING, LEAST_OF_AREAS = (least_differing(0.95, area=area) for area in (False, True))
 
 
 def write(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
@@ -58,23 +71,66 @@ def _check_same_test(first: Run, run: Run) -> None:
         )
 
 
+def write_sweep(folder: pathlib.Path, runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
+    """Writes the page of a sweep: its table, and the comparison of its settings.
+
+    Args:
+        folder: the workdir of the sweep.
+        runs: of `runs.read`, the settings and perhaps the seeds of the chosen one.
+        out: the file to write.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: if the sweep is not finished, or the file cannot be written.
+    """
+    table = sweeps.read(folder)
+    by_name = {run.folder.name: run for run in runs if run.folder.parent.parent == folder}
+    ranked = selection.rank(table["settings"], table["metric"])
+    ranked.sort(key=lambda row: row["name"] != table["chosen"])  # first, also if ranked again
+    settings = [by_name[row["name"]] for row in ranked]
+    content = _content(settings) | {"sweep": sweep.section(table)}
+    html.save(out, "comparison.html.jinja", content)
+    return out
+
+
 def _content(runs: Sequence[Run]) -> dict[str, Any]:
     """Returns the variables of the template."""
-    names = [_name(number, run) for number, run in enumerate(runs, start=1)]
+    longest = MAX_NAME if len(runs) <= many.FEW else None
+    names = [_name(number, run, longest) for number, run in enumerate(runs, start=1)]
     changes = [compare_with(runs[0], run) for run in runs[1:]]
-    figure, outside = _risk_coverage(names, runs)
     return {
         "runs": list(zip(names, runs, strict=True)),
-        "score": formatting.score_name(COMMON_SCORE),
+        "score": COMMON_SCORE,
         "best": names[rank(runs)[0]],
         "choice": certification.CHOICE,
+        "sweep": None,
+        "collapsed": [
+            f"{name} {run.results['collapse']}"
+            for name, run in zip(names, runs, strict=True)
+            if "collapse" in run.results
+        ],
         "teachers": sorted(
             {certification.external_teacher_note(run.results) for run in runs} - {""}
         ),
         "results": results_table(names, runs),
-        "groups": seeds.table(names, runs, COMMON_SCORE),
+        "csv": many.csv_link(names, runs, rank(runs)),
+        "groups": seeds.table(names, runs),
         "certificates": certificate_table(names, runs),
+        **(_few if len(runs) <= many.FEW else _many)(names, runs, changes),
+        "versions": html.versions(),
+    }
+
+
+def _few(
+    names: Sequence[str], runs: Sequence[Run], changes: Sequence[Mapping[str, Interval]]
+) -> dict[str, Any]:
+    """Returns the variables of the template for runs that fit side by side."""
+    figure, outside = _risk_coverage(names, runs)
+    return {
         "risk_coverage": figure,
+        "panels": [],
         "outside": formatting.join_with_and(outside) if outside else "",
         "sentences": [
             sentence
@@ -86,26 +142,45 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
             (name, differences(runs[0].metadata, run.metadata))
             for name, run in zip(names[1:], runs[1:], strict=True)
         ],
-        "versions": html.versions(),
+        "field_table": None,
+    }
+
+
+def _many(
+    names: Sequence[str], runs: Sequence[Run], changes: Sequence[Mapping[str, Interval]]
+) -> dict[str, Any]:
+    """Returns the same for more runs: a row for each, and small multiples."""
+    panels, outside = many.panels(names, runs)
+    order = rank(runs)
+    return {
+        "risk_coverage": None,
+        "panels": panels,
+        "outside": formatting.join_with_and(outside) if outside else "",
+        "sentences": many.sentences(names, changes),
+        "differences": many.difference_table(names, changes, order, metric_label),
+        "fields": [],
+        "field_table": many.field_table(names, runs, order),
     }
 
 
 def rank(runs: Sequence[Run]) -> list[int]:
     """Returns the indices of the runs by AURC of the common score on dev, the best first."""
-    areas = [run.results["scores"][COMMON_SCORE]["dev_aurc"] for run in runs]
+    areas = [run.response_metrics["dev_aurc"] for run in runs]
     return sorted(range(len(runs)), key=areas.__getitem__)
 
 
-def _name(number: int, run: Run) -> str:
+def _name(number: int, run: Run, longest: int | None) -> str:
+    """Returns number and name of a run, cut to a number of characters unless it is None."""
     name = run.folder.absolute().name
-    return f"{number}: {name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + '…'}"
+    is_cut = longest is not None and len(name) > longest
+    return f"{number}: {name[: (longest or 0) - 1] + '…' if is_cut else name}"
 
 
 def results_table(names: Sequence[str], runs: Sequence[Run]) -> tables.Table:
     """Returns the test results of the common score, the run with the best AURC on dev first."""
     rows = []
     for index in rank(runs):
-        values = runs[index].results["scores"][COMMON_SCORE]
+        values = runs[index].response_metrics
         risks = (values["error_at_coverage"].get(f"{100 * c:g}") for c in COVERAGES)
         rows.append(
             [
@@ -118,7 +193,7 @@ def results_table(names: Sequence[str], runs: Sequence[Run]) -> tables.Table:
         )
     risks = (f"risk at {100 * coverage:g}{formatting.SPACE}%" for coverage in COVERAGES)
     return tables.Table(
-        f"Results on test with the {formatting.score_name(COMMON_SCORE)}, in % (AURC times 1,000)",
+        f"Results on test with the {COMMON_SCORE}, in % (AURC times 1,000)",
         ["run", "AURC on dev", "accuracy", "AURC", *risks],
         rows,
         "The lowest AURC on the development split first. Risk: selective risk (error among "
@@ -172,8 +247,7 @@ def _risk_coverage(names: Sequence[str], runs: Sequence[Run]) -> tuple["Markup",
         for index, (name, number) in enumerate(zip(names, numbers, strict=True))
     ]
     samples = {
-        label: (run.confidence[COMMON_SCORE], run.correct)
-        for label, run in zip(labels, runs, strict=True)
+        label: (run.response_ranking, run.correct) for label, run in zip(labels, runs, strict=True)
     }
     curves = {label: selective.risk_coverage_curve(*sample) for label, sample in samples.items()}
     firsts = [label for index, label in enumerate(labels) if numbers.index(numbers[index]) == index]
@@ -199,9 +273,9 @@ def compare_with(first: Run, run: Run) -> dict[str, Interval]:
     """Returns the paired intervals of the differences run - first, with the common score."""
     smallest_coverage = 1 / len(first.correct)
     return selective.compare(
-        run.confidence[COMMON_SCORE],
+        run.response_ranking,
         run.correct,
-        first.confidence[COMMON_SCORE],
+        first.response_ranking,
         first.correct,
         coverages=[coverage for coverage in COVERAGES if coverage >= smallest_coverage],
     )
@@ -219,6 +293,12 @@ def _sentence(
     first: str, name: str, change: Interval, metric: str, unit: str, factor: float
 ) -> str:
     estimate, low, high = (factor * value for value in change)
+    if not change.exists:
+        return (
+            f"{name} and {first} differ in {metric} by {abs(estimate):.2f}{unit}, without an "
+            "interval: too few differing examples (fewer than "
+            f"{LEAST_DIFFERING if metric == 'accuracy' else LEAST_OF_AREAS})."
+        )
     interval = f"(95{formatting.SPACE}% interval {low:+.2f} to {high:+.2f}{unit})"
     if low <= 0 <= high:
         return f"{name} and {first} do not differ significantly in {metric} {interval}."
@@ -228,7 +308,7 @@ def _sentence(
     )
 
 
-def _label(metric: str) -> tuple[str, int]:
+def metric_label(metric: str) -> tuple[str, int]:
     """Returns the display name of a metric of `selective.compare`, and the factor of its unit."""
     if metric in ("aurc", "augrc"):
         return f"{metric.upper()}, times 1,000", 1000
@@ -250,14 +330,14 @@ def difference_table(
     rows = [
         [label, *(formatting.with_interval(change[metric], factor, sign="+") for change in changes)]
         for metric in changes[0]
-        for label, factor in [_label(metric)]
+        for label, factor in [metric_label(metric)]
     ]
     return tables.Table(
-        f"Difference from {names[0]} with the {formatting.score_name(COMMON_SCORE)}; points are "
-        "percentage points",
+        f"Difference from {names[0]} with the {COMMON_SCORE}; points are percentage points",
         ["metric", *names[1:]],
         rows,
         f"Second lines: paired 95{formatting.SPACE}% intervals over the test images. "
-        "An interval without 0 is a significant difference. The variation between seeds is not "
-        "included.",
+        "An interval without 0 is a significant difference. Too few: fewer than "
+        f"{LEAST_DIFFERING} test images ({LEAST_OF_AREAS} for AURC and AUGRC) count differently "
+        "for the two runs: too few for an interval. The variation between seeds is not included.",
     )

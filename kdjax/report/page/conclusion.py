@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kdjax import selective
 from kdjax.evaluation import certification
 from kdjax.report.page import formatting
 from kdjax.report.page.runs import Run
@@ -48,6 +49,7 @@ def conclude(run: Run) -> Conclusion:
     assumptions = ASSUMPTIONS if point.certified else ()
     teacher_note = certification.external_teacher_note(run.results)
     evidence += [teacher_note] if teacher_note else []
+    evidence += [f"The student {run.results['collapse']}."] if "collapse" in run.results else []
     return Conclusion(lead, [*evidence, _accuracies(run)], assumptions)
 
 
@@ -65,8 +67,9 @@ def _certified(run: Run, guarantee: Mapping[str, Any]) -> list[str]:
         f"{formatting.exact_percent(risk)}, with a probability of at least "
         f"{formatting.exact_percent(1 - delta)}.",
         "A prediction is accepted if its confidence score, the "
-        f"{formatting.score_name(run.best_score)}, is at least {point.threshold:.6g}. Learn then "
-        f"Test certified this threshold on the calibration split, {guarantee['examples']:,} images "
+        f"{selective.display_name(run.best_score)}, is at least "
+        f"{selective.shown_threshold(run.best_score, point.threshold)}. Learn then Test certified "
+        f"this threshold on the calibration split, {guarantee['examples']:,} images "
         f"that are used for nothing else; its coverage there is "
         f"{formatting.percent(point.certificate['coverage'])}. The certificate fails for at most "
         f"{formatting.exact_percent(delta)} of such splits.",

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdjax import selective
-from kdjax.report.page import formatting, plots, runs, stats, svg
+from kdjax.report.page import plots, runs, stats, svg
 from kdjax.report.page.runs import Run
-from kdjax.runs import workdir
+from kdjax.runs import fold_workdirs, workdir
 from kdjax.selective import Interval, ranking
+from kdjax.selective.scales import LOG_FORMS, LOG_ODDS, SCALES
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -36,7 +37,8 @@ def coverage_grid(examples: int) -> list[float]:
 
 def primary_scores(run: Run) -> list[str]:
     """Returns the score of the operating point, and the reservation if that is another one."""
-    return [run.best_score, *({"reservation"} & run.confidence.keys() - {run.best_score})]
+    reservation = {"reservation", LOG_FORMS["reservation"]} & run.confidence.keys()
+    return [run.best_score, *(reservation - {run.best_score})]
 
 
 def band(metrics: Mapping[str, Interval], coverages: list[float]) -> plots.Band:
@@ -54,7 +56,7 @@ def risk_coverage(run: Run, metrics: Intervals) -> "Markup":
     """
     primary = primary_scores(run)
     order = [*primary, *(name for name in run.confidence if name not in primary)]
-    labels = {name: formatting.score_name(name) for name in order}
+    labels = {name: selective.display_name(name) for name in order}
     coverages = coverage_grid(len(run.correct))
     accepted = run.accepted
     paint = functools.partial(
@@ -72,23 +74,23 @@ def risk_coverage(run: Run, metrics: Intervals) -> "Markup":
 
 def reliability(run: Run) -> "Markup":
     """Returns the reliability diagram of the softmax response."""
-    bins = stats.reliability(run.confidence["softmax_response"], run.correct)
+    bins = stats.reliability(run.response, run.correct)
     paint = functools.partial(plots.reliability, bins=bins)
     return svg.render("reliability", "Reliability diagram", paint, height=4.0)
 
 
 def histograms(run: Run) -> list[tuple[str, "Markup"]]:
     """Returns the display name of each primary score with its histogram."""
-    return [(formatting.score_name(name), _histogram(run, name)) for name in primary_scores(run)]
+    return [(selective.display_name(name), _histogram(run, name)) for name in primary_scores(run)]
 
 
 def _histogram(run: Run, name: str) -> "Markup":
-    title, point = formatting.score_name(name), run.operating_point
+    title, point = selective.display_name(name), run.operating_point
     paint = functools.partial(
         plots.histogram,
         confidence=run.confidence[name],
         correct=run.correct,
-        name=title,
+        name=f"{title}, log-odds" if SCALES.get(name) == LOG_ODDS else title,
         threshold=point.threshold if point.certified and name == point.score else None,
     )
     label = f"Histogram of {title} for correct and wrong predictions"
@@ -96,20 +98,25 @@ def _histogram(run: Run, name: str) -> "Markup":
 
 
 def training(run: Run) -> list[tuple[str, "Markup"]]:
-    """Returns the stages that have a `metrics.jsonl`, with their training curves."""
-    curves = []
-    for folder in (run.folder, run.folder / "teacher"):
+    """Returns the stages that have a `metrics.jsonl`, with their training curves.
+
+    Of the teachers of folds, the first one is shown.
+    """
+    curves, teacher = [], run.folder / "teacher"
+    for folder in (run.folder, teacher, fold_workdirs.fold_folder(teacher, 0)):
         if history := runs.read_history(folder):
             metadata = workdir.read_metadata(folder)
             stage = metadata["stage"]
+            name = f"{stage} without fold 0" if metadata.get("fold") else stage
             batch_size = metadata["config"][stage]["batch_size"]
             paint = functools.partial(
                 plots.training,
                 history=history,
-                steps_per_epoch=metadata["dataset"]["train_examples"] // batch_size,
+                steps_per_epoch=fold_workdirs.trained_dataset(metadata)["train_examples"]
+                // batch_size,
             )
-            title = f"Training of the {stage}"
-            curves.append((stage, svg.render(f"training-{stage}", title, paint, height=5.4)))
+            title = f"Training of the {name}"
+            curves.append((name, svg.render(f"training-{stage}", title, paint, height=5.4)))
     return curves
 
 

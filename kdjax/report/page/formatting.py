@@ -33,7 +33,7 @@ def interval(low: float, high: float) -> str:
 
 
 def with_interval(values: Interval, factor: float = 100, *, sign: str = "") -> str:
-    """Returns a table cell of two lines: the estimate, and its interval below.
+    """Returns a table cell of two lines: the estimate, and its interval (or `too few`) below.
 
     Args:
         values: the estimate and the ends of its interval.
@@ -41,13 +41,10 @@ def with_interval(values: Interval, factor: float = 100, *, sign: str = "") -> s
         sign: `+` to write the sign of positive numbers too, for differences.
     """
     estimate, low, high = (f"{factor * value:{sign}.2f}" for value in values)
+    if not values.exists:
+        return f"{estimate}\ntoo{SPACE}few"
     separator = f"{SPACE}to{SPACE}" if sign else NONE  # a dash would read as a minus sign
     return f"{estimate}\n{low}{separator}{high}"
-
-
-def score_name(name: str) -> str:
-    """Returns the name of a confidence score for display."""
-    return {"max_logit_pnorm": "MaxLogit-pNorm"}.get(name, name.replace("_", " "))
 
 
 def join_with_and(items: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from kdjax import selective
 from kdjax.report.page.runs import Run
 
 MAX_IMAGES = 24
@@ -60,7 +61,7 @@ def _gallery(
             _data_uri(images[row]),
             run.classes[run.test.labels[row]],
             run.classes[run.predicted[row]],
-            float(confidence[row]),
+            float(selective.shown(run.best_score, confidence[row])),
             bool(run.accepted[row]),
         )
         for row in rows[order[:MAX_IMAGES]]

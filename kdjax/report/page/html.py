@@ -2,11 +2,15 @@
 
 import importlib.metadata
 import pathlib
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -27,7 +31,15 @@ def render(template: str, content: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     return environment.get_template(template).render(content)
+
+
+def _breakable(text: str) -> "Markup":
+    """Returns the name of a student, such as `method=kd,seed=1`, with line breaks after commas."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r",(?=\w+=)", ",<wbr>", str(escape(text))))
 
 
 def save(path: pathlib.Path, template: str, content: Mapping[str, Any]) -> None:

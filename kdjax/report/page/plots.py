@@ -82,6 +82,28 @@ def risk_coverage(
     _legend(figure, columns)
 
 
+def small_risk_coverage(
+    figure: "Figure", curves: Sequence[Curve], *, reference: Curve, top: float
+) -> None:
+    """Draws curves and a dotted reference, as one of several small figures with the same axes.
+
+    Args:
+        figure: empty.
+        curves: of one group.
+        reference: the same in all figures.
+        top: largest risk of the axis, in [0, 1].
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    axes = figure.add_subplot()
+    axes.plot(100 * reference.coverage, 100 * reference.risk, color=INK, lw=1.1, ls=":")
+    for curve in curves:
+        axes.plot(100 * curve.coverage, 100 * curve.risk, color=svg.style(0)["color"], lw=1.6)
+    limit = 108 * top or 1.0
+    axes.set(xlim=(0, 102), ylim=(-0.02 * limit, limit), xticks=(0, 50, 100))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+
+
 def _highest_risk(curve: Curve | Band) -> float:
     """Returns the largest risk; below 10 % coverage one error among few images is a high risk."""
     risk = curve.high if isinstance(curve, Band) else curve.risk

@@ -10,10 +10,16 @@ from kdjax import config as configs
 from kdjax import selective
 from kdjax.errors import InputError
 from kdjax.evaluation import predictions
-from kdjax.evaluation.certification import OperatingPoint, certify_again, operating_point
+from kdjax.evaluation.certification import (
+    OperatingPoint,
+    certify_again,
+    operating_point,
+    scores_of,
+)
 from kdjax.evaluation.predictions import Predictions
 from kdjax.runs import workdir
 from kdjax.runtime import atomic_io
+from kdjax.selective.scales import LOG_FORMS
 
 
 class Run(NamedTuple):
@@ -50,6 +56,23 @@ class Run(NamedTuple):
         return self.operating_point.score
 
     @property
+    def response(self) -> np.ndarray:
+        """The softmax response of each test image, [n], which every network has."""
+        return np.asarray(selective.softmax_response(self.test.logits, abstention=True))
+
+    @property
+    def response_ranking(self) -> np.ndarray:
+        """The softmax response as log-odds, by which runs are compared, [n]."""
+        return np.asarray(selective.softmax_response_log_odds(self.test.logits, abstention=True))
+
+    @property
+    def response_metrics(self) -> dict[str, Any]:
+        """The results of the softmax response; earlier versions ranked by the probability."""
+        scores = self.results["scores"]
+        name = LOG_FORMS["softmax_response"]
+        return scores[name] if name in scores else scores["softmax_response"]
+
+    @property
     def accepted(self) -> np.ndarray:
         """Whether each test image is accepted, bool [n]."""
         confidence = self.confidence[self.best_score].astype(np.float64)
@@ -81,7 +104,7 @@ def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None
         results["pnorm"] = selective.best_pnorm(*dev)
     if risk is not None or delta is not None:
         results["guarantee"] = _certify(folder, results, test, risk, delta)
-    scores = selective.numpy_scores(results["pnorm"])
+    scores = scores_of(results)
     return Run(
         folder=folder,
         metadata=metadata,

@@ -1,7 +1,7 @@
 """Groups of runs that differ in their seed only, with mean and standard deviation."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kdjax.config_fields import differences
 from kdjax.report.page import formatting, tables
@@ -32,13 +32,12 @@ def _differ_in_seed_only(first: Run, run: Run) -> bool:
     return all(line.partition(": ")[0] in SEED_FIELDS for line in lines)
 
 
-def table(names: Sequence[str], runs: Sequence[Run], score: str) -> tables.Table | None:
+def table(names: Sequence[str], runs: Sequence[Run]) -> tables.Table | None:
     """Returns mean and standard deviation of each group; None if no group has several runs.
 
     Args:
         names: of the runs.
-        runs: the runs.
-        score: by which all of them are judged.
+        runs: the runs, judged by the softmax response.
     """
     numbers = group(runs)
     if len(set(numbers)) == len(runs):
@@ -52,15 +51,15 @@ def table(names: Sequence[str], runs: Sequence[Run], score: str) -> tables.Table
                 str(len(members)),
                 *(
                     _mean_and_deviation([metric(runs[index]) for index in members])
-                    for metric in _metrics(score).values()
+                    for metric in _METRICS.values()
                 ),
             ]
         )
     return tables.Table(
         "Mean over runs that differ in their seed only, on test, in % (AURC times 1,000)",
-        ["runs", "seeds", *_metrics(score)],
+        ["runs", "seeds", *_METRICS],
         rows,
-        f"Second lines: standard deviation. All values are of the {formatting.score_name(score)}.",
+        "Second lines: standard deviation. All values are of the softmax response.",
     )
 
 
@@ -69,19 +68,18 @@ def label(first: str, count: int) -> str:
     return first if count == 1 else f"{first} and {count - 1} more"
 
 
-def _metrics(score: str) -> dict[str, Callable[[Run], float]]:
-    """Returns the columns of the table: a metric of a run by its heading."""
+def _risk(coverage: str) -> Callable[[Run], float]:
+    return lambda run: 100 * run.response_metrics["error_at_coverage"][coverage]
 
-    def risk(coverage: str) -> Callable[[Run], float]:
-        return lambda run: 100 * run.results["scores"][score]["error_at_coverage"][coverage]
 
-    return {
-        "AURC on dev": lambda run: 1000 * run.results["scores"][score]["dev_aurc"],
-        "accuracy": lambda run: 100 * run.results["test"]["accuracy"],
-        "AURC": lambda run: 1000 * run.results["scores"][score]["aurc"],
-        f"risk at 90{formatting.SPACE}%": risk("90"),
-        f"risk at 80{formatting.SPACE}%": risk("80"),
-    }
+# The columns of the table: a metric of a run by its heading.
+_METRICS: Mapping[str, Callable[[Run], float]] = {
+    "AURC on dev": lambda run: 1000 * run.response_metrics["dev_aurc"],
+    "accuracy": lambda run: 100 * run.results["test"]["accuracy"],
+    "AURC": lambda run: 1000 * run.response_metrics["aurc"],
+    f"risk at 90{formatting.SPACE}%": _risk("90"),
+    f"risk at 80{formatting.SPACE}%": _risk("80"),
+}
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:

@@ -10,10 +10,11 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.config_fields import field_names
-from kdjax.data import Split
+from kdjax.data import Split, deployment_views
 from kdjax.evaluation.certification import FALLBACK_COVERAGE, operating_point
 from kdjax.models.user_class import short_name
 from kdjax.objectives import METHODS
+from kdjax.report import teacher
 from kdjax.report.page import classes, figures, formatting, gallery, html, runs, tables
 from kdjax.report.page.conclusion import conclude
 from kdjax.report.page.runs import Run
@@ -52,7 +53,6 @@ def _images(run: Run, test: Split | None) -> np.ndarray | None:
 def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
     """Returns the variables of the template."""
     intervals = figures.intervals(run)
-    response = run.confidence["softmax_response"]
     return {
         "run": run,
         "formatting": formatting,
@@ -71,7 +71,7 @@ def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
         "risk_coverage": figures.risk_coverage(run, intervals),
         "reliability": figures.reliability(run),
         "bins": selective.BINS,
-        "ece": selective.expected_calibration_error(response, run.correct),
+        "ece": selective.expected_calibration_error(run.response, run.correct),
         "histograms": figures.histograms(run),
         "teacher": _teacher(run),
         "classes": classes.section(run),
@@ -88,12 +88,27 @@ def _training_note(run: Run) -> str:
     config = run.metadata["config"]
     if "objective" not in config:
         return ""
-    method = config["objective"]["method"]
+    method, views = config["objective"]["method"], _views(run)
     if not METHODS[method].needs_teacher:
-        return f"method {method}"
+        return f"method {method}{views}"
     source = run.results.get("external_teacher")
-    teacher = source["file"] if source else short_name(config["teacher"]["model"])
-    return f"method {method}, teacher {teacher}"
+    name = source["file"] if source else short_name(config["teacher"]["model"])
+    folds = len(run.results.get("correction", {}).get("folds", ()))
+    disagreement = run.results.get("disagreement")
+    if folds:
+        name += f" ({folds} folds)"
+    elif disagreement:
+        name = f"mean of {disagreement['members']} teachers"
+    return f"method {method}, teacher {name}{views}"
+
+
+def _views(run: Run) -> str:
+    """Returns over which views the logits are averaged; empty without views."""
+    name = run.results.get("views", deployment_views.NONE)
+    if name == deployment_views.NONE:
+        return ""
+    flip = run.metadata["config"]["data"]["flip"]
+    return f"; logits averaged over {deployment_views.describe(name, flip=flip)}"
 
 
 def _teacher(run: Run) -> dict[str, Any] | None:
@@ -103,6 +118,7 @@ def _teacher(run: Run) -> dict[str, Any] | None:
         return None
     objective = run.metadata["config"]["objective"]
     adjusts = METHODS[objective["method"]].adjusts and objective["adjustment"] != "none"
+    fold_rows = teacher.fold_rows(errors)
     most_frequent = [
         f"{run.classes[i]} predicted as {run.classes[j]} ({count:,} images)"
         for i, j, count in errors["pairs"][:MAX_PAIRS]
@@ -112,6 +128,10 @@ def _teacher(run: Run) -> dict[str, Any] | None:
         "errors": errors["wrong"],
         "method": objective["method"],
         "adjustment": objective["adjustment"].replace("_", " ") if adjusts else None,
+        "summary": teacher.errors_sentence(run.results),
+        "adjusted": teacher.adjusted_sentence(errors) if adjusts else "",
+        "disagreement": teacher.disagreement_sentence(run.results.get("disagreement")),
+        "folds": tables.Table(teacher.TITLE, teacher.COLUMNS, fold_rows) if fold_rows else None,
         "most_frequent": most_frequent and formatting.join_with_and(most_frequent),
         "tables": [
             tables.teacher_errors(run, errors["by_class"]),
@@ -141,6 +161,7 @@ def _shift(run: Run) -> dict[str, Any] | None:
         return None
     return {
         **shifts,
+        "threshold_text": tables.shifted_threshold(shifts),
         "figure": figures.shift(shifts) if shifts["shifts"] else None,
         "table": tables.shifted(shifts),
     }

@@ -41,7 +41,12 @@ def style(index: int) -> dict[str, Any]:
 
 
 def render(
-    name: str, title: str, paint: Callable[["Figure"], None], *, height: float = 3.4
+    name: str,
+    title: str,
+    paint: Callable[["Figure"], None],
+    *,
+    height: float = 3.4,
+    width: float = WIDTH,
 ) -> "Markup":
     """Returns a figure as an `<svg>` element.
 
@@ -50,13 +55,14 @@ def render(
         title: the label for screen readers.
         paint: draws on an empty figure.
         height: in inches.
+        width: in inches.
     """
     import matplotlib
     from markupsafe import Markup, escape
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_settings(name)):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure)
         text = io.StringIO()
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -88,7 +88,7 @@ def ranking(run: Run) -> Table:
         "AUGRC: area under the curve of errors among accepted, as a share of all images. AUROC: "
         "probability that a correct prediction is more confident than a wrong one (higher is "
         f"better). MaxLogit-pNorm with p = {run.results['pnorm']:g}, chosen on the development "
-        "split."
+        f"split.{_combination(run)}"
     )
     if run.correct.all() or not run.correct.any():
         outcome = "correct" if run.correct[0] else "wrong"
@@ -101,12 +101,27 @@ def ranking(run: Run) -> Table:
     )
 
 
+def _combination(run: Run) -> str:
+    """Returns the fitted coefficients of `combination`; empty for results without it."""
+    if not run.operating_point.combination:
+        return ""
+    bias, response, reservation = run.operating_point.combination
+    terms = "".join(
+        f" {'-' if value < 0 else '+'} {abs(value):.3g} {symbol}"
+        for value, symbol in ((response, "s"), (reservation, "r"))
+    )
+    return (
+        f" Combination: {bias:.3g}{terms}, the log-odds of being correct, with s and r the "
+        "log-odds of softmax response and reservation, fitted on the development split."
+    )
+
+
 def thresholds(run: Run) -> Table:
     """Returns the thresholds of the best score that were chosen on dev, without a guarantee."""
     rows = [
         [
             f"{coverage}{formatting.SPACE}%",
-            f"{values['threshold']:.6g}",
+            selective.shown_threshold(run.best_score, values["threshold"]),
             formatting.cell(values["test_coverage"]),
             formatting.cell(values["test_error"]),
         ]
@@ -126,7 +141,7 @@ def certificates(run: Run) -> Table:
     together = console.simultaneous_coverage(guarantee)
     rows = [
         [
-            *_certificate(entry, name, " *" if entry["risk"] == guarantee["risk"] else ""),
+            *_certificate(run, entry, name),
             formatting.cell(together.get(entry["risk"]) if name == certification.LTT else None),
         ]
         for entry in guarantee["certificates"]
@@ -137,7 +152,7 @@ def certificates(run: Run) -> Table:
         f"Certified thresholds of {score(run)}, from {guarantee['examples']:,} calibration images",
         [*head, "coverage on test, %", "selective risk on test, %", "together: coverage, %"],
         rows,
-        "* the requested risk; the run uses the threshold of Learn then Test. Coverage: on the "
+        "* the requested risk, with the threshold that the run uses. Coverage: on the "
         "calibration split. Each risk bound holds with a probability of at least "
         f"{formatting.exact_percent(1 - guarantee['delta'])}. {certification.CHOICE}"
         f"{_together(guarantee)}",
@@ -155,13 +170,16 @@ def _together(guarantee: Mapping[str, Any]) -> str:
     )
 
 
-def _certificate(entry: Mapping[str, Any], certifier: str, mark: str) -> list[str]:
-    certificate = entry[certifier]
-    none = certificate["threshold"] is None
+def _certificate(run: Run, entry: Mapping[str, Any], certifier: str) -> list[str]:
+    certificate, guarantee = entry[certifier], run.operating_point.guarantee
+    threshold = certificate["threshold"]
+    none = threshold is None
+    requested = guarantee is not None and entry["risk"] == guarantee["risk"]
+    used = requested and certifier == certification.LTT
     return [
-        formatting.exact_percent(entry["risk"]) + mark,
+        formatting.exact_percent(entry["risk"]) + (" *" if used else ""),
         CERTIFIER_NAMES[certifier],
-        "none" if none else f"{certificate['threshold']:.6g}",
+        "none" if none else selective.shown_threshold(run.best_score, threshold),
         formatting.cell(None if none else certificate["risk_bound"]),
         formatting.cell(certificate["coverage"]),
         formatting.cell(certificate["test_coverage"]),
@@ -178,10 +196,15 @@ def shifted(shifts: Mapping[str, Any]) -> Table:
         for name, line in lines
     ]
     return Table(
-        f"Shifted test images at the threshold {shifts['threshold']:.6g}, in %",
+        f"Shifted test images at the threshold {shifted_threshold(shifts)}, in %",
         ["shift", "severity", *SHIFT_COLUMNS.values()],
         rows,
     )
+
+
+def shifted_threshold(shifts: Mapping[str, Any]) -> str:
+    """Returns the threshold in `shift.json` as text; an older file does not name its score."""
+    return selective.shown_threshold(shifts.get("score", ""), shifts["threshold"])
 
 
 def confusions(run: Run, rows: np.ndarray, caption: str) -> Table:
@@ -235,8 +258,8 @@ def confusion_matrix(run: Run, rows: np.ndarray) -> list[tuple[str, list[MatrixC
 
 def score(run: Run) -> str:
     """Returns the display name of the score of the operating point."""
-    return formatting.score_name(run.best_score)
+    return selective.display_name(run.best_score)
 
 
 def _marked(run: Run, name: str) -> str:
-    return formatting.score_name(name) + (" *" if name == run.best_score else "")
+    return selective.display_name(name) + (" *" if name == run.best_score else "")

@@ -11,15 +11,21 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from kdjax.data import Dataset, Split
+from kdjax.data.augment import sample_augmentation
+from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
+from kdjax.training.host_teacher import augmented
 
 SPLITS = ("train", "dev", "calibration", "test")
 HASH_LENGTH = 32  # hexadecimal digits of the SHA-256 of an image's pixels
 CHUNK = 1024  # images that are read at once
+IMAGES = ("images", "view_images")  # arrays of an index that a file of logits does not need
+AUGMENTATION = "augmentation"  # what identifies the fixed views of an index
 REMEDY = "python -m kdjax.logits --write-index=FILE writes the index of a config's images"
 
 
@@ -33,6 +39,8 @@ class LogitsFile(NamedTuple):
         split: name of the split of each row, str [n]; None: all rows are of train.
         labels: int [n]; None if the file has none.
         class_names: by column; empty if the file has none.
+        augmentation: order_seed, data.pad and data.flip of fixed views, int [3]; None if the file
+            has none.
     """
 
     logits: np.ndarray
@@ -41,6 +49,7 @@ class LogitsFile(NamedTuple):
     split: np.ndarray | None
     labels: np.ndarray | None
     class_names: tuple[str, ...]
+    augmentation: np.ndarray | None = None
 
 
 def image_hashes(images: Any) -> np.ndarray:
@@ -85,6 +94,49 @@ def index_arrays(
     return arrays
 
 
+def view_arrays(dataset: Dataset, batches: BatchSpec, *, images: bool) -> dict[str, np.ndarray]:
+    """Returns the arrays of an index that identify the fixed views of the training images.
+
+    Args:
+        dataset: of the run.
+        batches: of the students' training, with fixed views.
+        images: whether to add the images of all views.
+
+    Returns:
+        `augmentation`, see `LogitsFile`, and with `images` also `view_images`, uint8
+        [views, n, h, w, c].
+    """
+    arrays = {AUGMENTATION: np.array(identity(batches), np.int64)}
+    if images:
+        pixels = np.asarray(dataset.train.images)
+        arrays["view_images"] = np.stack(
+            [view_images(pixels, batches, view) for view in range(batches.views)]
+        )
+    return arrays
+
+
+def view_images(images: np.ndarray, batches: BatchSpec, view: int) -> np.ndarray:
+    """Returns all training images as a fixed view augments them, uint8 [n, h, w, c].
+
+    Args:
+        images: of the train split, uint8 [n, h, w, c].
+        batches: of the students' training.
+        view: from 0.
+    """
+    numbers = sample_augmentation(
+        jnp.arange(len(images), dtype=jnp.int32),
+        seed=batches.order_seed,
+        epoch=view,
+        augmentation=batches.augmentation,
+    )
+    return augmented(images, np.asarray(numbers), batches.augmentation)
+
+
+def identity(batches: BatchSpec) -> tuple[int, int, int]:
+    """Returns what the fixed views of training images depend on: order_seed, pad and flip."""
+    return batches.order_seed, batches.augmentation.pad, int(batches.augmentation.flip)
+
+
 def read(path: str | os.PathLike[str]) -> LogitsFile:
     """Reads a file of logits.
 
@@ -121,7 +173,10 @@ def read(path: str | os.PathLike[str]) -> LogitsFile:
     names = tuple(map(str, arrays.get("class_names", ())))
     if names and len(names) != logits.shape[2]:
         raise InputError(f"{where}: {len(names)} class_names for {logits.shape[2]} columns")
-    return LogitsFile(logits, **rows, class_names=names)
+    augmentation = arrays.get(AUGMENTATION)
+    if augmentation is not None and augmentation.shape != (3,):
+        raise InputError(f"{where}: {AUGMENTATION} {augmentation.shape} is not that of the index")
+    return LogitsFile(logits, **rows, class_names=names, augmentation=augmentation)
 
 
 def _read_arrays(path: pathlib.Path, where: str) -> dict[str, np.ndarray]:
@@ -129,7 +184,7 @@ def _read_arrays(path: pathlib.Path, where: str) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise InputError(f"{where} is a single array, not an .npz file with its index")
-            return {name: arrays[name] for name in arrays.files if name != "images"}
+            return {name: arrays[name] for name in arrays.files if name not in IMAGES}
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"{where}: there is no such file") from error
     except InputError:

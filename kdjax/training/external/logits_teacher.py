@@ -11,6 +11,7 @@ import numpy as np
 
 from kdjax.data import Dataset
 from kdjax.data.augment import Augmentation, num_augmentations
+from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
 from kdjax.runtime.paths import user_path
@@ -23,13 +24,13 @@ KIND = "logits"
 
 
 def describe_source(
-    fields: Any, augmentation: Augmentation, dataset: Dataset
+    fields: Any, batches: BatchSpec, dataset: Dataset
 ) -> tuple[dict[str, Any], str]:
     """Returns all that identifies a teacher's logits, after the check of their rows.
 
     Args:
         fields: `config.teacher`.
-        augmentation: of the training images.
+        batches: of the students' training; only their augmentation matters.
         dataset: of the run.
 
     Returns:
@@ -40,7 +41,9 @@ def describe_source(
     """
     path = user_path(fields.logits)
     content = logits_file.read(path)
-    _check_views(len(content.logits), augmentation, where(path))
+    fixed_views = _has_fixed_views(content, batches, where(path))
+    if not fixed_views:
+        _check_augmentations(len(content.logits), batches, where(path))
     columns = class_order.chosen_columns(
         fields.class_names,
         content.class_names,
@@ -66,12 +69,17 @@ def describe_source(
         "probabilities": probabilities,
         "columns": None if columns is None else list(columns),
         "splits": [name for name, split_rows in rows.items() if split_rows is not None],
+        **({"fixed_views": True} if fixed_views else {}),
     }
     return source, note
 
 
 def host_teacher(
-    source: Mapping[str, Any], path: pathlib.Path, folder: pathlib.Path, dataset: Dataset
+    source: Mapping[str, Any],
+    path: pathlib.Path,
+    folder: pathlib.Path,
+    dataset: Dataset,
+    augmentation: Augmentation,
 ) -> HostTeacher:
     """Returns the teacher that `describe_source` has described; the file is read when needed.
 
@@ -80,6 +88,7 @@ def host_teacher(
         path: the file.
         folder: the teacher's workdir.
         dataset: of the run.
+        augmentation: of the training images.
     """
 
     @functools.cache
@@ -110,7 +119,18 @@ def host_teacher(
         splits=tuple(source["splits"]),
         reads_images=False,
         folder=folder,
+        fixed_views=source.get("fixed_views", False),
+        clean=_clean_view(source, augmentation),
     )
+
+
+def _clean_view(source: Mapping[str, Any], augmentation: Augmentation) -> int | None:
+    """Returns the view of the images without augmentation; None if the file has none."""
+    if source.get("fixed_views"):
+        return None
+    pad = augmentation.pad
+    centre = (pad * (2 * pad + 1) + pad) * (1 + augmentation.flip)
+    return centre if source["views"] > 1 else 0
 
 
 def where(path: pathlib.Path) -> str:
@@ -118,19 +138,52 @@ def where(path: pathlib.Path) -> str:
     return f"teacher.logits {str(path)!r}"
 
 
-def _check_views(views: int, augmentation: Augmentation, source: str) -> None:
-    needed = num_augmentations(augmentation)
+def _has_fixed_views(content: LogitsFile, batches: BatchSpec, source: str) -> bool:
+    """Returns whether the views of a file are the fixed views of the run.
+
+    A single view is that of the images without augmentation, unless it is the only fixed view and
+    the file says so.
+
+    Raises:
+        InputError: if they are, or may be, those of another run.
+    """
+    if not batches.views or (len(content.logits) == 1 < batches.views):
+        return False
+    if content.augmentation is None:
+        if len(content.logits) == 1:
+            return False
+        raise InputError(
+            f"{source} has logits of {len(content.logits)} views, and teacher.views is "
+            f"{batches.views}: copy {logits_file.AUGMENTATION!r} from the index of this config, "
+            "which says which views they are, or give [n, m] of the images without augmentation"
+        )
+    given, expected = tuple(content.augmentation.tolist()), logits_file.identity(batches)
+    if len(content.logits) != batches.views or given != expected:
+        raise InputError(
+            f"{source} has logits of {len(content.logits)} views with {_in_words(*given)}, and "
+            f"the run has {batches.views} with {_in_words(*expected)}; {logits_file.REMEDY}"
+        )
+    return True
+
+
+def _in_words(order_seed: int, pad: int, flip: int) -> str:
+    return f"order_seed {order_seed}, data.pad {pad} and data.flip {bool(flip)}"
+
+
+def _check_augmentations(views: int, batches: BatchSpec, source: str) -> None:
+    augmentation = batches.augmentation
+    needed = batches.views or num_augmentations(augmentation)
     if views not in (1, needed):
         raise InputError(
             f"{source} has logits of {views} views, and an image has {needed} with data.pad="
             f"{augmentation.pad} and data.flip={augmentation.flip}: give [{needed}, n, m], or "
             "[n, m] of the images without augmentation"
         )
-    if views < needed:
+    if views < num_augmentations(augmentation):
         warnings.warn(
-            f"{source} has logits of the images without augmentation, which teach all {needed} "
-            "augmentations of an image; logits of the image that the student sees are known to "
-            "teach better (arXiv 2106.05237)",
+            f"{source} has logits of the images without augmentation, which teach all "
+            f"{needed} augmentations of an image; logits of the image that the student sees are "
+            "known to teach better (arXiv 2106.05237)",
             RuntimeWarning,
             stacklevel=2,
         )

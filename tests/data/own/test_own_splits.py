@@ -44,6 +44,17 @@ def test_test_and_dev_are_stratified_and_sizes_are_exact() -> None:
     np.testing.assert_allclose(np.bincount(table.labels[rows["dev"]]), [8, 4.8, 3.2], atol=1)
 
 
+def test_every_class_keeps_a_training_picture() -> None:
+    """Of classes with 6 pictures, a random calibration split would take all of some."""
+    table = make_table(np.repeat(np.arange(600), 6).tolist())
+    fractions = {**FRACTIONS, "calibration_fraction": 0.3}
+    rows = splits.cut(table, **fractions, seed=0)
+    assert len(np.unique(table.labels[rows["train"]])) == 600
+    assert len(rows["calibration"]) == round(0.3 * 2880)
+    counts = np.bincount(table.labels[rows["calibration"]], minlength=600)
+    assert counts.min() == 0 and counts.max() >= 3  # not stratified
+
+
 def test_cut_depends_on_seed_and_content_not_on_the_order() -> None:
     rng = np.random.default_rng(0)
     table = make_table(rng.integers(0, 3, 90).tolist(), keys=rng.permutation(90).tolist())

@@ -36,7 +36,7 @@ def test_every_form_of_the_package_is_read(tmp_path):
     project = tmp_path / "project"
     package = write(project / "node_modules" / "onnxruntime-web", FILES)
     archive = pack(package, tmp_path / "onnxruntime-web-1.2.3.tgz")
-    for path in (project, package, archive):
+    for path in (project, package, archive, archive.parent):
         assert runtime.read(path) == EXPECTED
     assert runtime.read(package / "dist") == EXPECTED._replace(version="1.2.3")
 
@@ -62,6 +62,7 @@ def without(name):
         (lambda path: path.write_bytes(b"text"), "not a folder, and not an archive of onnxruntime"),
         (lambda path: pack_of(path, without(runtime.GLUE)), "it has no dist/ort-wasm-simd-thr"),
         (lambda path: truncated(path), "not an archive of onnxruntime-web: "),
+        (lambda path: packed_twice(path), "several copies of onnxruntime-web: give one of onnx"),
     ],
 )
 def test_other_files_raise_in_one_line(tmp_path, make, part):
@@ -76,6 +77,12 @@ def pack_of(path, files):
     folder = write(path.with_name("unpacked"), files)
     pack(folder, path)
     shutil.rmtree(folder)
+
+
+def packed_twice(folder):
+    for name in ("onnxruntime-web-1.2.3.tgz", "onnxruntime-web-1.3.0.tgz"):
+        folder.mkdir(exist_ok=True)
+        pack(write(folder.with_name("package"), FILES), folder / name)
 
 
 def truncated(path):

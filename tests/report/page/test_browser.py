@@ -60,7 +60,19 @@ def browser():
 def pages(written, tmp_path_factory):
     compared = tmp_path_factory.mktemp("compared") / "comparison.html"
     page.write_comparison([written.run, written.run], compared)
-    return {"single": written.folder / "report.html", "comparison": compared}
+    many = page.write_comparison(
+        [with_payoff(written.run, payoff) for payoff in range(2, 8)],
+        compared.with_name("many.html"),
+    )
+    return {"single": written.folder / "report.html", "comparison": compared, "many": many}
+
+
+def with_payoff(run, payoff):
+    """Returns a run whose config has this payoff, and whose folder is named after it."""
+    config = run.metadata["config"]
+    config = {**config, "objective": {**config["objective"], "payoff": payoff}}
+    folder = run.folder / f"method=ka_gambler_sum,payoff={payoff}"
+    return run._replace(metadata={**run.metadata, "config": config}, folder=folder)
 
 
 @pytest.fixture
@@ -123,6 +135,23 @@ def test_plots_are_within_their_frames_with_readable_text(visit, name, width):
         assert plot["area"] > 40_000 and plot["drawn"] > 10_000, plot
         assert plot["outside"] == [], plot
         assert plot["smallest"] >= 10, plot
+
+
+@each_width
+@each_scheme
+def test_small_multiples_of_many_runs_fit_the_window(visit, width, scheme):
+    tab = visit("many", width=width, scheme=scheme)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    plots = tab.evaluate(PLOTS)
+    assert len(plots) == 6
+    for plot in plots:
+        assert plot["area"] > 15_000 and plot["drawn"] > 10_000, plot
+        assert plot["outside"] == [] and plot["smallest"] >= 10, plot
+    assert [(text, value) for text, value in tab.evaluate(TEXT_CONTRASTS) if value < 4.5] == []
+    with tab.expect_download() as download:
+        tab.locator("a[download]").click()
+    lines = download.value.path().read_text().splitlines()
+    assert len(lines) == 7 and lines[0].startswith("run,folder,")
 
 
 @each_width

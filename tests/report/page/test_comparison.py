@@ -9,7 +9,7 @@ from support.pages import assert_valid, plain_text
 
 from kdjax import selective
 from kdjax.errors import InputError
-from kdjax.evaluation import predictions
+from kdjax.evaluation import certification, predictions
 from kdjax.report import page
 from kdjax.report.page import comparison, seeds
 
@@ -53,7 +53,7 @@ def test_differences_are_from_the_paired_bootstrap(runs):
     table = comparison.difference_table(
         ["1", "2", "3"], [comparison.compare_with(first, run) for run in (second, same)]
     )
-    samples = [(run.confidence["softmax_response"], run.correct) for run in (second, first)]
+    samples = [(run.response_ranking, run.correct) for run in (second, first)]
     expected = selective.compare(*samples[0], *samples[1])
     cells = {row[0]: row[1:] for row in table.rows}
     for label, key, factor in (
@@ -71,7 +71,10 @@ def test_summary_states_only_significant_differences(text):
     content = plain_text(text)
     assert "2: two has a higher accuracy than 1: one & <b>, by" in content
     assert "2: two has a lower AURC times 1,000 than 1: one & <b>, by" in content
-    assert "3: one & <b> and 1: one & <b> do not differ significantly in accuracy" in content
+    assert (
+        "3: one & <b> and 1: one & <b> differ in accuracy by 0.00 points, without an interval: too "
+        "few differing examples"
+    ) in content
 
 
 def test_all_runs_are_judged_by_the_same_score_and_ranked_on_dev(runs):
@@ -79,8 +82,8 @@ def test_all_runs_are_judged_by_the_same_score_and_ranked_on_dev(runs):
     assert "softmax response" in table.caption
     assert [row[0] for row in table.rows] == ["2: two", "1: one", "3: one"]
     for row, run in zip(table.rows, (runs[1], runs[0]), strict=False):
-        values = run.results["scores"]["softmax_response"]
-        area = selective.aurc(run.confidence["softmax_response"], run.correct)
+        values = run.results["scores"]["softmax_response_log_odds"]
+        area = selective.aurc(run.response, run.correct)  # no probability here is 1
         assert row[1:4] == [
             f"{1000 * values['dev_aurc']:.2f}",
             f"{100 * run.correct.mean():.2f}",
@@ -91,7 +94,7 @@ def test_all_runs_are_judged_by_the_same_score_and_ranked_on_dev(runs):
 def test_certificates_for_all_runs_are_at_delta_over_their_number(runs, text):
     table = comparison.certificate_table(["1: one", "2: two", "3: one"], runs)
     rows = {row[0]: row[1:] for row in table.rows}
-    score = selective.numpy_scores(runs[1].results["pnorm"])[runs[1].best_score]
+    score = certification.scores_of(runs[1].results)[runs[1].best_score]
     calibration = predictions.load(runs[1].folder / "predictions" / "calibration.npz")
     sample = score(calibration.logits), selective.is_correct(*calibration)
     for delta, first in ((0.05, 4), (0.05 / 3, 7)):
@@ -113,8 +116,8 @@ def test_runs_that_differ_in_their_seed_only_are_one_group(runs):
     other["config"]["objective"]["payoff"] = 1.5
     other = first._replace(metadata=other)
     assert seeds.group([first, other, second, other]) == [0, 1, 0, 1]
-    assert seeds.table(["1: a", "2: b"], [first, other], "margin") is None
-    table = seeds.table(["1: a", "2: b", "3: c"], [first, other, second], "margin")
+    assert seeds.table(["1: a", "2: b"], [first, other]) is None
+    table = seeds.table(["1: a", "2: b", "3: c"], [first, other, second])
     (_, *cells), (_, *single) = table.rows
     assert [row[0] for row in table.rows] == ["1: a and 1 more", "2: b"]
     accuracies = [100 * run.correct.mean() for run in (first, second)]
@@ -144,6 +147,7 @@ def test_runs_on_other_data_sets_are_rejected(runs, tmp_path, fields):
         page.write_comparison([runs[0], other], tmp_path / "page.html")
 
 
+@pytest.mark.slow
 def test_runs_with_a_single_test_image_are_compared(tmp_path):
     sizes = dict.fromkeys(sample_runs.SPLITS, 1)
     pair = [page.read(sample_runs.write(tmp_path / name, sizes=sizes)) for name in "ab"]

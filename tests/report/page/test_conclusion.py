@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from support import sample_runs
+from support.blaker import blaker_interval
 
 from kdjax.evaluation.certification import operating_point
 from kdjax.report import page
@@ -77,7 +77,7 @@ def test_certified_run_states_coverage_risk_and_probability():
     assert "its coverage there is 75.0 %" in evidence
     assert "The certificate fails for at most 10 % of such splits." in evidence
     assert "accepted if its confidence score, the margin, is at least 201." in evidence
-    low, high = (100 * end for end in binomtest(20, 800).proportion_ci(0.95, "exact"))
+    low, high = (100 * end for end in blaker_interval(20, 800))
     assert "it accepted 800 of 1,000 images with a selective risk of 2.5 %" in evidence
     assert f"(95 % interval {low:.1f} % to {high:.1f} %): within the certified risk." in evidence
     assert "accuracy on test is 98.0 % (95 % interval" in evidence
@@ -200,3 +200,10 @@ def test_uncertified_operating_point_accepts_nothing():
 
 def test_sample_run_has_the_sample_classes(written):
     assert written.run.classes == list(sample_runs.CLASSES)
+
+
+def test_a_collapsed_student_is_named_in_the_evidence():
+    results = make_results(accepted=500, wrong=10)
+    assert "collapsed" not in concluded(make_run(results, wrong=10))[1]
+    results["collapse"] = "has collapsed: it abstains"
+    assert "The student has collapsed: it abstains." in concluded(make_run(results, wrong=10))[1]

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from support import sample_runs
 
+from kdjax import selective
 from kdjax.report import page
 from kdjax.report.page import gallery
 
@@ -55,7 +56,7 @@ def test_errors_are_in_order_of_decreasing_confidence_with_label_and_prediction(
     for image, row in zip(shown, expected, strict=True):
         assert image.label == run.classes[run.test.labels[row]] != image.predicted
         assert image.predicted == run.classes[run.predicted[row]]
-        assert image.confidence == confidence[row]
+        assert image.confidence == selective.shown(run.best_score, confidence[row])
         assert image.accepted == run.accepted[row]
 
 

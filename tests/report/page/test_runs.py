@@ -9,9 +9,10 @@ from numpy.testing import assert_array_equal
 from support import sample_runs
 
 from kdjax.errors import InputError
-from kdjax.evaluation import predictions
+from kdjax.evaluation import predictions, summary
 from kdjax.report import page
 from kdjax.report.page import runs
+from kdjax.selective.scales import LOG_FORMS
 
 
 @pytest.fixture
@@ -150,15 +151,34 @@ def test_a_teacher_without_abstention_logit_is_read(folder):
         resave(folder, split, lambda old: old._replace(logits=old.logits[:, :-1]))
     edit(
         folder / "results.json",
-        lambda results: [results["scores"].pop(n) for n in ("reservation", "max_probability")],
+        lambda results: [results["scores"].pop(name, None) for name in summary.ABSTENTION_SCORES],
     )
-    edit(folder / "results.json", lambda results: results.update(best_score="margin"))
+    edit(folder / "results.json", lambda results: results.update(best_score="margin_log"))
     assert set(page.read(folder).confidence) == {
-        "softmax_response",
+        "softmax_response_log_odds",
         "negative_entropy",
-        "margin",
+        "margin_log",
         "max_logit_pnorm",
+        "doctor",
+        "energy",
     }
+
+
+def test_results_of_a_version_that_ranked_by_probabilities_are_read(folder):
+    new = page.read(folder)
+
+    def rename(results):
+        for name, form in LOG_FORMS.items():
+            results["scores"][name] = results["scores"].pop(form)
+        results.update(best_score="margin", combination=None)
+        results["scores"].pop("combination")
+
+    edit(folder / "results.json", rename)
+    old = page.read(folder)
+    assert old.best_score == "margin" and old.operating_point.combination is None
+    assert np.all((old.confidence["margin"] >= 0) & (old.confidence["margin"] <= 1))
+    assert old.response_metrics == new.response_metrics
+    assert_array_equal(old.response_ranking, new.response_ranking)
 
 
 def test_truncated_lines_of_the_history_are_ignored(folder):

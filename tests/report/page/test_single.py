@@ -34,6 +34,7 @@ def test_names_are_escaped(written):
         assert name in text
 
 
+@pytest.mark.slow
 def test_writing_the_page_is_reproducible(written, tmp_path):
     again = page.write(written.run, sample_runs.gallery_split(written.folder), out=tmp_path / "x")
     assert again.read_text(encoding="utf-8") == written.html
@@ -72,11 +73,11 @@ def test_selective_risks_are_shown_with_their_intervals(written):
     for name in figures.primary_scores(run):
         intervals = selective.bootstrap(run.confidence[name], run.correct, coverages=(0.95,))
         estimate, low, high = (f"{100 * value:.2f}" for value in intervals["error_at_0.95"])
-        label = name.replace("_", " ").replace("max logit pnorm", "MaxLogit-pNorm")
+        label = selective.display_name(name)
         cell = cells.get(label, cells.get(f"{label} *"))[1]
         assert cell == f"{estimate}\n{low}\N{EN DASH}{high}"
     without_intervals = rows(tables.selective_risks(run, {}))["margin"]
-    values = run.results["scores"]["margin"]["error_at_coverage"].values()
+    values = run.results["scores"]["margin_log"]["error_at_coverage"].values()
     assert without_intervals == [f"{100 * value:.2f}" for value in values]
 
 
@@ -105,7 +106,9 @@ def test_certificates_are_shown_with_their_test_results(written):
         else:
             shares = (certificate[key] for key in ("coverage", "test_coverage", "test_error"))
             shown = [f"{risk:.2f}", *(f"{100 * share:.2f}" for share in shares)]
-            assert row[1:] == ("Learn then Test", f"{certificate['threshold']:.6g}", *shown)
+            score = written.run.best_score
+            threshold = selective.shown_threshold(score, certificate["threshold"])
+            assert row[1:] == ("Learn then Test", threshold, *shown)
 
 
 def test_confusion_matrices_count_all_and_the_accepted_images(written):
@@ -140,6 +143,24 @@ def test_with_many_classes_only_confused_pairs_are_shown(tmp_path):
             run.predicted == classes.index(predicted)
         )
         assert int(count) == pair.sum()
+
+
+def test_several_teachers_are_named_as_their_mean(written, tmp_path):
+    disagreement = {
+        split: {"mean": 0.05, "teacher_auroc": 0.9, "student_auroc": 0.8}
+        for split in ("dev", "test")
+    }
+    results = {**written.run.results, "disagreement": {"members": 2, **disagreement}}
+    path = page.write(written.run._replace(results=results), None, out=tmp_path / "x.html")
+    text = plain_text(path.read_text(encoding="utf-8"))
+    assert ", teacher mean of 2 teachers;" in text
+    assert "Disagreement of the 2 teachers" in text
+
+
+def test_equation_of_the_combination_has_signs_between_its_terms(written):
+    point = written.run.operating_point._replace(combination=(2.17, 1.3, -0.171))
+    note = tables.ranking(written.run._replace(operating_point=point)).note
+    assert "Combination: 2.17 + 1.3 s - 0.171 r, the log-odds of being correct" in note
 
 
 @pytest.mark.slow
@@ -228,7 +249,7 @@ def test_a_run_without_adjustment_does_not_claim_one(written, tmp_path, field, v
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", ["ce", "ka", "self_adaptive"])
 def test_header_names_the_teacher_of_methods_that_need_one(written, tmp_path, method):
     run = written.run._replace(metadata=sample_runs.metadata())
     run.metadata["config"]["objective"]["method"] = method

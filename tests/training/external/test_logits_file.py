@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.commands import ROOT
@@ -15,12 +16,18 @@ from support.own_teachers import fit_linear, predict
 import kdjax.config
 from kdjax import data
 from kdjax.data import Dataset
-from kdjax.data.augment import Augmentation
+from kdjax.data.augment import Augmentation, apply_augmentation, sample_augmentation
+from kdjax.data.batches import BatchSpec
 from kdjax.data.records import Records
 from kdjax.errors import InputError
+from kdjax.training import host_teacher
 from kdjax.training.external import logits_file, logits_teacher
 
-PLAIN, FLIP = Augmentation(pad=0, flip=False), Augmentation(pad=0, flip=True)
+PLAIN, FLIP, CROP = (
+    BatchSpec(batch_size=16, steps_per_epoch=71, order_seed=3, augmentation=Augmentation(*fields))
+    for fields in ((0, False), (0, True), (1, True))
+)
+VIEWS = dataclasses.replace(CROP, views=2)
 Arrays = dict[str, np.ndarray]
 
 
@@ -43,10 +50,10 @@ def fields(path: pathlib.Path) -> Any:
 
 
 def describe(
-    path: pathlib.Path, arrays: Arrays, dataset: Dataset, augmentation: Augmentation = PLAIN
+    path: pathlib.Path, arrays: Arrays, dataset: Dataset, batches: BatchSpec = PLAIN
 ) -> tuple[dict[str, Any], str]:
     np.savez(path, **arrays)
-    return logits_teacher.describe_source(fields(path), augmentation, dataset)
+    return logits_teacher.describe_source(fields(path), batches, dataset)
 
 
 def test_index_names_every_image_by_its_pixels(dataset, arrays) -> None:
@@ -75,7 +82,7 @@ def test_logits_of_each_split_are_those_of_the_file(dataset, arrays, tmp_path) -
     path = tmp_path / "logits.npz"
     source, note = describe(path, arrays, dataset)
     assert "of the 1,150 training images correctly" in note
-    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, PLAIN.augmentation)
     assert teacher.splits == logits_file.SPLITS
     for name in teacher.splits:
         rows = np.arange(5, 15)
@@ -89,12 +96,59 @@ def test_view_of_each_augmentation_is_chosen_in_training(dataset, arrays, tmp_pa
     views = np.stack([arrays["logits"], arrays["logits"] + 1])
     source, note = describe(path, {**arrays, "logits": views}, dataset, FLIP)
     assert note.count("%") == 2
-    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, PLAIN.augmentation)
     numbers = np.array([0, 1, 1, 0], np.int32)
     logits = teacher.compute("train", None, np.arange(4), numbers)
     np.testing.assert_array_equal(logits, arrays["logits"][:4] + np.float32(numbers[:, None]))
     plain = teacher.compute("test", None, np.arange(4), numbers)
     np.testing.assert_array_equal(plain, arrays["logits"][arrays["split"] == "test"][:4])
+
+
+def test_fixed_views_of_a_file_are_those_of_the_index(dataset, arrays, tmp_path) -> None:
+    path, index = tmp_path / "logits.npz", logits_file.view_arrays(dataset, VIEWS, images=True)
+    images = index.pop("view_images")
+    numbers = sample_augmentation(
+        jnp.arange(len(images[1])), seed=3, epoch=1, augmentation=VIEWS.augmentation
+    )
+    expected = apply_augmentation(
+        jnp.asarray(dataset.train.images), numbers, augmentation=VIEWS.augmentation
+    )
+    np.testing.assert_array_equal(images[1], expected)
+    views = {**arrays, **index, "logits": np.stack([arrays["logits"], arrays["logits"] + 1])}
+    source, _ = describe(path, views, dataset, VIEWS)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, VIEWS.augmentation)
+    assert teacher.fixed_views and teacher.clean is None
+    logits = teacher.compute("train", None, np.arange(4), np.ones(4, np.int32))
+    np.testing.assert_array_equal(logits, arrays["logits"][:4] + np.float32(1))
+
+
+@pytest.mark.parametrize(
+    ("index", "views", "message"),
+    [
+        ({}, 2, "copy 'augmentation' from the index of this config"),
+        ({"augmentation": [4, 1, 1]}, 2, "order_seed 4, .* run has 2 with order_seed 3, data.pad"),
+        ({"augmentation": [3, 1, 1]}, 3, "has logits of 3 views with order_seed 3"),
+        ({"augmentation": [3, 1]}, 2, r"augmentation \(2,\) is not that of the index"),
+    ],
+)
+def test_fixed_views_of_another_run_are_refused(
+    index, views, message, dataset, arrays, tmp_path
+) -> None:
+    changed = {**arrays, "logits": np.stack([arrays["logits"]] * views), **index}
+    with pytest.raises(InputError, match=message):
+        describe(tmp_path / "logits.npz", changed, dataset, VIEWS)
+
+
+def test_view_without_augmentation_is_known(dataset, arrays, tmp_path) -> None:
+    path = tmp_path / "logits.npz"
+    with pytest.warns(RuntimeWarning, match="teach all 2 augmentations"):
+        source, _ = describe(path, arrays, dataset, VIEWS)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, VIEWS.augmentation)
+    assert (teacher.clean, teacher.fixed_views) == (0, False)
+    source = {**source, "views": 18}
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, CROP.augmentation)
+    assert teacher.clean is not None
+    assert host_teacher.view_name(teacher.clean, CROP.augmentation) == "+0+0"
 
 
 def test_logits_of_plain_images_teach_all_augmentations_with_a_warning(
@@ -103,7 +157,7 @@ def test_logits_of_plain_images_teach_all_augmentations_with_a_warning(
     path = tmp_path / "logits.npz"
     with pytest.warns(RuntimeWarning, match="teach all 2 augmentations"):
         source, _ = describe(path, arrays, dataset, FLIP)
-    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, PLAIN.augmentation)
     logits = teacher.compute("train", None, np.arange(4), np.array([0, 1, 1, 0]))
     np.testing.assert_array_equal(logits, arrays["logits"][:4])
 
@@ -111,7 +165,7 @@ def test_logits_of_plain_images_teach_all_augmentations_with_a_warning(
 def test_sample_of_the_images_uses_the_rows_of_the_full_file(dataset, arrays, tmp_path) -> None:
     path, limited = tmp_path / "logits.npz", data.limit_examples(dataset, 64, 0)
     source, _ = describe(path, arrays, limited)
-    teacher = logits_teacher.host_teacher(source, path, tmp_path, limited)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, limited, PLAIN.augmentation)
     linear = fit_linear(dataset.train)
     for name in teacher.splits:
         logits = teacher.compute(name, None, np.arange(64), np.zeros(64, np.int32))
@@ -124,7 +178,7 @@ def test_columns_are_mapped_by_class_names(dataset, arrays, tmp_path) -> None:
     changed = {"logits": arrays["logits"][:, order], "class_names": arrays["class_names"][order]}
     path = tmp_path / "logits.npz"
     source, _ = describe(path, {**arrays, **changed}, dataset)
-    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, PLAIN.augmentation)
     logits = teacher.compute("train", None, np.arange(4), np.zeros(4, np.int32))
     np.testing.assert_array_equal(logits, arrays["logits"][:4])
 
@@ -141,7 +195,7 @@ def test_probabilities_become_log_probabilities(dataset, arrays, tmp_path) -> No
     probabilities = exponent / exponent.sum(axis=1, keepdims=True)
     path = tmp_path / "logits.npz"
     source, _ = describe(path, {**arrays, "logits": probabilities}, dataset)
-    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, PLAIN.augmentation)
     logits = teacher.compute("train", None, np.arange(9), np.zeros(9, np.int32))
     np.testing.assert_allclose(logits, np.log(probabilities[:9]), rtol=1e-4, atol=1e-4)
 

@@ -15,6 +15,11 @@ const kdjaxDemo = (() => {
 
   const percent = value => `${(100 * value).toFixed(1)} %`;
   const number = value => Number(value.toPrecision(4)).toString();
+  // A score in the log domain as people read it, as in kdjax/selective/scales.py.
+  const shown = {
+    log_odds: value => 1 / (1 + Math.exp(-value)),
+    log: value => -Math.expm1(-value),
+  }[card.scale] || (value => value);
 
   // Embedded files are compressed with gzip and encoded in base64.
   async function embedded(id) {
@@ -102,11 +107,11 @@ const kdjaxDemo = (() => {
     const label = card.classes[result.label], { confidence, accepted } = result;
     const title = accepted ? label : `abstains (it would say ${label})`;
     const threshold = card.threshold === null
-      ? "it accepts no picture" : `${accepted ? "at least" : "below"} the threshold ${number(card.threshold)}`;
+      ? "it accepts no picture" : `${accepted ? "at least" : "below"} the threshold ${number(shown(card.threshold))}`;
     return [
       node("h3", title, accepted ? "accepted" : "abstained"),
       node("p", `${accepted ? "accepted" : "abstained"}: confidence (${card.score}) ` +
-        `${number(confidence)}, ${threshold}`),
+        `${number(shown(confidence))}, ${threshold}`),
       table(result.probabilities),
     ];
   }

@@ -7,16 +7,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-MIN_WIDTH = 110  # characters of the table; below that rich would truncate columns
+WIDTH = 100  # characters of the table
 MAX_WARNINGS = 4
+TITLE = "By class: coverage of its images, and selective risk of those that are accepted as it"
 COLUMNS = (
     "class",
     "images",
     "accepted",
     "coverage %",
-    "accepted as this class",
+    "accepted as it",
     "wrong",
-    "selective risk %",
+    "risk %",
     "interval %",
 )
 
@@ -25,15 +26,15 @@ def show(report: Mapping[str, Any]) -> None:
     """Prints the table by class, coverage, selective risk, warnings and the verdict.
 
     Args:
-        report: of `kdjax.predict.labelled.report`.
+        report: of `kdjax.predict.promise_check.report`.
     """
-    table = Table(title="By class", title_justify="left", title_style="bold")
+    table = Table(title=TITLE, title_justify="left", title_style="bold")
     for heading in COLUMNS:
         table.add_column(heading, justify="right" if heading != COLUMNS[0] else "left")
     for cells in class_rows(report):
         table.add_row(*map(Text, cells))
-    console = Console(soft_wrap=True)
-    console.width = max(console.width, MIN_WIDTH)
+    # Neither wider than a page nor narrower than the columns, also where output is a pipe.
+    console = Console(width=WIDTH, soft_wrap=True)
     console.print(table)
     print(*summary(report), sep="\n")
 
@@ -42,7 +43,7 @@ def class_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yields the cells of `COLUMNS`: coverage of the images of a class, risk of its predictions.
 
     Args:
-        report: of `kdjax.predict.labelled.report`.
+        report: of `kdjax.predict.promise_check.report`.
     """
     true, predicted = report["true"], report["predicted"]
     for i, name in enumerate(report["classes"]):
@@ -64,7 +65,7 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
     """Yields the lines below the table; the last one is the verdict.
 
     Args:
-        report: of `kdjax.predict.labelled.report`.
+        report: of `kdjax.predict.promise_check.report`.
     """
     level = f"{100 * report['level']:g} % interval"
     yield (

@@ -1,0 +1,125 @@
+"""Result files of a job: its metrics as JSON, and the order of its predictions as npz.
+
+The npz file holds what every table needs: of each method, deployment view and split, whether each
+prediction is correct, and the rank of its confidence. Ranks are exact, also of ties, and take less
+space than logits.
+"""
+
+import dataclasses
+import pathlib
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.paper.plan import Job
+from kdjax import selective
+from kdjax.data import Dataset
+from kdjax.data import deployment_views as views
+from kdjax.evaluation import certification, evaluate, summary
+from kdjax.evaluation.predictions import Predictions
+from kdjax.objectives import METHODS
+from kdjax.runtime import atomic_io
+
+SPLITS = ("dev", "test")
+VIEWS = (views.NONE, views.FLIP)
+PACKAGES = ("kdjax", "jax", "flax", "optax")
+METRICS = ("dev_aurc", "aurc", "augrc", "error_at_coverage")
+RISK, DELTA = 0.05, 0.05
+
+
+class Ranking(NamedTuple):
+    """The predictions of a network on a split, as far as selective prediction depends on them.
+
+    Attributes:
+        rank: uint16 [n], dense rank of the confidence, 0 for the lowest; ties have the same.
+        correct: bool [n].
+    """
+
+    rank: np.ndarray
+    correct: np.ndarray
+
+
+def ranking(confidence: np.ndarray, correct: np.ndarray) -> Ranking:
+    """Returns the ranking of confidences [n] and correctness [n] of up to 65,536 predictions."""
+    ranks = np.unique(confidence, return_inverse=True)[1]
+    return Ranking(ranks.astype(np.uint16), np.asarray(correct, bool))
+
+
+def collect(
+    job: Job,
+    workdirs: Mapping[str, pathlib.Path],
+    dataset: Dataset,
+    out: pathlib.Path,
+    command: str,
+) -> None:
+    """Writes the result files of a finished job.
+
+    Args:
+        job: which one.
+        workdirs: of the students, by method.
+        dataset: of the job.
+        out: folder of the result files.
+        command: with which the job was started.
+    """
+    students: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for method, workdir in workdirs.items():
+        for name in VIEWS:
+            outputs = evaluate.predict_splits(workdir, dataset, evaluate.SPLITS, views=name)
+            results = _summarize(outputs, method)
+            students.setdefault(method, {})[name] = results
+            arrays |= _arrays(f"{method}/{name}", outputs, results)
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_io.write_npz(out / f"{job.name}.npz", arrays)
+    atomic_io.write_json(
+        out / f"{job.name}.json",
+        {
+            "job": dataclasses.asdict(job),
+            "command": command,
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "device": jax.devices()[0].device_kind,
+            "teacher": _teacher(workdirs.values()),
+            "needs_teacher": {name: METHODS[name].needs_teacher for name in workdirs},
+            "students": students,
+        },
+    )
+
+
+def _summarize(outputs: Mapping[str, Predictions], method: str) -> dict[str, Any]:
+    """Returns what the tables need of `summary.summarize`."""
+    results = summary.summarize(outputs, abstains=METHODS[method].abstains, risk=RISK, delta=DELTA)
+    scores = {
+        name: {metric: values[metric] for metric in METRICS}
+        for name, values in results["scores"].items()
+    }
+    names = (*evaluate.SPLITS, "best_score", "pnorm")
+    return {name: results[name] for name in names} | {"scores": scores}
+
+
+def _arrays(
+    prefix: str, outputs: Mapping[str, Predictions], results: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Returns the rankings of dev and test by the score that was chosen on dev."""
+    score = certification.scores_of(results)[results["best_score"]]
+    arrays = {}
+    for split in SPLITS:
+        logits, labels = outputs[split]
+        one = ranking(score(logits), selective.is_correct(logits, labels))
+        arrays[f"{prefix}/{split}/rank"] = one.rank
+        arrays[f"{prefix}/{split}/correct"] = one.correct
+    return arrays
+
+
+def _teacher(workdirs: Iterable[pathlib.Path]) -> dict[str, Any]:
+    """Returns the results of the teacher; empty if no method has one."""
+    for workdir in workdirs:
+        results = atomic_io.read_json(workdir / "results.json")
+        if "teacher" in results:
+            teacher = {split: results["teacher"][split] for split in evaluate.SPLITS}
+            return teacher | {"correction": results["correction"]}
+    return {}

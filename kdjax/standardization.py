@@ -1,0 +1,38 @@
+"""Logit standardization: distillation from the shape of the logits, without their scale."""
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import checks
+
+_EPSILON = 1e-7
+
+
+def standardize(logits: jax.Array) -> jax.Array:
+    """Returns the logits of each example with mean 0 and standard deviation 1.
+
+    (v - mean v) / (std v + 1e-7), std v = sqrt(mean (v - mean v)^2). The order of the classes stays
+    the same. The temperature is applied afterwards, so that T is a temperature in units of the
+    standard deviation.
+
+    Args:
+        logits: v, class logits (without abstention), `[..., m]`, any float dtype.
+
+    Returns:
+        `[..., m]`, float32 (float64 for float64 input). Equal logits give 0, without gradient; the
+        gradient of the equation is of the order of 1e7 there.
+
+    Raises:
+        ValueError: for fewer than two classes.
+        TypeError: for logits that are not floats.
+
+    Source: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, arXiv
+    2403.01427. The authors' code divides the squares by m - 1; that equals a temperature higher by
+    the factor sqrt(m / (m - 1)) here.
+    """
+    logits = checks.logits(logits, least=2)
+    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+    positive = variance > 0
+    deviation = jnp.sqrt(jnp.where(positive, variance, 1))
+    return jnp.where(positive, centred / (deviation + _EPSILON), 0)
