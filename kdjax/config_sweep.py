@@ -65,9 +65,20 @@ def _from_json(text: str) -> Any:
     if not text.strip():
         return ""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"sweep {text!r} is not JSON ({error}): write {_EXAMPLE}") from error
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object; `json` would keep only the last value of a repeated name."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"sweep: {name} is given twice: write all values in one list")
+    return dict(pairs)
 
 
 def _as_grids(value: Any) -> list[Grid]:

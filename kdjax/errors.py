@@ -18,8 +18,10 @@ class InputError(ValueError):
 
 def nearest_name(name: str, allowed: Iterable[str]) -> str:
     """Returns the allowed name that is most similar to `name`; "nothing" if there is none."""
-    choices = sorted(allowed)
-    return (difflib.get_close_matches(name, choices, n=1, cutoff=0.0) or ["nothing"])[0]
+    # Of names that differ in case only, the last one; both are in the list of valid names.
+    by_folded = {choice.casefold(): choice for choice in sorted(allowed)}
+    close = difflib.get_close_matches(name.casefold(), sorted(by_folded), n=1, cutoff=0.0)
+    return by_folded[close[0]] if close else "nothing"
 
 
 def unknown_name_error(kind: str, name: object, allowed: Iterable[str]) -> InputError:

@@ -19,6 +19,8 @@ def test_unknown_name_error_gives_the_nearest_and_all_valid_names():
         == "unknown size 3: did you mean 'small'? Valid: small"
     )
     assert nearest_name("anything", []) == "nothing"
+    assert nearest_name("SAM", ["sgd", "sam", "muon"]) == "sam"
+    assert nearest_name("conv_a", ["Conv_B", "Conv_A"]) == "Conv_A"
 
 
 @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), jnp.float32(2), np.array([2.0, 3.0])])

@@ -26,8 +26,8 @@ class Prediction(NamedTuple):
     Attributes:
         labels: str [n], names of the most probable classes, also for abstained images.
         classes: int32 [n], numbers of the most probable classes.
-        confidence: float32 [n]; higher is more confident. A probability if the score of the model
-            is the log-odds of one, see `selective.shown`.
+        confidence: float32 [n]; higher is more confident. A probability or margin if the score of
+            the model is one in the log domain, see `selective.shown`.
         accepted: bool [n]; false: the model abstains.
         logits: float32 [n, m+1]; the last column is abstention.
         probabilities: float32 [n, m], of the classes: the softmax of the logits without abstention.

@@ -69,7 +69,7 @@ def certified(
         folder = shutil.copytree(evaluated(name), tmp_path / "run")
         results = atomic_io.read_json(folder / "results.json")
         certification.requested_certificate(results["guarantee"])["threshold"] = threshold
-        results["scores"][score] = results["scores"][results["best_score"]]
+        results["scores"].setdefault(score, results["scores"][results["best_score"]])
         results["best_score"] = score
         atomic_io.write_json(folder / "results.json", results)
         return folder

@@ -92,7 +92,7 @@ def _training_note(run: Run) -> str:
     if not METHODS[method].needs_teacher:
         return f"method {method}{views}"
     source = run.results.get("external_teacher")
-    name = source["file"] if source else short_name(config["teacher"]["model"])
+    name = source["file"] if source else short_name(_teacher_model(run))
     folds = len(run.results.get("correction", {}).get("folds", ()))
     disagreement = run.results.get("disagreement")
     if folds:
@@ -100,6 +100,14 @@ def _training_note(run: Run) -> str:
     elif disagreement:
         name = f"mean of {disagreement['members']} teachers"
     return f"method {method}, teacher {name}{views}"
+
+
+def _teacher_model(run: Run) -> str:
+    """Returns the `teacher.model` of the teacher's config; that of another run has its own."""
+    path = run.folder / "teacher"
+    metadata = workdir.read_metadata(path) if (path / "config.json").exists() else run.metadata
+    model: str = metadata["config"]["teacher"]["model"]
+    return model
 
 
 def _views(run: Run) -> str:

@@ -259,6 +259,15 @@ def test_header_names_the_teacher_of_methods_that_need_one(written, tmp_path, me
     assert (f"method {method}, teacher {teacher};" in text) == METHODS[method].needs_teacher
 
 
+def test_header_names_the_network_of_the_teacher_of_another_run(written, tmp_path):
+    folder = shutil.copytree(written.folder, tmp_path / "run")
+    metadata = sample_runs.metadata("teacher")
+    metadata["config"]["teacher"]["model"] = "resnet8"
+    sample_runs.write_json(folder / "teacher" / "config.json", metadata)
+    text = plain_text(page.write(page.read(folder)).read_text(encoding="utf-8"))
+    assert ", teacher resnet8;" in text
+
+
 def test_images_of_another_test_split_are_not_shown(written, tmp_path):
     test = sample_runs.gallery_split(written.folder)
     test.labels[0] = (test.labels[0] + 1) % 4
