@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import pathlib
 import platform
-import runpy
 import shutil
 import sys
 import time
@@ -46,7 +45,7 @@ def load_config(name: str, flags: Sequence[str]) -> ConfigDict:
         name: of a config of the package, or the path of a file; empty: the digits, shortened.
         flags: of the command line; a recipe is applied where it stands.
     """
-    config = runpy.run_path(str(config_files.find(name or "digits")))["get_config"]()
+    config = config_files.load(config_files.find(name or "digits"))
     if not name:
         config.update_from_flattened_dict(SHORT)
     for flag in flags:

@@ -94,7 +94,7 @@ def test_interval_is_that_of_a_bootstrap_of_whole_pairs() -> None:
 
 def test_equal_networks_do_not_differ() -> None:
     one = random_ranking(np.random.default_rng(2))
-    assert table.differences([(one, one)])["error at 80%, %"] == ([0.0], 0.0, 0.0)
+    assert table.differences([(one, one)])["error % at 80 % coverage"] == ([0.0], 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

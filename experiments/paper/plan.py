@@ -4,7 +4,6 @@ A job trains one teacher, and all methods together as its students.
 """
 
 import dataclasses
-import importlib.util
 import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +36,6 @@ PRETRAIN_FRACTION = 1 / 3
 PRETRAINED = ("gambler", "kd_gambler", "ka_gambler_sum", "ka_gambler_soft", "self_adaptive")
 FIELDS: Mapping[str, Fields] = {
     "ka_gambler_soft": {"objective.temperature": 1.0},
-    "reservation_distillation": {"objective.temperature": 1.0},
     "self_adaptive": {"objective.target_momentum": 0.9},
     "dkd": {"objective.distill_warmup_epochs": 20.0},
     "rld": {"objective.distill_warmup_epochs": 20.0},
@@ -106,7 +104,7 @@ def config(job: Job, budget: str, names: Iterable[str], changes: Fields) -> Conf
     Raises:
         InputError: for an unknown field, or a value out of range.
     """
-    result = _shipped_config(job.data)
+    result = config_files.load(config_files.find(job.data))
     result.name, result.setting, result.seed = job.name, job.setting, job.seed
     recipe, fields = BUDGETS[budget]
     folds = FOLDS if job.teacher == OUT_OF_FOLD else 0
@@ -126,16 +124,6 @@ def config(job: Job, budget: str, names: Iterable[str], changes: Fields) -> Conf
         for name in methods(job, names)
     )
     return configs.resolve(result)
-
-
-def _shipped_config(name: str) -> ConfigDict:
-    path = config_files.shipped()[name]
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    result: ConfigDict = module.get_config()
-    return result
 
 
 def folder(job: Job, runs: pathlib.Path) -> pathlib.Path:

@@ -87,7 +87,7 @@ def references(rows: Iterable[Row]) -> list[Row]:
 def _teachers(records: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of the teachers: accuracy, and their errors on the training images."""
     lines = [
-        "| teacher | seed | test accuracy, % | wrong on train, of | share, % |",
+        "| teacher | seed | test accuracy % | wrong on train | wrong on train % |",
         "|---|---|---|---|---|",
     ]
     for record in records:
@@ -107,10 +107,10 @@ def metrics(one: Ranking) -> dict[str, float]:
     """Returns the metrics of a ranking, in the units of the table."""
     errors = selective.error_at_coverage(one.rank.astype(np.float64), one.correct, COVERAGES)
     return {
-        "accuracy, %": 100 * float(one.correct.mean()),
+        "accuracy %": 100 * float(one.correct.mean()),
         "AURC x 1000": 1000 * selective.aurc(one.rank.astype(np.float64), one.correct),
         **{
-            f"error at {coverage:.0%}, %": 100 * error
+            f"error % at {100 * coverage:g} % coverage": 100 * error
             for coverage, error in zip(COVERAGES, errors, strict=True)
         },
     }
@@ -156,7 +156,7 @@ def _differences(rows: Mapping[Row, Cells], reference: Row) -> str:
         f"Differences from {title} on test, both with views {reference.views}: mean over seeds, "
         "[95 % interval over test images], ± standard deviation over seeds",
         "",
-        "| method | teacher | accuracy, % | AURC x 1000 | error at 80%, % |",
+        "| method | teacher | accuracy % | AURC x 1000 | error % at 80 % coverage |",
         "|---|---|---|---|---|",
     ]
     for row in sorted(rows):
@@ -201,7 +201,7 @@ def differences(
     """
     count = len(rankings[0][0].correct)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    names = ("accuracy, %", "AURC x 1000", "error at 80%, %")
+    names = ("accuracy %", "AURC x 1000", "error % at 80 % coverage")
     estimates: dict[str, list[float]] = {name: [] for name in names}
     resampled = {name: np.zeros(RESAMPLES) for name in names}
     for one, other in rankings:
@@ -232,7 +232,7 @@ def _resampled(one: Ranking, draws: np.ndarray) -> dict[str, np.ndarray]:
     total = accepted[:, -1]
     at = np.argmax(accepted >= 0.8 * total[:, None], axis=1)
     return {
-        "accuracy, %": 100 * (1 - errors[:, -1] / total),
+        "accuracy %": 100 * (1 - errors[:, -1] / total),
         "AURC x 1000": 1000 * np.sum(counts * risk, axis=1) / total,
-        "error at 80%, %": 100 * risk[np.arange(len(at)), at],
+        "error % at 80 % coverage": 100 * risk[np.arange(len(at)), at],
     }

@@ -80,9 +80,9 @@ def _run_epochs(
             if preemption.requested() and group.step % steps_per_epoch:
                 group.save()
                 raise preemption.stopped(spec.stage, group.step)
-        group.end_epoch(epoch, train_split, order, dev)
+        saved = group.end_epoch(epoch, train_split, order, dev)
         if preemption.requested():
-            if not spec.is_evaluated(epoch):
+            if not saved:
                 group.save()
             raise preemption.stopped(spec.stage, group.step)
 

@@ -261,23 +261,25 @@ class TrainGroup(contextlib.AbstractContextManager):
             )
         return self._programs[phases]
 
-    def end_epoch(self, epoch: int, examples: Examples, order: jax.Array, dev: Examples) -> None:
+    def end_epoch(self, epoch: int, examples: Examples, order: jax.Array, dev: Examples) -> bool:
         """Logs what is buffered; evaluates on dev and saves every network if it is time to.
 
-        See `TrainSpec.is_evaluated`.
+        Returns:
+            Whether the networks were saved, see `TrainSpec.is_evaluated`.
         """
         # Before the checkpoints, so that no network with a non-finite loss is saved; and before
         # the next epoch, which may log other terms of the loss.
         for run in self._runs:
             run.recorder.flush()
         if not self._jobs[0].spec.is_evaluated(epoch):
-            return
+            return False
         self._states = tuple(
             run.update_average(state, examples, order)
             for run, state in zip(self._runs, self._states, strict=True)
         )
         for run, state in zip(self._runs, self._states, strict=True):
             run.evaluate_and_save(self.step, epoch, state, dev)
+        return True
 
     def save(self) -> None:
         """Logs what is buffered and saves a checkpoint of every network, within an epoch."""
