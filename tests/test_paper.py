@@ -120,3 +120,21 @@ def test_unknown_field_is_refused() -> None:
     (job, _) = plan.jobs(["cifar10"], ["structure"], [0])
     with pytest.raises(InputError, match=r"student\.epoch'"):
         plan.config(job, "smoke", ["ce"], {"student.epoch": 3})
+
+
+def test_later_seeds_can_share_the_teacher_of_the_first(tmp_path: pathlib.Path) -> None:
+    first, _, later, _ = plan.jobs(["cifar10"], ["structure"], [4, 2])
+    shared = [plan.teacher_workdir(job, [4, 2], tmp_path, share=True) for job in (first, later)]
+    assert shared == [None, tmp_path / "cifar10-structure-in_sample-seed4"]
+    assert plan.teacher_workdir(later, [4, 2], tmp_path, share=False) is None
+
+
+def test_out_of_fold_teachers_are_shared_as_a_workdir_without_folds_of_its_own(
+    tmp_path: pathlib.Path,
+) -> None:
+    _, first, _, later = plan.jobs(["cifar10"], ["structure"], [0, 1])
+    folder = plan.teacher_workdir(later, [0, 1], tmp_path, share=True)
+    own = plan.config(first, "smoke", ["kd"], {})
+    shared = plan.config(later, "smoke", ["kd"], {}, folder)
+    assert own.teacher.folds > 1 and not own.teacher.workdir
+    assert (shared.teacher.folds, shared.teacher.workdir) == (0, str(folder))

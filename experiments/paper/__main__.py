@@ -71,6 +71,9 @@ def _add_queue_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", dest="changes")
+    parser.add_argument(
+        "--share-teacher", action="store_true", help="all seeds have the teacher of the first one"
+    )
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/paper"))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="of the result files")
 
@@ -80,6 +83,7 @@ def _queue_arguments(options: argparse.Namespace) -> list[str]:
     arguments = [f"--budget={options.budget}", "--data", *options.data]
     arguments += ["--settings", *options.settings, "--seeds", *map(str, options.seeds)]
     arguments += ["--methods", *options.methods]
+    arguments += ["--share-teacher"] if options.share_teacher else []
     return arguments + (["--set", *options.changes] if options.changes else [])
 
 

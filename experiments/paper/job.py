@@ -24,7 +24,9 @@ def run(options: argparse.Namespace, command: str) -> None:
     if options.name not in jobs:
         raise unknown_name_error("job", options.name, jobs)
     job = jobs[options.name]
-    config = plan.config(job, options.budget, options.methods, plan.parse_changes(options.changes))
+    changes = plan.parse_changes(options.changes)
+    teacher = plan.teacher_workdir(job, options.seeds, options.runs, share=options.share_teacher)
+    config = plan.config(job, options.budget, options.methods, changes, teacher)
     folder = plan.folder(job, options.runs)
     compiler.enable_compilation_cache()
     workdirs = list(pipeline.student_workdirs(config, folder))

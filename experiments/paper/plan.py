@@ -27,7 +27,10 @@ Fields = Mapping[str, Any]
 # pairs of the paper, for a GPU.
 BUDGETS: Mapping[str, tuple[str, Fields]] = {
     "laptop": ("fast", {"size": "laptop", "eval_every": 5}),
-    "full": ("standard", {"size": "paper", "student.epochs": 200, "eval_every": 10}),
+    "full": (
+        "standard",
+        {"size": "paper", "student.epochs": 200, "teacher.views": 200, "eval_every": 10},
+    ),
     "smoke": ("standard", {"size": "laptop", "smoke": True}),
 }
 # Methods and their fields. Each abstaining method that needs it starts with cross-entropy for a
@@ -92,7 +95,13 @@ def parse_changes(changes: Iterable[str]) -> dict[str, str]:
     return fields
 
 
-def config(job: Job, budget: str, names: Iterable[str], changes: Fields) -> ConfigDict:
+def config(
+    job: Job,
+    budget: str,
+    names: Iterable[str],
+    changes: Fields,
+    teacher: pathlib.Path | None = None,
+) -> ConfigDict:
     """Returns the resolved config of a job.
 
     Args:
@@ -100,6 +109,7 @@ def config(job: Job, budget: str, names: Iterable[str], changes: Fields) -> Conf
         budget: a key of `BUDGETS`.
         names: methods to train, keys of `objectives.METHODS`.
         changes: further fields, which replace those of the budget.
+        teacher: workdir of a job whose teacher is used; None: the job trains its own.
 
     Raises:
         InputError: for an unknown field, or a value out of range.
@@ -113,7 +123,8 @@ def config(job: Job, budget: str, names: Iterable[str], changes: Fields) -> Conf
     result.update_from_flattened_dict(dict(fields))
     result = configs.convert_types(result)
     result.objective.pretrain_epochs = 0
-    result.teacher.views = result.student.epochs  # each epoch has views of its own
+    if teacher is not None:
+        result.teacher.workdir, result.teacher.folds = str(teacher), 0
     pretraining = round(PRETRAIN_FRACTION * result.student.epochs)
     result.students = tuple(
         {
@@ -124,6 +135,15 @@ def config(job: Job, budget: str, names: Iterable[str], changes: Fields) -> Conf
         for name in methods(job, names)
     )
     return configs.resolve(result)
+
+
+def teacher_workdir(
+    job: Job, seeds: Sequence[int], runs: pathlib.Path, *, share: bool
+) -> pathlib.Path | None:
+    """Returns the workdir of the job of the first seed if its teacher is used, or None."""
+    if not share or job.seed == seeds[0]:
+        return None
+    return folder(dataclasses.replace(job, seed=seeds[0]), runs)
 
 
 def folder(job: Job, runs: pathlib.Path) -> pathlib.Path:
