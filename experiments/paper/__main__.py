@@ -2,13 +2,13 @@
 
 python -m experiments.paper run --budget=laptop --data cifar10 --settings structure --seeds 0 1 2
 python -m experiments.paper status --data cifar10 --settings structure --seeds 0 1 2
-python -m experiments.paper table [--out=FOLDER] [--page=FILE.md]
+python -m experiments.paper table [--out=FOLDER] [--format=markdown|csv|latex] [--page=FILE]
 python -m experiments.paper figures [--out=FOLDER] [--folder=docs/images]
 
 `run` is a queue: a finished job is skipped, and an interrupted one continues where it stopped. A
 job trains one teacher, or out-of-fold teachers, and all methods as its students. Fields of the
-config are changed with --set, such as --set student.epochs=50. `table` and
-`figures` need the result files only.
+config are changed with --set, such as --set student.epochs=50. `table` and `figures` need the
+result files only.
 """
 
 import argparse
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="make the tables from the result files")
     table.set_defaults(command=_table)
     table.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the files")
+    table.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
     table.add_argument("--page", type=pathlib.Path, help="write the tables into this file")
     figures = commands.add_parser("figures", help="draw the figures from the result files")
     figures.set_defaults(command=_figures)
@@ -132,9 +133,10 @@ def _job(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from experiments.paper import table
+    from experiments.paper import formats
 
-    text = table.page(options.out)
+    writers = {"markdown": formats.markdown, "csv": formats.as_csv, "latex": formats.latex}
+    text = writers[options.format](options.out)
     if options.page:
         options.page.write_text(text)
     else:

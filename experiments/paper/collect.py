@@ -1,8 +1,8 @@
 """Result files of a job: its metrics as JSON, and the order of its predictions as npz.
 
-The npz file holds what every table needs: of each method, deployment view and split, whether each
-prediction is correct, and the rank of its confidence. Ranks are exact, also of ties, and take less
-space than logits.
+The npz file holds what every table needs: of each method, deployment view, score and split, whether
+each prediction is correct, and the rank of its confidence. Ranks are exact, also of ties, and take
+less space than logits.
 """
 
 import dataclasses
@@ -26,6 +26,8 @@ from kdjax.runtime import atomic_io
 
 SPLITS = ("dev", "test")
 VIEWS = (views.NONE, views.FLIP)
+# The score that was chosen on dev, and the paper's: 1 - q_a, of methods that abstain.
+CHOSEN, RESERVATION = "chosen", "reservation"
 PACKAGES = ("kdjax", "jax", "flax", "optax")
 METRICS = ("dev_aurc", "aurc", "augrc", "error_at_coverage")
 RISK, DELTA = 0.05, 0.05
@@ -72,7 +74,8 @@ def collect(
             outputs = evaluate.predict_splits(workdir, dataset, evaluate.SPLITS, views=name)
             results = _summarize(outputs, method)
             students.setdefault(method, {})[name] = results
-            arrays |= _arrays(f"{method}/{name}", outputs, results)
+            for score, log_form in scores(method, results).items():
+                arrays |= _arrays(f"{method}/{name}/{score}", outputs, results, log_form)
     out.mkdir(parents=True, exist_ok=True)
     atomic_io.write_npz(out / f"{job.name}.npz", arrays)
     atomic_io.write_json(
@@ -101,11 +104,22 @@ def _summarize(outputs: Mapping[str, Predictions], method: str) -> dict[str, Any
     return {name: results[name] for name in names} | {"scores": scores}
 
 
+def scores(method: str, results: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the names in `selective.SCORES` of the scores by which a method is judged.
+
+    Args:
+        method: of `objectives.METHODS`.
+        results: of `summary.summarize`.
+    """
+    chosen = {CHOSEN: results["best_score"]}
+    return chosen | ({RESERVATION: "reservation_log_odds"} if METHODS[method].abstains else {})
+
+
 def _arrays(
-    prefix: str, outputs: Mapping[str, Predictions], results: Mapping[str, Any]
+    prefix: str, outputs: Mapping[str, Predictions], results: Mapping[str, Any], name: str
 ) -> dict[str, np.ndarray]:
-    """Returns the rankings of dev and test by the score that was chosen on dev."""
-    score = certification.scores_of(results)[results["best_score"]]
+    """Returns the rankings of dev and test by a score."""
+    score = certification.scores_of(results)[name]
     arrays = {}
     for split in SPLITS:
         logits, labels = outputs[split]

@@ -70,7 +70,7 @@ def curves(rows: Mapping[Row, Cells]) -> Figure:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for method, color in CURVES.items():
-        chosen = [row for row in sorted(rows) if row.method == method and row.views == "flip"]
+        chosen = [row for row in table.judged(rows) if row.method == method]
         if not chosen:
             continue
         values = np.array([risks(one) for one in _on_test(rows[chosen[-1]])])
@@ -87,7 +87,7 @@ def curves(rows: Mapping[Row, Cells]) -> Figure:
 def differences(rows: Mapping[Row, Cells]) -> Figure:
     """Returns the differences in AURC on test from `kd` with the in-sample teacher."""
     (reference,) = (row for row in table.references(rows) if row.method == "kd")
-    others = [row for row in sorted(rows) if row.views == "flip" and row != reference]
+    others = [row for row in table.judged(rows) if row != reference]
     estimates = [table.differences(table.pairs(rows, row, reference)) for row in others]
     figure = Figure(figsize=(6.4, 0.9 + 0.28 * len(others)), layout="constrained")
     axes = figure.add_subplot()

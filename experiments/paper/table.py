@@ -1,4 +1,4 @@
-"""Tables of the comparison from its result files: means over seeds, paired differences."""
+"""Metrics of the comparison from its result files, and paired differences of networks."""
 
 import json
 import pathlib
@@ -12,7 +12,9 @@ from experiments.paper.collect import Ranking
 from kdjax import selective
 from kdjax.errors import InputError
 
-COVERAGES = (0.9, 0.8, 0.7)
+COVERAGES = (0.95, 0.9, 0.8, 0.7)
+# Metrics of which differences are shown.
+COMPARED = ("accuracy %", "AURC x 1000", "error % at 80 % coverage")
 REFERENCES = ("kd", "gambler")
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -25,11 +27,13 @@ class Row(NamedTuple):
         method: of `objectives.METHODS`.
         teacher: one of `plan.TEACHERS`; empty for a method without a teacher.
         views: deployment views.
+        score: one of `collect.CHOSEN` and `collect.RESERVATION`.
     """
 
     method: str
     teacher: str
     views: str
+    score: str
 
 
 # Rankings of a row by (split, seed).
@@ -52,55 +56,26 @@ def read(out: pathlib.Path) -> tuple[dict[Group, dict[Row, Cells]], list[dict[st
         rows = groups.setdefault((job["data"], job["setting"]), {})
         with np.load(path.with_suffix(".npz")) as arrays:
             for key in (name for name in arrays if name.endswith("/rank")):
-                method, views, split, _ = key.split("/")
+                method, views, score, split, _ = key.split("/")
                 teacher = job["teacher"] if record["needs_teacher"][method] else ""
                 one = Ranking(arrays[key], arrays[key.replace("/rank", "/correct")])
-                rows.setdefault(Row(method, teacher, views), {})[split, job["seed"]] = one
+                row = Row(method, teacher, views, score)
+                rows.setdefault(row, {})[split, job["seed"]] = one
     if not records:
         raise InputError(f"no result files in {str(out)!r}: python -m experiments.paper run")
     return groups, records
 
 
-def page(out: pathlib.Path) -> str:
-    """Returns the tables of all result files in a folder, as Markdown."""
-    groups, records = read(out)
-    parts = []
-    for (data, setting), rows in groups.items():
-        jobs = [r for r in records if (r["job"]["data"], r["job"]["setting"]) == (data, setting)]
-        parts += [f"## {data}, setting {setting}", _teachers(jobs), _metrics(rows)]
-        parts += [_differences(rows, reference) for reference in references(rows)]
-        parts.append(
-            "Commands:\n\n```text\n" + "\n".join(sorted({r["command"] for r in jobs})) + "\n```"
-        )
-    return "\n\n".join(parts) + "\n"
-
-
 def references(rows: Iterable[Row]) -> list[Row]:
     """Returns the rows against which all others are compared."""
     return [
-        row
-        for row in sorted(rows)
-        if row.method in REFERENCES and row.views == "flip" and row.teacher in ("", "in_sample")
+        row for row in judged(rows) if row.method in REFERENCES and row.teacher in ("", "in_sample")
     ]
 
 
-def _teachers(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of the teachers: accuracy, and their errors on the training images."""
-    lines = [
-        "| teacher | seed | test accuracy % | wrong on train | wrong on train % |",
-        "|---|---|---|---|---|",
-    ]
-    for record in records:
-        teacher = record["teacher"]
-        if not teacher:
-            continue
-        train = teacher["correction"]
-        lines.append(
-            f"| {record['job']['teacher']} | {record['job']['seed']} | "
-            f"{100 * teacher['test']['accuracy']:.2f} | {train['wrong']:,} of "
-            f"{train['examples']:,} | {100 * train['wrong'] / train['examples']:.2f} |"
-        )
-    return "\n".join(lines)
+def judged(rows: Iterable[Row]) -> list[Row]:
+    """Returns the rows of the deployed networks: mirror views, the score that dev chose."""
+    return [row for row in sorted(rows) if row.views == "flip" and row.score == collect.CHOSEN]
 
 
 def metrics(one: Ranking) -> dict[str, float]:
@@ -116,58 +91,10 @@ def metrics(one: Ranking) -> dict[str, float]:
     }
 
 
-def _metrics(rows: Mapping[Row, Cells]) -> str:
-    """Returns the table of metrics on dev and test: mean and standard deviation over seeds."""
-    values = {
-        row: {split: _per_metric(cells, split) for split in collect.SPLITS}
-        for row, cells in rows.items()
-    }
-    names = [
-        (split, name) for split in collect.SPLITS for name in next(iter(values.values()))[split]
-    ]
-    lines = [
-        _line([*row, *(_mean_sd(values[row][split][name]) for split, name in names)])
-        for row in sorted(rows, key=lambda row: float(np.mean(values[row]["dev"]["AURC x 1000"])))
-    ]
-    heads = ["method", "teacher", "views", *(f"{split} {name}" for split, name in names)]
-    return "\n".join([_line(heads), "|" + "---|" * len(heads), *lines])
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _per_metric(cells: Cells, split: str) -> dict[str, list[float]]:
+def per_metric(cells: Cells, split: str) -> dict[str, list[float]]:
     """Returns the values of each metric on a split, one for each seed."""
     values = [metrics(one) for (name, _), one in sorted(cells.items()) if name == split]
     return {name: [value[name] for value in values] for name in values[0]}
-
-
-def _mean_sd(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-
-
-def _differences(rows: Mapping[Row, Cells], reference: Row) -> str:
-    """Returns the paired differences of all rows with the reference's views on test."""
-    title = f"{reference.method}{f' ({reference.teacher})' if reference.teacher else ''}"
-    lines = [
-        f"Differences from {title} on test, both with views {reference.views}: mean over seeds, "
-        "[95 % interval over test images], ± standard deviation over seeds",
-        "",
-        "| method | teacher | accuracy % | AURC x 1000 | error % at 80 % coverage |",
-        "|---|---|---|---|---|",
-    ]
-    for row in sorted(rows):
-        if row == reference or row.views != reference.views:
-            continue
-        cells = [
-            f"{np.mean(estimate):+.2f} [{low:+.2f}, {high:+.2f}] ± {_deviation(estimate):.2f}"
-            for estimate, low, high in differences(pairs(rows, row, reference)).values()
-        ]
-        lines.append(f"| {row.method} | {row.teacher} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def pairs(rows: Mapping[Row, Cells], row: Row, reference: Row) -> list[tuple[Ranking, Ranking]]:
@@ -178,10 +105,6 @@ def pairs(rows: Mapping[Row, Cells], row: Row, reference: Row) -> list[tuple[Ran
         for seed in seeds
         if ("test", seed) in rows[reference]
     ]
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def differences(
@@ -197,23 +120,22 @@ def differences(
         seed: of the resampling.
 
     Returns:
-        Metric -> (difference of each seed, lower and upper end of the interval).
+        Metric of `COMPARED` -> (difference of each seed, lower and upper end of the interval).
     """
     count = len(rankings[0][0].correct)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    names = ("accuracy %", "AURC x 1000", "error % at 80 % coverage")
-    estimates: dict[str, list[float]] = {name: [] for name in names}
-    resampled = {name: np.zeros(RESAMPLES) for name in names}
+    estimates: dict[str, list[float]] = {name: [] for name in COMPARED}
+    resampled = {name: np.zeros(RESAMPLES) for name in COMPARED}
     for one, other in rankings:
         exact, reference = metrics(one), metrics(other)
         drawn, drawn_reference = _resampled(one, draws), _resampled(other, draws)
-        for name in names:
+        for name in COMPARED:
             estimates[name].append(exact[name] - reference[name])
             resampled[name] += (drawn[name] - drawn_reference[name]) / len(rankings)
     tail = 100 * (1 - LEVEL) / 2
     return {
         name: (estimates[name], *np.percentile(resampled[name], [tail, 100 - tail]))
-        for name in names
+        for name in COMPARED
     }
 
 
