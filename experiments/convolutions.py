@@ -9,10 +9,11 @@ over as many calls; `students` students under vmap over as many calls, with kdja
 flax.linen's.
 """
 
+import argparse
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -21,17 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
 
 from kdjax import models
 from kdjax.models import alexnet, common, resnet
 from kdjax.runtime.compiler import jit
-
-_NETWORKS = flags.DEFINE_list("networks", ["alexnet", "resnet8"], "keys of kdjax.models.MODELS")
-_BATCH = flags.DEFINE_integer("batch", 64, "batch size")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "timed rounds, after one to warm up")
-_STEPS = flags.DEFINE_integer("steps", 4, "steps in one loop")
-_STUDENTS = flags.DEFINE_integer("students", 4, "students under one vmap")
 
 Program = Callable[[], Any]
 
@@ -113,16 +107,24 @@ def median_seconds(programs: Mapping[str, Program], repeats: int) -> dict[str, f
     return {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prints a Markdown table with one row per network."""
-    del argv
-    steps, students = _STEPS.value, _STUDENTS.value
-    print(f"jax {jax.__version__}, {jax.default_backend()}, batch size {_BATCH.value}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", default="alexnet,resnet8", help="keys of kdjax.models.MODELS")
+    parser.add_argument("--batch", type=int, default=64, help="batch size")
+    parser.add_argument("--repeats", type=int, default=7, help="timed rounds, after one to warm up")
+    parser.add_argument("--steps", type=int, default=4, help="steps in one loop")
+    parser.add_argument("--students", type=int, default=4, help="students under one vmap")
+    options = parser.parse_args()
+    steps, students = options.steps, options.students
+    print(f"jax {jax.__version__}, {jax.default_backend()}, batch size {options.batch}")
     print("| network | flax / kdjax | loop / calls | vmap / calls | vmap / calls with flax |")
     print("|---|---|---|---|---|")
-    for name in _NETWORKS.value:
-        programs = make_programs(name, _BATCH.value, steps, students)
-        seconds = median_seconds(programs, _REPEATS.value)
+    for name in options.networks.split(","):
+        programs = make_programs(name, options.batch, steps, students)
+        seconds = median_seconds(programs, options.repeats)
         ratios = (
             seconds["flax"] / seconds["kdjax"],
             seconds["kdjax, loop"] / (steps * seconds["kdjax"]),
@@ -133,4 +135,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -20,7 +20,7 @@ from kdjax import selective
 from kdjax.evaluation import predictions
 from kdjax.export import card
 from kdjax.export.formats import ONNX, STABLEHLO
-from kdjax.export.serving import TOLERANCE
+from kdjax.export.reference import TOLERANCE
 from kdjax.runs import restore
 
 FORBIDDEN = ("kdjax", "flax", "optax", "orbax", "ml_collections", "tensorflow_datasets", "jax2onnx")

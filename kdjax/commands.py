@@ -36,10 +36,15 @@ COMMANDS: Mapping[str, Command] = {
         "kdjax.evaluate", "evaluate a run again: another risk, shifted images, other data sets"
     ),
     "report": Command("kdjax.report", "write the report of a run, or compare several runs"),
-    "export": Command("kdjax.export", "export a student as a model that runs without kdjax"),
+    "export": Command(
+        "kdjax.export", "export a student or a teacher as a model that runs without kdjax"
+    ),
     "predict": Command("kdjax.predict", "predict the labels of images, or abstain"),
     "check": Command(
         "kdjax.check", "test on newly labelled images whether a model keeps its promise"
+    ),
+    "monitor": Command(
+        "kdjax.monitor", "watch the predictions of a model in use: risk, coverage and drift"
     ),
     "logits": Command("kdjax.logits", "list the images for which your own teacher gives logits"),
     "list": Command("kdjax.list", "list configs, methods, models, data sets and scores"),

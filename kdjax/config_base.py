@@ -168,6 +168,22 @@ def _selective() -> ConfigDict:
     selective.risk = 0.02
     # Probability that the certificate does not hold, in (0, 1).
     selective.delta = 0.05
+    # Least coverage (share of accepted images) that is promised together with selective.risk, in
+    # [0, 1); 0: none is requested, and the report says which coverage is possible.
+    selective.coverage = 0.0
+    # Share of the images on which the network abstains whose short list of classes may lack the
+    # right one, in (0, 1).
+    selective.set_alpha = 0.1
+    # lac | aps | raps: how these lists are made. lac: the classes above a probability, which makes
+    # the shortest lists on average; aps: the most probable classes up to a total probability, which
+    # makes longer ones where the network is less sure; raps: aps with a penalty for long lists.
+    selective.set_method = "lac"
+    # none | energy | mahalanobis: a gate that stops images unlike those of training, whatever the
+    # confidence. energy: by the logits; mahalanobis: by the distance of the features before the
+    # last layer from those of the training images.
+    selective.gate = "none"
+    # Share of images like those of training that the gate should pass, in (0, 1).
+    selective.gate_acceptance = 0.95
     return selective
 
 

@@ -14,6 +14,8 @@ from kdjax.models import DTYPES, MODELS, own, user_class
 from kdjax.models.common import STEMS
 from kdjax.objectives import ADJUSTMENTS, METHODS
 from kdjax.runtime.sharding import PLACEMENTS
+from kdjax.selective.outliers import GATES
+from kdjax.selective.set_scores import SET_METHODS
 
 SCHEDULES = ("cosine", "step", "linear")
 OPTIMIZERS = ("sgd", "sam", "muon")
@@ -70,6 +72,8 @@ def check_choices(config: ConfigDict, choices: Mapping[str, Iterable[str]]) -> N
         "data.placement": (config.data.placement, PLACEMENTS),
         "data.fit": (config.data.fit, FITS),
         "selective.views": (config.selective.views, (AUTO, *VIEWS)),
+        "selective.gate": (config.selective.gate, GATES),
+        "selective.set_method": (config.selective.set_method, SET_METHODS),
         "data.flip_mode": (config.data.flip_mode, FLIP_MODES),
         "teacher.cache": (config.teacher.cache, CACHES),
         "teacher.input_layout": (config.teacher.input_layout, LAYOUTS),
@@ -129,8 +133,11 @@ def check_ranges(config: ConfigDict) -> None:
         ("data", "calibration_fraction"),
         ("selective", "risk"),
         ("selective", "delta"),
+        ("selective", "set_alpha"),
+        ("selective", "gate_acceptance"),
     ):
         checks.within(f"{group}.{field}", config[group][field], 1e-6, 1)
+    checks.within("selective.coverage", config.selective.coverage, 0, 1)
     checks.above("objective.payoff", config.objective.payoff, 1)
     checks.above("objective.temperature", config.objective.temperature, 0)
     checks.temperature(config.objective.temperature, "objective.temperature")

@@ -1,6 +1,8 @@
 """Evaluates a finished run again, or on shifted inputs, and rewrites its report.
 
 kdjax evaluate --workdir=runs/digits [--data_dir=DIR] [--risk=0.01] [--delta=0.05]
+kdjax evaluate --workdir=runs/digits --least_coverage=0.8
+kdjax evaluate --workdir=runs/digits --gate=mahalanobis [--gate_acceptance=0.95]
 kdjax evaluate --workdir=runs/digits --shift=noise,blur,contrast,rotation,ood:cifar10
 
 Of a sweep it evaluates the chosen setting.
@@ -14,6 +16,22 @@ from kdjax import cli, extras
 
 WORKDIR = cli.define_path("workdir", "the workdir of the run")
 RUN_FLAGS = cli.define_run_flags()
+GATE = flags.DEFINE_string(
+    "gate",
+    None,
+    "stop images unlike those of training: none, energy or mahalanobis [as in the run's config]",
+)
+GATE_ACCEPTANCE = flags.DEFINE_float(
+    "gate_acceptance",
+    None,
+    "share of images like those of training that the gate should pass [as in the run's config]",
+)
+LEAST_COVERAGE = flags.DEFINE_float(
+    "least_coverage",
+    None,
+    "least share of accepted images, to be certified together with the risk; 0: none [as in the "
+    "run's config]",
+)
 SHIFT = flags.DEFINE_list(
     "shift",
     None,
@@ -30,11 +48,17 @@ def main() -> None:
 
     if WORKDIR.value is None:
         raise InputError("no workdir given: for example --workdir=runs/digits")
-    if SHIFT.value is not None and (
-        RUN_FLAGS.risk.value is not None or RUN_FLAGS.delta.value is not None
-    ):
+    changes = {
+        "--risk": RUN_FLAGS.risk,
+        "--delta": RUN_FLAGS.delta,
+        "--least_coverage": LEAST_COVERAGE,
+        "--gate": GATE,
+        "--gate_acceptance": GATE_ACCEPTANCE,
+    }
+    given = [name for name, flag in changes.items() if flag.value is not None]
+    if SHIFT.value is not None and given:
         raise InputError(
-            "--shift uses the threshold of results.json: run the command with --risk or --delta "
+            f"--shift uses the threshold and gate of results.json: run the command with {given[0]} "
             "alone first"
         )
     # Raises for a folder that is not a workdir, before it is locked.
@@ -53,7 +77,13 @@ def _evaluate(folder: pathlib.Path) -> None:
     if SHIFT.value is None:
         dataset = restore.load_dataset(folder, data_dir)
         results = evaluate.evaluate(
-            folder, dataset, risk=RUN_FLAGS.risk.value, delta=RUN_FLAGS.delta.value
+            folder,
+            dataset,
+            risk=RUN_FLAGS.risk.value,
+            delta=RUN_FLAGS.delta.value,
+            coverage=LEAST_COVERAGE.value,
+            gate=GATE.value,
+            gate_acceptance=GATE_ACCEPTANCE.value,
         )
         console.show(results, str(folder))
         console.show_sizes({"student": cost.read_cost(folder)})

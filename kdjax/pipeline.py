@@ -11,9 +11,11 @@ from kdjax.data import Dataset, dataset_metadata
 from kdjax.data import own as own_images
 from kdjax.evaluation import certification
 from kdjax.models import own
+from kdjax.models.features import check_features
 from kdjax.objectives import METHODS
 from kdjax.runs import initial_weights, restore, students, teacher_stage, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost, sharding
+from kdjax.selective import outliers
 from kdjax.training import metric_writer, rank_weights, step, teacher_network
 from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.initial import InitialWeights
@@ -130,6 +132,10 @@ def _check_stages(
         _warn_if_teacher_has_seen_the_images(student)
         _warn_if_distillation_starts_too_fast(student)
         _warn_if_calibration_is_too_small(student, len(dataset.calibration.labels))
+        _warn_if_gate_stops_nothing(student, len(dataset.calibration.labels))
+        _warn_if_training_ends_in_warm_up(student, STUDENT)
+    if config is not None and not teachers.is_given(config):
+        _warn_if_training_ends_in_warm_up(config, TEACHER)
     metadata = dataset_metadata(dataset)
     specs = [train_spec(student, STUDENT, metadata) for student in students]
     if config is not None and not teachers.is_given(config):
@@ -138,6 +144,9 @@ def _check_stages(
     for spec in networks.values():
         own.check(spec.model, dataset.image_shape, dataset.num_classes + (spec.stage == STUDENT))
         step.abstract_state(spec, dataset.image_shape)  # raises for images that are too small
+    for student, spec in zip(students, specs, strict=False):
+        if student.selective.gate == outliers.MAHALANOBIS:
+            check_features(spec.model, dataset.image_shape)
 
 
 def _student_job(
@@ -179,6 +188,32 @@ def _warn_if_calibration_is_too_small(config: ConfigDict, examples: int) -> None
         )
 
 
+def _warn_if_training_ends_in_warm_up(config: ConfigDict, stage: str) -> None:
+    fields = config[stage]
+    if fields.warmup_epochs >= fields.epochs and not config.smoke:
+        warnings.warn(
+            f"{stage}.warmup_epochs {fields.warmup_epochs:g} is not below {stage}.epochs "
+            f"{fields.epochs}: the learning rate does not fall after its warm-up",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_if_gate_stops_nothing(config: ConfigDict, examples: int) -> None:
+    """Warns if the calibration split cannot certify the acceptance of any gate."""
+    fields = config.selective
+    needed = outliers.least_examples(fields.gate_acceptance, fields.delta)
+    if fields.gate != outliers.NONE and examples < needed and not config.smoke:
+        warnings.warn(
+            f"selective.gate {fields.gate} will stop no image: {examples:,} calibration images "
+            f"cannot certify that it passes {fields.gate_acceptance:g} of all images, {needed:,} "
+            "are needed; choose a lower selective.gate_acceptance, or a larger "
+            "data.calibration_fraction",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
 def _warn_if_soft_targets_collapse(config: ConfigDict, num_classes: int) -> None:
     """Warns of the setting in which `ka_gambler_soft` learns to abstain on every image."""
     fields = config.objective
@@ -196,14 +231,16 @@ def _warn_if_soft_targets_collapse(config: ConfigDict, num_classes: int) -> None
 
 
 def _warn_if_teacher_has_seen_the_images(config: ConfigDict) -> None:
-    """Warns of `reservation_distillation` with a teacher that hardly errs where it teaches."""
-    method = config.objective.method
-    out_of_fold = config.teacher.folds or teachers.is_given(config)
-    if method == "reservation_distillation" and not out_of_fold:
+    """Warns of what depends on the teacher's errors, with one that hardly errs where it teaches."""
+    fields = config.objective
+    used = [f"objective.method {fields.method}"] * (fields.method == "reservation_distillation")
+    if fields.rank_weight_start < 1:
+        used.append(f"objective.rank_weight_start {fields.rank_weight_start:g}")
+    if used and teachers.has_seen_train(config):
         warnings.warn(
-            f"objective.method {method} with a teacher that is trained on the same images: it "
+            f"{' and '.join(used)} with a teacher that is trained on the same images: it "
             "hardly errs there, and the student does not learn where it errs on others; use "
-            "--config.teacher.folds=5",
+            "--config.teacher.folds=5, or a teacher.workdir that was trained with it",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,5 +1,6 @@
 """Settings of every test, and the data and runs that tests share over all xdist workers."""
 
+import gc
 import json
 import os
 import pathlib
@@ -62,6 +63,7 @@ LONGEST_FILES = (
     "export/test_export.py",
     "test_commands.py",
     "test_faults.py",
+    "test_paper_queue.py",
     "report/page/test_command.py",
     "test_docs.py",
     "report/page/test_single.py",
@@ -87,6 +89,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return rank, item.path not in slow_files
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Takes the modules and the thousands of tests out of the later garbage collections."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

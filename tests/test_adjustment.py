@@ -47,7 +47,10 @@ def refined(p, y):
     return np.where(np.arange(len(p)) == y, p.max(), scaled)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+HALF = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.bfloat16, jnp.float16)]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, *HALF])
 def test_adjustments_match_their_definitions_row_by_row(dtype):
     probs = jnp.asarray(PROBS, dtype)
     pairs = list(zip(np.asarray(probs, np.float32), LABELS, strict=True))
@@ -133,6 +136,7 @@ def test_label_smooth_regularization_gives_distributions_with_their_maximum_at_t
     assert_array_equal(actual[right], probs[right])
 
 
+@pytest.mark.slow
 @each_adjustment
 def test_jit_and_vmap_do_not_change_the_values(name):
     adjust = ADJUSTMENTS[name]
@@ -176,6 +180,7 @@ def test_epsilon_at_which_the_label_is_not_the_maximum_raises(epsilon):
         adjustment.label_smooth_regularization(PROBS, LABELS, epsilon=epsilon)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
 def test_epsilon_of_each_example_smooths_that_example(transform):
     # As many examples as classes: an array must not broadcast against the classes.

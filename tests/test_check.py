@@ -5,6 +5,7 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
+from scipy.stats import binomtest
 from support import colours
 from support.commands import assert_refused, command, python
 
@@ -178,6 +179,7 @@ def test_command_prints_json_and_exits_with_0_if_the_promise_is_not_refuted(fold
     assert report["promised_risk"] == 0.1 and report["examples"] == 300
 
 
+@pytest.mark.slow
 def test_second_set_of_images_is_a_one_line_error():
     done = python("-m", "kdjax.check", "--model=model", "npz:a.npz", "npz:b.npz")
     assert_refused(done, "unexpected argument 'npz:b.npz'")
@@ -206,3 +208,70 @@ def test_a_risk_of_ones_own_is_tested_without_a_certificate(content, tmp_path):
     assert promise_check.check(folder, name)["refuted"] is None
     assert promise_check.check(folder, name, risk=0.1)["refuted"] is True
     assert promise_check.check(folder, name, risk=0.5)["refuted"] is False
+
+
+# A promise for each predicted class
+
+
+def class_outcome(counts):
+    """Returns an outcome with (accepted, wrong) predictions of each class."""
+    predicted = np.repeat(np.arange(len(counts)), [accepted for accepted, _ in counts])
+    wrong = np.concatenate([np.arange(accepted) < errors for accepted, errors in counts])
+    labels = np.where(wrong, (predicted + 1) % len(counts), predicted)
+    return promise_check.Outcome(labels, predicted, np.ones(len(labels), bool), {})
+
+
+def class_report(counts, promised, names=("a", "b", "c"), **options):
+    values = {"risk": 0.1, "delta": 0.05, **options}
+    return promise_check.report(class_outcome(counts), names, promised=promised, **values)
+
+
+def test_errors_within_one_class_refute_a_promise_for_each_class():
+    report = class_report([(300, 3), (300, 3), (40, 14)], [True, True, True])
+    assert report["refuted"] and report["by_class"]["refuted"] == [False, False, True]
+    assert report["p_value"] > 0.5  # all together are within the promise
+    assert report["by_class"]["delta"] == pytest.approx(0.05 / 6)
+    expected = binomtest(14, 40, 0.1, alternative="greater").pvalue
+    assert report["by_class"]["p_value"][2] == pytest.approx(expected)
+    assert report["verdict"].startswith(
+        "refuted: 14 of 40 images that are accepted as c are wrong (35 %), but at most 10 % was "
+        "promised within each class"
+    )
+    assert not promise_check.report(
+        class_outcome([(300, 3), (300, 3), (40, 14)]), ["a", "b", "c"], risk=0.1, delta=0.05
+    )["refuted"]
+
+
+def test_a_class_without_a_promise_is_not_tested():
+    report = class_report([(300, 3), (300, 3), (40, 14)], [True, True, False])
+    assert not report["refuted"] and report["by_class"]["refuted"] == [False, False, None]
+    assert report["verdict"].endswith("None of the 2 classes with a threshold refutes it either")
+
+
+def test_all_classes_together_may_refute_it_too():
+    report = class_report([(400, 54)] * 3, [True] * 3)
+    assert report["refuted"] and report["by_class"]["refuted"] == [False] * 3
+    assert report["verdict"].startswith("refuted: 162 of 1,200 accepted images are wrong")
+
+
+@pytest.mark.slow
+def test_a_kept_promise_for_each_class_is_refuted_with_probability_at_most_delta():
+    rng, refuted = np.random.default_rng(0), 0
+    for _ in range(1000):
+        counts = [(60, int(rng.binomial(60, 0.1))) for _ in range(3)]
+        refuted += class_report(counts, [True] * 3, delta=0.2)["refuted"]
+    assert 0.03 < refuted / 1000 <= 0.2 + 3 * np.sqrt(0.2 * 0.8 / 1000)
+
+
+def test_the_card_says_for_which_classes_something_is_promised(content, tmp_path):
+    certificate = {**CERTIFICATE, "kind": "classwise"}
+    thresholds = [0.5, None, 0.5]
+    folder = colours.write(
+        tmp_path / "model", content, certificate=certificate, class_thresholds=thresholds
+    )
+    images, labels = draw(np.random.default_rng(0), 200, 0.6)
+    report = promise_check.check(folder, write_npz(tmp_path / "new.npz", images, labels))
+    assert report["refuted"] and report["promised_risk"] == 0.1
+    assert report["by_class"]["refuted"] == [True, None, True]
+    plain = colours.write(tmp_path / "plain", content, certificate=CERTIFICATE)
+    assert promise_check.check(plain, f"npz:{tmp_path / 'new.npz'}")["by_class"] is None

@@ -75,3 +75,19 @@ def test_lists_of_texts_may_be_tuples(value: Any, text: str) -> None:
 def test_numbers_may_be_tuples() -> None:
     fields = teacher(onnx="a", input_mean=(0.485, 0.456, 0.406), input_std=[0.5])
     assert (fields.input_mean, fields.input_std) == ("0.485,0.456,0.406", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"set_method": "rasp"}, "set_method 'rasp'.*did you mean 'raps'"),
+        ({"set_alpha": 0.0}, "selective.set_alpha 0.0"),
+        ({"set_alpha": 1.0}, "selective.set_alpha 1.0"),
+    ],
+)
+def test_lists_that_cannot_be_made_are_refused(fields: Any, message: str) -> None:
+    config = base()
+    config.selective.update(fields)
+    with pytest.raises(InputError, match=message) as error:
+        resolve(config)
+    assert "\n" not in str(error.value)

@@ -98,6 +98,7 @@ def test_gradients_match_finite_differences_of_the_equations():
         assert_allclose(gradient.ravel(), np.array(differences) / 2e-5, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @labelled
 def test_jit_and_vmap_do_not_change_the_values(name):
     loss, equation = by_label(name)

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import yaml
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+from support import evidence as evidences
 from support import sample_runs
 from support.commands import ROOT
 from support.documents import PAGES, README, check_command, check_config, code_blocks, commands
@@ -38,7 +40,7 @@ import kdjax.config_fields
 import kdjax.models
 from kdjax import config_help, data, losses, models, selective
 from kdjax.data import augment, batches, own
-from kdjax.evaluation import summary
+from kdjax.evaluation import promises, summary
 from kdjax.export import card, formats
 from kdjax.models import MODELS
 from kdjax.objectives import METHODS
@@ -68,7 +70,7 @@ CONFIG_FLAGS = sorted(
         if not re.search(r"=[A-Z]+$", flag)  # a placeholder
     }
 )
-REGISTRIES = (METHODS, MODELS, SCORES, METRIC_WRITERS, SCHEDULES)
+REGISTRIES = (METHODS, MODELS, SCORES, METRIC_WRITERS, SCHEDULES, promises.PROMISES)
 
 
 def load_file(path: pathlib.Path) -> types.ModuleType:
@@ -126,6 +128,7 @@ def resolved(**changes: object) -> object:
 # Commands and code of the pages.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "command"), COMMANDS, ids=[f"{path.stem}-{command[:60]}" for path, command in COMMANDS]
 )
@@ -160,7 +163,8 @@ def runs_folder(finished_run, tmp_path, monkeypatch) -> None:
     (tmp_path / "runs" / "digits").symlink_to(finished_run.folder)
     model = tmp_path / "runs" / "digits_model"
     model.mkdir()
-    model.with_name("quickstart_model").symlink_to(model)  # the name in README.md
+    for name in ("quickstart_model", "digits_teacher"):  # in README.md, and of a fallback
+        model.with_name(name).symlink_to(model)
 
     def accept_bright(images):
         brightness = images.astype(jnp.float32).mean(axis=(1, 2, 3)) / 255
@@ -226,6 +230,7 @@ def test_every_named_file_and_test_exists() -> None:
 # Generated pages.
 
 
+@pytest.mark.slow
 def test_the_configuration_page_has_every_field_with_its_default() -> None:
     base = kdjax.config.base()
     shared = [field for field in base.teacher if field in base.student]
@@ -315,6 +320,7 @@ def test_the_added_model_can_be_created_by_name() -> None:
     assert_logits_of(models.create("mlp", 11, width=4, dtype="bfloat16"))
 
 
+@pytest.mark.slow
 def test_the_added_score_is_reported() -> None:
     run_addition("A score")
     outputs = {name: sample_runs.split(60, seed) for seed, name in enumerate(sample_runs.SPLITS)}
@@ -323,6 +329,17 @@ def test_the_added_score_is_reported() -> None:
     gap = selective.numpy_scores(2.0)["logit_gap"](outputs["test"].logits)
     assert_allclose(gap, top[:, -1] - top[:, -2])
     assert "logit_gap" in results["scores"]
+
+
+def test_the_added_promise_is_computed_and_stated() -> None:
+    run_addition("A promise")
+    split = evidences.outputs(np.linspace(0, 1, 50), np.ones(50, bool))
+    evidence = evidences.of(split, split, threshold=0.5, source="dev, 50 % coverage", delta=0.05)
+    results = {"promises": promises.compute_all(evidence)}
+    # 25 of 50 images are not accepted.
+    bound = stats.beta.isf(0.05, 26, 25)
+    assert_allclose(results["promises"]["abstentions"]["abstentions"], bound, rtol=1e-9)
+    assert f"at most {100 * bound:.1f} %" in promises.statements(results)[-1].sentences[0]
 
 
 OWN_DATA = (DOCS / "how-to" / "own-data.md").read_text()
@@ -408,6 +425,7 @@ def test_every_addition_of_the_design_page_is_tested() -> None:
         "A method",
         "A model",
         "A score",
+        "A promise",
         "A data source",
         "A metric writer",
         "An augmentation",
@@ -449,6 +467,17 @@ def test_every_network_is_registered() -> None:
         if "num_outputs" in value.__dataclass_fields__
     }
     assert networks == registered, "add the network to MODELS in kdjax/models/registry.py"
+
+
+def test_every_promise_is_registered() -> None:
+    modules = [
+        importlib.import_module(f"{promises.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(promises.__path__)
+    ]
+    defined = [module.PROMISE for module in modules if hasattr(module, "PROMISE")]
+    assert defined and all(promise in promises.PROMISES.values() for promise in defined), (
+        "PROMISES in kdjax/evaluation/promises/__init__.py lists the promises of all modules"
+    )
 
 
 def test_scores_of_the_abstention_output_are_listed() -> None:

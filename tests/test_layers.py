@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 import kdjax
 
 ROOT = pathlib.Path(kdjax.__file__).parent
@@ -23,6 +21,7 @@ LAYERS = [
         "main",
         "evaluate",
         "check",
+        "monitor",
         "logits",
         "list",
         "export.__main__",
@@ -109,24 +108,23 @@ def test_every_module_has_a_layer() -> None:
     assert [module for module in MODULES if layer(module) is None] == []
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_import_only_from_their_layer_or_below(module: str) -> None:
-    own_layer = layer(module)
-    assert own_layer is not None
-    above = {}
-    for name in imported_modules(MODULES[module]):
-        imported_layer = layer(name)
-        if imported_layer is not None and imported_layer < own_layer:
-            above[name] = LAYERS[imported_layer]
-    assert not above, f"kdjax.{module} imports from layers above its own: {above}"
+def test_modules_import_only_from_their_layer_or_below() -> None:
+    above = [
+        f"kdjax.{module} imports {name} of a layer above its own: {LAYERS[imported_layer]}"
+        for module, path in MODULES.items()
+        for name in imported_modules(path)
+        if (imported_layer := layer(name)) is not None
+        and (own_layer := layer(module)) is not None
+        and imported_layer < own_layer
+    ]
+    assert not above, "\n".join(above)
 
 
-@pytest.mark.parametrize(
-    "module", [module for module in MODULES if layer(module) == len(LAYERS) - 1]
-)
-def test_pure_layer_needs_no_other_library(module: str) -> None:
-    libraries = {name.split(".")[0] for name in imported_names(MODULES[module])}
-    assert libraries - set(sys.stdlib_module_names) <= PURE_LIBRARIES
+def test_pure_layer_needs_no_other_library() -> None:
+    allowed = PURE_LIBRARIES | set(sys.stdlib_module_names)
+    for module in (module for module in MODULES if layer(module) == len(LAYERS) - 1):
+        libraries = {name.split(".")[0] for name in imported_names(MODULES[module])}
+        assert libraries <= allowed, module
 
 
 def loaded_by(code: str) -> set[str]:
@@ -152,7 +150,11 @@ def test_importing_the_package_loads_submodules_on_first_use() -> None:
     assert "jax" in loaded and not {"tensorflow_datasets", "orbax"} & loaded
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_words_of_the_old_vocabulary_do_not_return(path: pathlib.Path) -> None:
-    lines = enumerate(path.read_text().splitlines(), start=1)
-    assert [f"{number}: {line}" for number, line in lines if OLD_WORDS.search(line)] == []
+def test_words_of_the_old_vocabulary_do_not_return() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line}"
+        for path in FILES
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if OLD_WORDS.search(line)
+    ]
+    assert not found, "\n".join(found)

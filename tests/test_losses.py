@@ -18,7 +18,8 @@ from kdjax.errors import InputError
 from kdjax.losses import labels as label_losses
 
 CLASSES, PAYOFF, TEMPERATURE = 4, 2.2, 2.5
-DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
+HALF = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.bfloat16, jnp.float16)]
+DTYPES = [jnp.float32, *HALF]
 
 # Every loss as a function of logits [..., m+1] and labels [...] or targets [..., m].
 LOSSES = {
@@ -120,6 +121,7 @@ def test_gradients_match_finite_differences_of_the_equations(name):
     assert_allclose(actual, slopes, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_loss
 def test_jit_and_vmap_do_not_change_the_values(name):
     logits, supervision = jnp.asarray(NORMAL, "float32"), supervision_of(name)[:6]

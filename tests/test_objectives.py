@@ -264,6 +264,7 @@ def test_methods_match_their_equations_part_by_part(adjustment, standardize, nam
         assert_allclose(loss, sum(expected.values()), rtol=1e-5, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ka_gambler_soft", "reservation_distillation"])
 def test_standardization_has_no_effect_on_targets_over_all_outputs(name):
     plain, changed = (
@@ -362,6 +363,7 @@ PER_EXAMPLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "dist"])
 def test_hyperparameters_of_each_example_give_the_loss_of_that_example(name):
     hyper = HYPER.replace(adjustment="label_smooth_regularization")

@@ -137,10 +137,10 @@ def test_workdir_among_the_pictures_is_refused(folders: pathlib.Path, inside: st
 
 
 def test_teacher_of_the_same_pictures_in_another_form_is_accepted(
-    run: tuple[pathlib.Path, Dataset], tmp_path: pathlib.Path, folders: pathlib.Path
+    tmp_path: pathlib.Path, folders: pathlib.Path
 ) -> None:
     write_metadata(tmp_path, small(folders), "teacher")
-    other = dataclasses.replace(run[1], name="npz:pictures.npz")
+    other = dataclasses.replace(restore.load_data(small(folders)), name="npz:pictures.npz")
     config = small(folders).to_dict()["data"]
     workdir.check_teacher(tmp_path, other, config)
     with pytest.raises(InputError, match=r"data\.version"):

@@ -65,8 +65,29 @@ def test_run_writes_all_files_and_results(run: pathlib.Path) -> None:
     for network in (results, results["teacher"]):  # both differ from the defaults
         assert (network["guarantee"]["risk"], network["guarantee"]["delta"]) == (0.03, 0.1)
     assert results["correction"]["examples"] == 64
+    assert results["promises"]["selective_risk"]["requested"] == 0.03
+    assert {"joint", "ladder"} <= results["promises"].keys()
+    of_teacher = json.loads((run / "teacher" / "results.json").read_text())["promises"]
+    assert of_teacher["joint"]["delta"] == 0.1 and "promises" not in results["teacher"]
     assert set(results["scores"]) > {"reservation_log_odds", "softmax_response_log_odds"}
     assert set(results["teacher"]["scores"]).isdisjoint(ABSTENTION_SCORES)
+
+
+@pytest.mark.slow
+def test_a_coverage_is_requested_of_a_finished_run(
+    run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    dataset = restore.load_dataset(copy)
+    results = evaluate.evaluate(copy, dataset, risk=0.99, delta=0.2, coverage=0.4)
+    guarantee = results["guarantee"]
+    assert (guarantee["coverage"], guarantee["joint"]["both"]) == (0.4, True)
+    assert results["promises"]["joint"] == {**guarantee["joint"], "used": True, "certified": True}
+    # The threshold of the run is the one for both.
+    threshold = guarantee["joint"]["at_risk"]["threshold"]
+    assert results["promises"]["selective_risk"]["threshold"] == threshold
+    assert results["per_class"]["threshold"] == threshold
+    assert json.loads((copy / "results.json").read_text()) == json.loads(json.dumps(results))
 
 
 def test_interrupted_evaluation_leaves_no_results(
@@ -98,7 +119,7 @@ def test_log_has_a_dev_line_per_epoch_and_the_loss_terms(run: pathlib.Path) -> N
 STAGE_CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "model": ("resnet14", {}),
     "width": (3, {}),
-    "stem": ("large", {}),
+    "stem": ("large", {"model": "resnet8"}),
     "model_args": ('{"strides": 4}', {"model": TINY_NETWORK}),
     "compute_dtype": ("bfloat16", {}),
     "epochs": (11, {}),
@@ -164,7 +185,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "objective.intra_class_weight": (1.0, {"objective.method": "dist"}),
     "objective.target_momentum": (0.5, {"objective.method": "self_adaptive"}),
     "objective.pretrain_epochs": (2, {}),
-    "objective.rank_weight_start": (0.5, {}),
+    "objective.rank_weight_start": (0.5, {"teacher.folds": 5}),
     "teacher.folds": (2, {}),
     "teacher.workdir": ("<teacher>", {}),
     "teacher.cache": ("off", {}),
@@ -189,6 +210,11 @@ TESTED_ELSEWHERE = {
     "selective.views",
     "selective.risk",
     "selective.delta",
+    "selective.coverage",
+    "selective.set_alpha",
+    "selective.set_method",
+    "selective.gate",
+    "selective.gate_acceptance",
     "student.init",
     "sweep_metric",
     "sweep_seeds",
@@ -221,12 +247,21 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize("field", CHANGES)
+# Both stages read the fields that they share in the same way.
+WITH_SLOW = [
+    pytest.param(field, marks=pytest.mark.slow)
+    if field.startswith("teacher.") and field.removeprefix("teacher.") in STAGE_CHANGES
+    else field
+    for field in CHANGES
+]
+
+
+@pytest.mark.parametrize("field", WITH_SLOW)
 def test_every_field_of_the_config_has_an_effect(
     field: str, reference: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     value, context = CHANGES[field]
-    small = {"teacher.model": "resnet8", "student.model": "alexnet_small", **context}
+    small = {"teacher.model": TINY_NETWORK, "student.model": TINY_NETWORK, **context}
     small |= {f"{stage}.epochs": 10 for stage in ("teacher", "student")}
     folder, expected = reference(tuple(small.items()))
     if field == "teacher.workdir":
@@ -250,6 +285,18 @@ def test_every_field_of_the_config_has_an_effect(
         (
             {"objective.method": "reservation_distillation", "objective.payoff": 12.0},
             "reservation_distillation with a teacher that is trained on the same .*folds=5",
+        ),
+        (
+            {"objective.method": "kd", "objective.rank_weight_start": 0.5},
+            "^objective.rank_weight_start 0.5 with a teacher that is trained on the same",
+        ),
+        (
+            {"objective.method": "kd", "teacher.warmup_epochs": 9.0, "teacher.epochs": 9},
+            "^teacher.warmup_epochs 9 is not below teacher.epochs 9: the learning rate",
+        ),
+        (
+            {"objective.method": "ce", "student.warmup_epochs": 9.5, "student.epochs": 9},
+            "^student.warmup_epochs 9.5 is not below student.epochs 9: the learning rate",
         ),
         (
             {"selective.risk": 0.01},

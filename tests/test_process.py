@@ -11,6 +11,8 @@ import time
 import pytest
 from support.commands import ROOT, assert_refused, python
 
+from kdjax import process
+
 HEAD = "from kdjax import cli\n"
 
 
@@ -28,6 +30,7 @@ def test_characters_that_the_terminal_lacks_are_escaped() -> None:
     assert (done.returncode, done.stdout) == (0, "é \\u2501 \\u2026\n")
 
 
+@pytest.mark.slow
 def test_progress_bar_on_a_latin_1_terminal_does_not_end_the_run() -> None:
     body = """\
 from kdjax.training.progress import Progress
@@ -87,6 +90,7 @@ for message in "Event loop is closed", "other":
     assert "RuntimeError: other" in done.stderr and "Event loop" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "act", ["raise MemoryError('Unable to allocate')", "import jax.numpy as j; j.zeros(2**55)"]
 )
@@ -97,6 +101,7 @@ def test_out_of_memory_is_one_line(act) -> None:
     assert "smaller batches" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platforms", ["cuda", "nosuch"])
 def test_platform_that_the_machine_lacks_is_one_line(platforms) -> None:
     done = run("import jax; jax.devices()", env={"JAX_PLATFORMS": platforms})
@@ -182,3 +187,20 @@ except KeyboardInterrupt:
 """
     done = python("-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+@pytest.mark.parametrize(("action", "verb"), [("reading", "read from"), ("writing", "written to")])
+def test_warnings_of_the_compilation_cache_are_shown_once_per_kind(
+    action: str, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JAX warns about every program; the kind is the action and the type of the error."""
+    for name, reason in (("jit_a", "No such file: 'a-atime'"), ("jit_b", "No such file: 'b'")):
+        entry = f"Error {action} persistent compilation cache entry for '{name}'"
+        process.show_warning(f"{entry}: KindOf{action}: {reason}", UserWarning)
+    process.show_warning("another\nwarning", UserWarning)
+    first, other = capsys.readouterr().err.splitlines()
+    assert first == (
+        f"kdjax: warning: a compiled program cannot be {verb} the compilation cache "
+        f"(KindOf{action}: No such file: 'a-atime'); further warnings of this kind are not shown"
+    )
+    assert other == "kdjax: warning: another warning"

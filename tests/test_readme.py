@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 from support.commands import ROOT
 from support.documents import README, code_blocks
 
@@ -21,6 +22,7 @@ def test_ci_runs_the_first_three_shell_blocks_word_for_word() -> None:
     assert all(f"block {number}" in script for number in (1, 2, 3))
 
 
+@pytest.mark.slow
 def test_the_notebook_example_gives_finite_losses() -> None:
     (example,) = (block for block in code_blocks(TEXT, "python") if "losses" in block)
     names: dict = {}

@@ -15,6 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from support.runs import final_arrays
+from support.tiny_network import TINY_NETWORK
 
 from kdjax import config, pipeline
 from kdjax.data import Dataset, Split, deployment_views
@@ -56,7 +57,8 @@ def test_streamed_epoch_of_cifar10_is_bit_identical_to_resident(
     subprocess.run([sys.executable, PREPARE, "cifar10", tmp_path], check=True)
     fields = runpy.run_path(str(ROOT / "configs" / "cifar10.py"))["get_config"]()
     fields.update_from_flattened_dict(
-        {"data.dir": str(tmp_path), "size": "laptop", "student.width": 2, "student.epochs": 1,
+        {"data.dir": str(tmp_path), "student.model": TINY_NETWORK, "student.epochs": 1,
+         "student.warmup_epochs": 0,
          "objective.method": "ce", "objective.pretrain_epochs": 0,
          "student.schedule": "cosine"}
     )  # fmt: skip

@@ -101,6 +101,7 @@ def run_seeds(folder, config, *flags):
     return python("experiments/seeds.py", f"--config={config}", f"--out={folder}", *flags)
 
 
+@pytest.mark.slow
 def test_invalid_config_ends_with_the_error_of_the_run(tmp_path):
     done = run_seeds(tmp_path, "configs/nothing.py")
     assert (done.returncode, done.stdout) == (2, "")

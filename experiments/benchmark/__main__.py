@@ -1,11 +1,13 @@
-"""Compares the training speed of kdjax with PyTorch and Keras on the same machine.
+"""Compares the speed of kdjax with PyTorch, Keras and ONNX Runtime on the same machine.
 
 python -m experiments.benchmark measure --torch-python=PATH --keras-python=PATH --out=FILE.json
+    [--networks NAME ...] [--phases NAME ...] [--variants NAME ...] [--rounds=5] [--steps=4]
 python -m experiments.benchmark agree --torch-python=PATH
 python -m experiments.benchmark table FILE.json... --page=docs/speed.md [--check]
 
 Each PATH is the Python of a separate environment: one with torch and numpy, one with keras and
-jax. A library without a PATH is left out, and the results list it as left out. `agree` exits with
+jax. A library without a PATH is left out, and the results list it as left out. ONNX Runtime runs
+the exported networks with the Python of this command. `agree` exits with
 status 1 if the logits of equal weights differ by more than 1e-4. `table` replaces the table between
 the markers of a Markdown page; with --check it writes nothing and exits with status 1 if the page
 differs from the results. The same commands run on a GPU; use more --steps there, such as 200,
@@ -22,6 +24,7 @@ from typing import Any
 from experiments.benchmark import agreement, cases, measure, protocol, table
 from experiments.benchmark.protocol import WorkerError
 from kdjax.errors import InputError
+from kdjax.export import formats
 
 VARIANTS = sorted({variant.name for group in cases.VARIANTS.values() for variant in group})
 
@@ -56,7 +59,10 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=_count, default=128, help="batch size")
     parser.add_argument("--steps", type=_count, default=4, help="training steps per timed run")
     parser.add_argument("--rounds", type=_count, default=5, help="timed runs of each variant")
-    parser.add_argument("--cases", nargs="+", choices=cases.CASES, default=list(cases.CASES))
+    parser.add_argument(
+        *("--cases", "--networks"), nargs="+", choices=cases.CASES, default=list(cases.CASES)
+    )
+    parser.add_argument("--phases", nargs="+", choices=cases.PHASES, default=list(cases.PHASES))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
 
 
@@ -86,7 +92,8 @@ def _count(text: str) -> int:
 def _measure(options: argparse.Namespace) -> None:
     size = measure.Size(options.batch, options.steps, options.rounds)
     pythons = {
-        "torch": options.torch_python, "kdjax": sys.executable, "keras": options.keras_python
+        "torch": options.torch_python, "kdjax": sys.executable, "keras": options.keras_python,
+        cases.ONNXRUNTIME: sys.executable if formats.onnx_available() else "",
     }  # fmt: skip
     command = {"command": protocol.public_command("experiments.benchmark")}
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +102,9 @@ def _measure(options: argparse.Namespace) -> None:
         options.out.write_text(json.dumps({**command, **results}, indent=2) + "\n")
 
     with protocol.start_workers(pythons) as workers:
-        results = measure.measure(workers, options.cases, options.variants, size, save)
+        results = measure.measure(
+            workers, options.cases, options.phases, options.variants, size, save
+        )
     print(table.full_report({**command, **results}))
     if not agreement.within_tolerance(results["agreement"]):
         sys.exit("benchmark: error: the logits or objectives of the libraries differ")

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.benchmark.protocol import Worker
 
-NETWORKS = ("alexnet", "resnet18", "resnet50")
+NETWORKS = ("alexnet", "alexnet_small", "fast_cnn", "resnet8", "resnet18", "resnet50")
 TOLERANCE = 1e-4
 
 

@@ -1,6 +1,6 @@
 """The benchmark's cases (networks), phases (what is timed) and variants of each library.
 
-A side is one of the libraries that are compared: torch, kdjax or keras.
+A side is one of the libraries that are compared: torch, kdjax, keras or onnxruntime.
 """
 
 import functools
@@ -18,14 +18,16 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4
 # Hyperparameters of the objective `ka_gambler_sum`, which each side implements.
 PAYOFF, TEMPERATURE = 2.2, 4.0
 LOG_EVERY = 50
+ONNXRUNTIME = "onnxruntime"
 # Reading images is much faster than training on them, so one timed run reads several epochs.
 INPUT_EPOCHS = 20
 
-STEP, EPOCH, INPUT = "step", "epoch", "input"
+STEP, EPOCH, INPUT, FORWARD = "step", "epoch", "input", "forward"
 PHASES = {
     STEP: "training step",
     EPOCH: "epoch with input and logging",
     INPUT: "input only",
+    FORWARD: "forward pass",
 }
 
 
@@ -55,13 +57,14 @@ class Variant(NamedTuple):
 
     Attributes:
         name: the name on the command line.
-        side: torch, kdjax or keras.
+        side: torch, kdjax, keras or onnxruntime.
         title: the name in a table, after the library's.
         dtype: the dtype in which the trained network computes.
         teacher_dtype: the dtype in which the teacher computes.
         compiled: whether `torch.compile` is used.
         cached: whether the teacher's logits are cached; images are then not augmented.
         needs_teacher: whether the variant exists for cases with a teacher only.
+        networks: the students for which the variant exists; empty for all.
     """
 
     name: str
@@ -72,14 +75,19 @@ class Variant(NamedTuple):
     compiled: bool = False
     cached: bool = False
     needs_teacher: bool = False
+    networks: tuple[str, ...] = ()
 
 
+# From the smallest to the largest.
+SMALL_NETWORKS = ("resnet8", "resnet14", "resnet20", "resnet56", "alexnet_small", "fast_cnn")
+NETWORKS = (*SMALL_NETWORKS, "resnet18", "resnet50")
+# Networks that keras_side has.
+_KERAS = tuple({*NETWORKS, "alexnet"} - {"alexnet_small", "fast_cnn"})
 CASES = {
     case.name: case
     for case in (
         Case("input", phases=(INPUT,)),
-        Case("resnet18", "resnet18"),
-        Case("resnet50", "resnet50"),
+        *(Case(name, name, phases=(STEP, EPOCH, FORWARD)) for name in NETWORKS),
         Case("resnet50_to_resnet18", "resnet18", "resnet50"),
         Case("resnet18_to_alexnet", "alexnet", "resnet18"),
     )
@@ -106,7 +114,8 @@ VARIANTS: dict[str, tuple[Variant, ...]] = {
         _bfloat16("kdjax_bfloat16", "kdjax", "bfloat16"),
         _cached("kdjax_cached", "kdjax", "float32, teacher cached"),
         _bfloat16_cached("kdjax_bfloat16_cached", "kdjax", "bfloat16, teacher cached"),
-        Variant("keras", "keras", "fit, float32, no augmentation"),
+        Variant("keras", "keras", "fit, float32, no augmentation", networks=_KERAS),
+        Variant(ONNXRUNTIME, ONNXRUNTIME, "float32", networks=NETWORKS),
     ),
     "gpu": (
         _bfloat16("torch", "torch", "eager bfloat16 autocast"),
@@ -114,7 +123,7 @@ VARIANTS: dict[str, tuple[Variant, ...]] = {
         _bfloat16_cached("torch_cached", "torch", "eager bfloat16, teacher cached"),
         _bfloat16("kdjax", "kdjax", "bfloat16"),
         _bfloat16_cached("kdjax_cached", "kdjax", "bfloat16, teacher cached"),
-        _bfloat16("keras", "keras", "fit, mixed_bfloat16, no augmentation"),
+        _bfloat16("keras", "keras", "fit, mixed_bfloat16, no augmentation", networks=_KERAS),
     ),
 }
 INPUT_VARIANTS = (
@@ -141,7 +150,15 @@ def variants(
         if variant.side in sides
         and variant.name in names
         and (case.teacher or not variant.needs_teacher)
+        and (not variant.networks or case.student in variant.networks)
+        # ONNX Runtime does not train.
+        and (variant.side != ONNXRUNTIME or not case.teacher)
     ]
+
+
+def find_variant(name: str, device: str) -> Variant | None:
+    """Returns a variant of a device by its name; None if there is none, as for `input`."""
+    return next((variant for variant in VARIANTS[device] if variant.name == name), None)
 
 
 def examples(count: int) -> tuple[np.ndarray, np.ndarray]:

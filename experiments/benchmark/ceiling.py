@@ -1,27 +1,35 @@
-"""The measured floating-point rate of a large matrix product, an upper bound for training."""
+"""The floating-point rate of a large matrix product in one library; needs none to import."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from kdjax.runtime.compiler import jit
-
-# Side length and dtype of the matrices.
-SIZES = {"cpu": (2048, jnp.float32)}
-ACCELERATOR_SIZE = (8192, jnp.bfloat16)
+REPEATS, PRODUCTS = 5, 4
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
 
-def ceiling() -> tuple[float, str]:
-    """Returns the FLOP/s of a large matrix product on this device, and its dtype."""
-    side, dtype = SIZES.get(jax.default_backend(), ACCELERATOR_SIZE)
-    matrix = jnp.ones((side, side), dtype)
-    product = jit(jnp.matmul)
+def side_length(device: str) -> int:
+    """Returns the number of rows and columns of the matrices: enough for the library's best rate.
+
+    Args:
+        device: cpu or gpu.
+    """
+    return 2048 if device == "cpu" else 8192
+
+
+def rate(product: Callable[[], Any], wait: Callable[[list[Any]], Any], side: int) -> float:
+    """Returns the best FLOP/s of a product of two matrices [side, side] over several runs.
+
+    Args:
+        product: starts one product and returns its result.
+        wait: returns when some results are computed.
+        side: of the matrices.
+    """
 
     def seconds() -> float:
         start = time.perf_counter()
-        jax.block_until_ready([product(matrix, matrix) for _ in range(4)])
-        return (time.perf_counter() - start) / 4
+        wait([product() for _ in range(PRODUCTS)])
+        return (time.perf_counter() - start) / PRODUCTS
 
-    jax.block_until_ready(product(matrix, matrix))
-    return 2 * side**3 / min(seconds() for _ in range(5)), matrix.dtype.name
+    wait([product()])
+    return 2 * side**3 / min(seconds() for _ in range(REPEATS))

@@ -11,6 +11,9 @@ from experiments.benchmark import cases
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WORKERS = 2
+MEAN, STD = (
+    torch.tensor(value, device=DEVICE).view(1, -1, 1, 1) for value in (cases.MEAN, cases.STD)
+)
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
@@ -53,10 +56,12 @@ def make_loader(count: int, batch: int, augmented: bool) -> DataLoader:
 
 def iterate_batches(loader: DataLoader) -> Batches:
     """Yields normalized images float32 [b, 3, h, w] (channels last), labels and indices [b]."""
-    mean, std = (
-        torch.tensor(value, device=DEVICE).view(1, -1, 1, 1) for value in (cases.MEAN, cases.STD)
-    )
     for batch in loader:
         images, labels, indices = (value.to(DEVICE, non_blocking=True) for value in batch)
-        images = images.to(memory_format=torch.channels_last).float()
-        yield images.div_(255).sub_(mean).div_(std), labels, indices
+        yield normalize(images), labels, indices
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """Returns normalized images float32 [b, 3, h, w] (channels last) for uint8 [b, 3, h, w]."""
+    images = images.to(memory_format=torch.channels_last).float()
+    return images.div_(255).sub_(MEAN).div_(STD)

@@ -14,11 +14,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.benchmark import cases
-from experiments.benchmark.ceiling import ceiling
+from experiments.benchmark import cases, ceiling
+from experiments.benchmark.forward import forward_function
 from experiments.benchmark.protocol import Prepared, Reply, serve
 from experiments.benchmark.reference import agreement
 from kdjax import config as configs
@@ -67,17 +68,34 @@ class TrainingRun:
 
 
 def describe() -> Reply:
-    """Returns versions, device, and the FLOP/s of a matrix product on it."""
+    """Returns versions, device, and the FLOP/s of matrix products on it."""
     device = jax.default_backend()
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    flops, dtype = ceiling()
     return {
         "versions": {**versions, "python": platform.python_version()},
         "device": device,
         "device_name": "" if device == "cpu" else jax.devices()[0].device_kind,
-        "ceiling_flops": flops,
-        "ceiling_dtype": dtype,
+        "ceilings": _ceilings(device),
     }
+
+
+def _ceilings(device: str) -> dict[str, dict[str, float]]:
+    side = ceiling.side_length(device)
+    ceilings = {
+        name: {"XLA": _rate_of_xla(side, dtype)}
+        for name, dtype in ((ceiling.FLOAT32, jnp.float32), (ceiling.BFLOAT16, jnp.bfloat16))
+    }
+    if device == "cpu":
+        matrix = np.ones((side, side), np.float32)
+        ceilings[ceiling.FLOAT32]["numpy"] = ceiling.rate(
+            lambda: matrix @ matrix, lambda _: None, side
+        )
+    return ceilings
+
+
+def _rate_of_xla(side: int, dtype: Any) -> float:
+    matrix, product = jnp.ones((side, side), dtype), jit(jnp.matmul)
+    return ceiling.rate(lambda: product(matrix, matrix), jax.block_until_ready, side)
 
 
 def prepare(
@@ -100,10 +118,12 @@ def prepare(
         run.train_epoch(recorder.add)
         recorder.flush()
 
+    phases = {cases.STEP: lambda: run.train_epoch(lambda *_: None), cases.EPOCH: epoch_with_log}
+    if not case["teacher"]:
+        phases[cases.FORWARD] = _forward(case["student"], variant["dtype"], batch, steps)
     return Prepared(
-        {cases.STEP: lambda: run.train_epoch(lambda *_: None), cases.EPOCH: epoch_with_log},
+        phases,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(run.states[0].variables["params"])),
-        flops=_flops(run),
         memory=_memory(run),
     )
 
@@ -186,17 +206,15 @@ def _memory(run: TrainingRun) -> int:
     return run.program.memory(run.states, source, run.teacher, count)
 
 
-def _flops(run: TrainingRun) -> float:
-    """Returns the FLOPs of a training step that XLA reports for its program."""
-    source, _ = _first_call(run)
+def _forward(network: str, dtype: str, batch: int, steps: int) -> Callable[[], None]:
+    """Returns forward passes as in evaluation, from uint8 images to logits in host memory."""
+    function, (images, _) = jit(forward_function(network, dtype)), cases.examples(batch)
 
-    def train_step(state: step.TrainState) -> Any:
-        batch = batches.make_batch(run.spec.batches, source, state.step)
-        logits = teachers.teacher_logits(run.spec.teacher, run.teacher, batch)
-        return step.train_step(run.spec, state, batch, logits)
+    def passes() -> None:
+        for _ in range(steps):
+            np.asarray(function(images))
 
-    cost: Any = jax.jit(train_step).lower(run.states[0]).cost_analysis()
-    return float(cost["flops"])
+    return passes
 
 
 def _prepare_input(config: ConfigDict, steps: int) -> Prepared:

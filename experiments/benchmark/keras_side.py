@@ -87,7 +87,7 @@ def _alexnet(x: Any) -> Any:
 
 
 def _resnet(name: str, x: Any) -> Any:
-    x = layers.ReLU()(_conv_norm(x, (structure.WIDTH, 3, 1)))
+    x = layers.ReLU()(_conv_norm(x, (structure.RESNETS[name][2], 3, 1)))
     for _, convolutions in structure.blocks(name):
         x = _block(x, convolutions)
     return x

@@ -1,16 +1,13 @@
 """Times the variants of all sides in turn, A B A B, and collects the results."""
 
 import os
-import pathlib
-import platform
-import re
 import statistics
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.benchmark import agreement, cases, protocol
-from experiments.benchmark.protocol import Worker, WorkerError
+from experiments.benchmark import agreement, cases, protocol, utilization
+from experiments.benchmark.protocol import Worker, WorkerError, processor
 
 REFERENCE, REFERENCE_CACHED = "torch", "torch_cached"
 Seconds = Mapping[str, Sequence[float]]
@@ -44,6 +41,7 @@ def ratio(reference: Sequence[float], seconds: Sequence[float]) -> dict[str, flo
 def measure(
     workers: Mapping[str, Worker],
     case_names: Collection[str],
+    phases: Collection[str],
     variant_names: Collection[str],
     size: Size,
     save: Callable[[dict[str, Any]], None],
@@ -53,6 +51,7 @@ def measure(
     Args:
         workers: by side.
         case_names: keys of `cases.CASES`.
+        phases: that are timed, if a case has them.
         variant_names: names of the requested variants.
         size: batch size, steps and rounds.
         save: called with the results so far after each case, because all of them take hours.
@@ -71,12 +70,14 @@ def measure(
         "cores": len(os.sched_getaffinity(0)),
         **size._asdict(),
         "sides": descriptions,
+        "ceilings": utilization.merged(descriptions),
         "agreement": agreement.compare(workers) if "torch" in workers else [],
         "rows": [],
         "left_out": _missing(workers, device),
     }
     for name in case_names:
         case = cases.CASES[name]
+        case = case._replace(phases=tuple(phase for phase in case.phases if phase in phases))
         variants = cases.variants(case, device, workers, variant_names)
         rows, failures = _measure_case(workers, case, variants, size)
         results["rows"] += rows
@@ -87,7 +88,8 @@ def measure(
 
 def _missing(sides: Collection[str], device: str) -> list[str]:
     absent = [side for side in protocol.MODULES if side not in sides]
-    missing = [f"{side}: no --{side}-python was given" for side in absent]
+    reasons = {cases.ONNXRUNTIME: "the extra kdjax[onnx] is not installed"}
+    missing = [f"{side}: {reasons.get(side, f'no --{side}-python was given')}" for side in absent]
     return missing if device == "gpu" else [*missing, "the GPU variants: no GPU is available"]
 
 
@@ -107,19 +109,14 @@ def _measure_case(
     """Returns the rows of a case, and a line for each variant that failed."""
     prepared, failures = _prepare(workers, case, variants, size)
     _check_parameters(case, prepared)
-    # All sides run the same networks, so the FLOPs that one side counted hold for all.
-    flops = {v.cached: reply["flops"] for v, reply in prepared.items() if reply["flops"]}
     rows = []
     for phase in case.phases:
         timed = [variant for variant, reply in prepared.items() if phase in reply["phases"]]
         seconds = _time(workers, timed, phase, size.rounds)
         _log(f"{case.name}: {cases.PHASES[phase]} measured")
         for variant in timed:
-            step_cost = {
-                "flops_of_step": flops.get(variant.cached),
-                "memory_of_step": prepared[variant]["memory"],
-            }
-            rows.append({**_row(case, phase, variant, seconds, size), **step_cost})
+            memory = prepared[variant]["memory"] if phase != cases.FORWARD else None
+            rows.append({**_row(case, phase, variant, seconds, size), "memory_of_step": memory})
     for worker in workers.values():
         worker("release")
     return rows, failures
@@ -152,7 +149,7 @@ def _check_parameters(case: cases.Case, prepared: Mapping[cases.Variant, protoco
     counts = {
         variant.name: reply["parameters"]
         for variant, reply in prepared.items()
-        if not (variant.side == "keras" and case.teacher)
+        if not (variant.side == "keras" and case.teacher) and reply["parameters"]
     }
     if len(set(counts.values())) > 1:
         raise WorkerError(f"{case.name}: the numbers of parameters differ: {counts}")
@@ -191,13 +188,6 @@ def _row(
     if variant.cached and REFERENCE_CACHED in seconds:
         row["ratio_to_cached"] = ratio(seconds[REFERENCE_CACHED], variant_seconds)
     return row
-
-
-def processor() -> str:
-    """Returns the name of this machine's processor."""
-    path = pathlib.Path("/proc/cpuinfo")
-    match = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
-    return match[1] if match else platform.processor()
 
 
 def _log(line: str) -> None:

@@ -3,6 +3,9 @@
 Modules have the names that Flax gives them, so that weights can be converted by name.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -67,14 +70,14 @@ class Head(nn.Module):
 
 def create(name: str, outputs: int) -> nn.Module:
     """Returns a network from normalized images [b, 3, h, w] to logits [b, outputs]."""
-    return _alexnet(outputs) if name == "alexnet" else _resnet(name, outputs)
+    return CREATE[name](outputs) if name in CREATE else _resnet(name, outputs)
 
 
 def _resnet(name: str, outputs: int) -> nn.Module:
-    network = nn.Sequential()
-    network.add_module("stem", ConvNorm(IMAGE_SHAPE[-1], (structure.WIDTH, 3, 1)))
+    network, width = nn.Sequential(), structure.RESNETS[name][2]
+    network.add_module("stem", ConvNorm(IMAGE_SHAPE[-1], (width, 3, 1)))
     network.add_module("stem_relu", nn.ReLU())
-    channels = structure.WIDTH
+    channels = width
     for label, layers in structure.blocks(name):
         network.add_module(label, Block(channels, layers))
         channels = layers[-1][0]
@@ -82,17 +85,62 @@ def _resnet(name: str, outputs: int) -> nn.Module:
     return network
 
 
-def _alexnet(outputs: int) -> nn.Module:
+def _alexnet(
+    outputs: int, layers: tuple[tuple[int, int, int, bool], ...], normalize: bool
+) -> nn.Module:
     network, channels = nn.Sequential(), IMAGE_SHAPE[-1]
-    for index, (width, kernel, stride, pooled) in enumerate(structure.ALEXNET):
-        conv = nn.Conv2d(channels, width, kernel, stride, kernel // 2)
+    for index, (width, kernel, stride, pooled) in enumerate(layers):
+        conv = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=not normalize)
         network.add_module(f"Conv_{index}", conv)
+        if normalize:
+            network.add_module(f"BatchNorm_{index}", nn.BatchNorm2d(width))
         network.add_module(f"relu_{index}", nn.ReLU())
         if pooled:
             network.add_module(f"pool_{index}", nn.MaxPool2d(2, ceil_mode=True))
         channels = width
     network.add_module("head", Head(channels, outputs))
     return network
+
+
+class ScaledHead(nn.Module):
+    """Global max-pooling, one linear layer without bias, and a constant factor."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        """Creates the layer for inputs with `channels` channels."""
+        super().__init__()
+        self.Dense_0 = nn.Linear(channels, outputs, bias=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns logits [b, outputs]."""
+        return self.Dense_0(features.amax((2, 3))) * structure.LOGIT_SCALE
+
+
+def _fast_cnn(outputs: int) -> nn.Module:
+    network, images = nn.Sequential(), IMAGE_SHAPE[-1]
+    channels = structure.WHITENED * images
+    # Computed from the training images, not trained.
+    whitening = nn.Conv2d(images, channels, structure.PATCH).requires_grad_(False)
+    network.add_module("whitening", whitening)
+    network.add_module("whitening_gelu", nn.GELU())
+    widths = [width for width in structure.GROUPS for _ in range(structure.DEPTH)]
+    for index, width in enumerate(widths):
+        network.add_module(f"Conv_{index}", nn.Conv2d(channels, width, 3, 1, 1, bias=False))
+        if index % structure.DEPTH == 0:
+            network.add_module(f"pool_{index}", nn.MaxPool2d(2))
+        norm = nn.BatchNorm2d(width)
+        norm.register_parameter("weight", None)  # the scale is one
+        network.add_module(f"BatchNorm_{index}", norm)
+        network.add_module(f"gelu_{index}", nn.GELU())
+        channels = width
+    network.add_module("head", ScaledHead(channels, outputs))
+    return network
+
+
+CREATE: dict[str, Callable[[int], nn.Module]] = {
+    "alexnet": functools.partial(_alexnet, layers=structure.ALEXNET, normalize=False),
+    "alexnet_small": functools.partial(_alexnet, layers=structure.ALEXNET_SMALL, normalize=True),
+    "fast_cnn": _fast_cnn,
+}
 
 
 def ka_gambler_sum(

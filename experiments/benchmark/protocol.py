@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import platform
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ MODULES = {
     "torch": "experiments.benchmark.torch_side",
     "kdjax": "experiments.benchmark.kdjax_side",
     "keras": "experiments.benchmark.keras_side",
+    "onnxruntime": "experiments.benchmark.onnx_side",
 }
 ROOT = pathlib.Path(__file__).parents[2]
 # The workers share one accelerator; by default each JAX process reserves 3/4 of its memory.
@@ -44,13 +46,11 @@ class Prepared(NamedTuple):
     Attributes:
         phases: a function for each phase; it returns when all results are computed.
         parameters: number of parameters of the trained network.
-        flops: FLOPs of a training step; None if they are not counted.
         memory: bytes of the program of a step; None if they are not known.
     """
 
     phases: Mapping[str, Callable[[], None]]
     parameters: int = 0
-    flops: float | None = None
     memory: int | None = None
 
 
@@ -61,6 +61,13 @@ def public_command(module: str) -> list[str]:
     """Returns this process's command for a results file, without the folders of absolute paths."""
     arguments = [re.sub("(^|=)/[^=]*/", r"\1", argument) for argument in sys.argv[1:]]
     return ["python", "-m", module, *arguments]
+
+
+def processor() -> str:
+    """Returns the name of this machine's processor."""
+    path = pathlib.Path("/proc/cpuinfo")
+    match = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
+    return match[1] if match else platform.processor()
 
 
 def serve(prepare: Prepare, **commands: Callable[..., Reply]) -> None:
@@ -106,7 +113,6 @@ def _variant_commands(
             "seconds": time.perf_counter() - start,
             "phases": list(prepared.phases),
             "parameters": prepared.parameters,
-            "flops": prepared.flops,
             "memory": prepared.memory,
         }
 

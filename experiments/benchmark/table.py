@@ -4,22 +4,32 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.benchmark.cases import CASES, EPOCH, INPUT, PHASES
+from experiments.benchmark import utilization
+from experiments.benchmark.cases import CASES, EPOCH, FORWARD, INPUT, PHASES
 from kdjax.errors import InputError
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 START, END = "<!-- speed -->", "<!-- /speed -->"
-SIDES = {"torch": "PyTorch", "kdjax": "kdjax", "keras": "Keras"}
+SIDES = {
+    "torch": "PyTorch",
+    "kdjax": "kdjax",
+    "keras": "Keras",
+    "onnxruntime": "ONNX Runtime",
+}
 HEADER = (
     "networks", "measured", "library", "images/s", "speed relative to PyTorch (min to max)",
-    "relative to PyTorch with cached teacher", "memory of a step, MiB",
+    "relative to PyTorch with cached teacher", "MFU, %", "memory of a step, MiB",
 )  # fmt: skip
 NOTE = (
-    "Utilization (operations per second over the peak of the processor) is not shown: the number "
-    "of operations that XLA reports for a compiled program does not include most convolutions in "
-    "their CPU forms."
+    "MFU (model FLOPs utilization) is the share of the time that the nominal operations would take "
+    "at the rate of the best large matrix product on the same machine. Nominal are two operations "
+    "for each multiply-add that follows from the shapes of a network, three times for the network "
+    "that is trained, once for a teacher that is not cached and for a forward pass. MFU is left "
+    "out where the ceiling of a dtype was not measured. It may exceed 100 %: Winograd's algorithm "
+    "needs fewer operations than nominal. In the tables of earlier versions the ceiling is that of "
+    "XLA in float32."
 )
 
 
@@ -29,9 +39,9 @@ def full_report(results: Results) -> str:
 
 
 def page_section(all_results: Sequence[Results]) -> str:
-    """Returns the section of the page: for each measurement, a table of epochs and input."""
+    """Returns the section of the page: for each measurement, a table of all phases but the step."""
     tables = [
-        f"{_table(results, phases=(EPOCH, INPUT))}\n\n{_conditions(results)}"
+        f"{_table(results, phases=(EPOCH, INPUT, FORWARD))}\n\n{_conditions(results)}"
         for results in all_results
     ]
     return "\n\n".join([*tables, NOTE])
@@ -51,13 +61,13 @@ def replace_section(text: str, section: str) -> str:
 
 
 def _table(results: Results, phases: Iterable[str] = PHASES) -> str:
-    rows = [_cells(row) for row in results["rows"] if row["road"] in phases]
+    rows = [_cells(row, results) for row in results["rows"] if row["road"] in phases]
     lines = [HEADER, ("---",) * len(HEADER), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    memory = row["memory_of_step"]
+def _cells(row: Row, results: Results) -> tuple[str, ...]:
+    memory, share = row["memory_of_step"], utilization.mfu(row, results)
     return (
         CASES[row["case"]].title,
         PHASES[row["road"]],
@@ -65,6 +75,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row['images_per_second']:,.0f}",
         _format_ratio(row.get("ratio")),
         _format_ratio(row.get("ratio_to_cached")),
+        "" if share is None else f"{100 * share:.0f}",
         "" if memory is None else f"{memory / 2**20:,.0f}",
     )
 
@@ -88,8 +99,13 @@ def _conditions(results: Results) -> str:
         f"{machine}; batch size {results['batch']}; medians over {results['rounds']} rounds of "
         f"{results['steps']} steps, in which the variants run in turn. Memory is that of the "
         "compiled training step; on the CPU the teacher has a separate program. "
-        f"{versions}. `{shlex.join(results['command'])}`"
+        f"{_sentence(utilization.ceilings_line(results))}{versions}. "
+        f"`{shlex.join(results['command'])}`"
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text} " if text else ""
 
 
 def agreement_line(row: Row) -> str:

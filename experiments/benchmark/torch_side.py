@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from experiments.benchmark import cases, input_torch, networks_torch
+from experiments.benchmark import cases, ceiling, input_torch, networks_torch
 from experiments.benchmark.input_torch import DEVICE
 from experiments.benchmark.protocol import Prepared, Reply, serve
 from experiments.benchmark.weights import torch_weights
@@ -33,7 +33,21 @@ def describe() -> Reply:
         "device": "gpu" if gpu else "cpu",
         "device_name": torch.cuda.get_device_name() if gpu else "",
         "threads": torch.get_num_threads(),
+        "ceilings": {
+            name: {"PyTorch": _ceiling(dtype, "gpu" if gpu else "cpu")}
+            for name, dtype in (
+                (ceiling.FLOAT32, torch.float32),
+                (ceiling.BFLOAT16, torch.bfloat16),
+            )
+        },
     }
+
+
+def _ceiling(dtype: torch.dtype, device: str) -> float:
+    side = ceiling.side_length(device)
+    matrix = torch.ones((side, side), dtype=dtype, device=DEVICE)
+    with torch.no_grad():
+        return ceiling.rate(lambda: matrix @ matrix, lambda _: _synchronize(), side)
 
 
 def prepare(
@@ -69,7 +83,26 @@ def prepare(
                 metrics = []
 
     parameters = sum(value.numel() for value in student.parameters())
-    return Prepared({cases.STEP: steps_on_one_batch, cases.EPOCH: epoch_with_log}, parameters)
+    phases = {cases.STEP: steps_on_one_batch, cases.EPOCH: epoch_with_log}
+    if not case["teacher"]:
+        phases[cases.FORWARD] = _forward(case["student"], variant, batch, steps)
+    return Prepared(phases, parameters)
+
+
+def _forward(network: str, variant: dict[str, Any], batch: int, steps: int) -> Callable[[], None]:
+    """Returns forward passes in evaluation mode, from uint8 images to logits."""
+    model = _network(network, cases.CLASSES).eval()
+    forward = torch.compile(model) if variant["compiled"] else model
+    images, _ = cases.examples(batch)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(DEVICE)
+    bfloat16 = variant["dtype"] == "bfloat16"
+
+    def passes() -> None:
+        for _ in range(steps):
+            with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=bfloat16):
+                forward(input_torch.normalize(pixels)).float().cpu()
+
+    return passes
 
 
 def _log_means(path: pathlib.Path, step: int, metrics: list[torch.Tensor]) -> None:
@@ -130,8 +163,9 @@ def _network(name: str, outputs: int) -> nn.Module:
 
 
 def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
-    matrices = [value for value in network.parameters() if value.ndim > 1]
-    vectors = [value for value in network.parameters() if value.ndim == 1]
+    trained = [value for value in network.parameters() if value.requires_grad]
+    matrices = [value for value in trained if value.ndim > 1]
+    vectors = [value for value in trained if value.ndim == 1]
     return torch.optim.SGD(
         [{"params": matrices, "weight_decay": cases.WEIGHT_DECAY}, {"params": vectors}],
         lr=cases.LEARNING_RATE,

@@ -17,8 +17,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.benchmark.measure import processor, ratio
-from experiments.benchmark.protocol import Worker, WorkerError, public_command, start_worker
+from experiments.benchmark.measure import ratio
+from experiments.benchmark.protocol import (
+    Worker,
+    WorkerError,
+    processor,
+    public_command,
+    start_worker,
+)
 from experiments.losses.inputs import COLUMNS, GRADIENT, LOSS, NAMES, ROWS
 
 TOLERANCE = 1e-5

@@ -32,10 +32,17 @@ class Split(Generic[Images]):
     Attributes:
         images: uint8 [n, h, w, c]: an array, or `Records` on disk.
         labels: int32 [n].
+        groups: str [n], such as the device, "" for none; None if the data set has no groups.
     """
 
     images: Images
     labels: np.ndarray
+    groups: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> "Split[Images]":
+        """Returns some of the examples."""
+        groups = None if self.groups is None else self.groups[rows]
+        return Split(self.images[rows], self.labels[rows], groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +154,8 @@ def load(
         stream=stream,
     )
     parts: dict[str, Any] = {
-        split: Split(images, labels) for split, (images, labels) in loaded.splits.items()
+        split: Split(images, labels, loaded.groups[split])
+        for split, (images, labels) in loaded.splits.items()
     }
     mean, std = _statistics(loaded.moments, parts["train"].images.shape)
     return Dataset(
@@ -243,7 +251,7 @@ def limit_examples(dataset: Dataset, limit: int, seed: int) -> Dataset:
             rows = splits.random_sample(len(split.labels), limit, stream)
         else:
             rows = splits.stratified_sample(split.labels, limit, stream)
-        return Split(split.images[rows], split.labels[rows])
+        return split.take(rows)
 
     return dataclasses.replace(
         dataset,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from kdjax import errors
-from kdjax.data.dataset import Dataset, Split
+from kdjax.data.dataset import Dataset
 
 # Stream of random numbers, beside those of the cuts and of `limit_examples`.
 _STREAM = 6
@@ -51,5 +51,5 @@ def without_fold(dataset: Dataset, folds: np.ndarray, fold: int) -> Dataset:
         folds: of `stratified_folds` for its train split.
         fold: the one to leave out.
     """
-    rows, train = np.flatnonzero(folds != fold), dataset.train
-    return dataclasses.replace(dataset, train=Split(train.images[rows], train.labels[rows]))
+    rows = np.flatnonzero(folds != fold)
+    return dataclasses.replace(dataset, train=dataset.train.take(rows))

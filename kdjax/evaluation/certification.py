@@ -1,7 +1,7 @@
 """Certified thresholds, and the operating point by which a run accepts predictions."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,9 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.errors import InputError
+from kdjax.evaluation import gate as gates
+from kdjax.evaluation import joint
+from kdjax.evaluation.gate import Gate
 from kdjax.evaluation.predictions import Predictions
 from kdjax.selective.certificates import LEAST_ACCEPTED
 
@@ -17,6 +20,8 @@ from kdjax.selective.certificates import LEAST_ACCEPTED
 # are certified at a smaller delta, see `certify`.
 RISKS = (0.1, 0.05, 0.02, 0.01, 0.005)
 LTT = "learn_then_test"
+# `OperatingPoint.source` of a certificate, and of one for each predicted class.
+CERTIFICATE, CLASS_CERTIFICATES = "certificate", "certificate of each class"
 # Coverage on dev, in %, of the threshold for measurements of a run without a certified one.
 FALLBACK_COVERAGE = "90"
 CERTIFIERS = {"sgr": selective.sgr, LTT: selective.learn_then_test}
@@ -35,15 +40,20 @@ Sample = tuple[np.ndarray, np.ndarray]
 
 
 class OperatingPoint(NamedTuple):
-    """The rule by which a run accepts a prediction: confidence >= threshold.
+    """The rule by which a run accepts a prediction: confidence >= threshold, and the gate passes.
 
     Attributes:
         score: the name of the confidence score.
         pnorm: p of the score `max_logit_pnorm`.
         threshold: the lowest accepted confidence; infinite if nothing is accepted.
-        source: `certificate`, `dev, <coverage> % coverage`, or `none` if nothing is accepted.
-        guarantee: the certified thresholds, see `certify`; None without a calibration split.
+        source: `certificate`, `certificate of each class`, `dev, <coverage> % coverage`, or `none`
+            if nothing is accepted.
+        guarantee: the certified thresholds, see `certify`; with thresholds of the classes also
+            `by_class`, see `promises.by_class.compute`; None without a calibration split.
         combination: coefficients of the score `combination`; None: equal weights.
+        class_thresholds: the lowest accepted confidence of each predicted class, infinite where
+            none is accepted; None: `threshold` for all.
+        gate: stops images that are unlike those of training; None: there is none.
     """
 
     score: str
@@ -52,15 +62,20 @@ class OperatingPoint(NamedTuple):
     source: str
     guarantee: Mapping[str, Any] | None
     combination: tuple[float, float, float] | None = None
+    class_thresholds: tuple[float, ...] | None = None
+    gate: Gate | None = None
 
     @property
     def certified(self) -> bool:
-        """Whether the threshold is certified."""
-        return self.source == "certificate"
+        """Whether the threshold, or that of each class, is certified."""
+        return self.source in (CERTIFICATE, CLASS_CERTIFICATES)
 
     @property
     def certificate(self) -> dict[str, Any]:
-        """The certificate of the requested risk, see `certify`; empty without a guarantee."""
+        """The certificate of the requested risk, see `certify`; empty without a guarantee.
+
+        Not of thresholds of the classes, which `guarantee["by_class"]` has.
+        """
         return requested_certificate(self.guarantee) if self.guarantee else {}
 
     @property
@@ -68,20 +83,52 @@ class OperatingPoint(NamedTuple):
         """The confidence score, logits [n, m+1] -> [n]; JAX can trace it."""
         return selective.scores_with_pnorm(self.pnorm, self.combination)[self.score]
 
-    def accepts(self, confidence: Any) -> Any:
-        """Returns whether each confidence [n], a numpy or JAX array, is accepted, bool [n].
+    def accepts(self, confidence: Any, predicted: Any = None) -> Any:
+        """Returns whether each prediction is accepted, bool [n], if its image passes the gate.
 
-        float32 confidences are compared as in float64, though JAX rounds the threshold to float32.
+        float32 confidences are compared as in float64, though JAX rounds a threshold to float32.
+
+        Args:
+            confidence: [n], a numpy or JAX array.
+            predicted: classes [n]; only needed if the classes have thresholds of their own.
+
+        Raises:
+            ValueError: without `predicted` if that is needed.
         """
-        if confidence.dtype == np.float64:
-            return confidence >= self.threshold
-        rounded = np.float32(self.threshold)
-        above = np.nextafter(rounded, np.float32(np.inf))
-        return confidence >= (above if float(rounded) < self.threshold else rounded)
+        exact = confidence.dtype == np.float64
+        if self.class_thresholds is None:
+            return confidence >= (self.threshold if exact else _float32_from(self.threshold))
+        if predicted is None:
+            raise InputError("each class has a threshold of its own: give the predicted classes")
+        thresholds = np.array(
+            [value if exact else _float32_from(value) for value in self.class_thresholds]
+        )
+        # One column for each class, because exported files need no gather then.
+        is_class = predicted[:, None] == np.arange(len(thresholds), dtype=np.int32)[None]
+        return ((confidence[:, None] >= thresholds[None]) & is_class).any(axis=1)
+
+    def decide(self, logits: Any, gate_scores: Any = None) -> Any:
+        """Returns whether the prediction from each row of logits [n, m+1] is accepted, bool [n].
+
+        Args:
+            logits: of numpy or JAX.
+            gate_scores: [n], `Predictions.gate`; only needed for a gate that logits do not
+                determine.
+        """
+        predicted = selective.predict(logits, abstention=True)
+        accepted = self.accepts(self.confidence(logits), predicted)
+        return accepted if self.gate is None else accepted & self.gate.passes(logits, gate_scores)
 
 
 def certify(
-    calibration: Sample, test: Sample, *, risk: float, delta: float, runs: int = 1
+    calibration: Sample,
+    test: Sample,
+    *,
+    risk: float,
+    delta: float,
+    runs: int = 1,
+    passed: tuple[float, float] = (1.0, 1.0),
+    coverage: float = 0.0,
 ) -> dict[str, Any]:
     """Certifies thresholds on a calibration split and evaluates them on test.
 
@@ -96,6 +143,9 @@ def certify(
         delta: in (0, 1), the probability that a certificate may fail.
         runs: S >= 1, the number of runs among which one may be chosen by its certificate, its
             coverage or its test results.
+        passed: shares of calibration and test that pass the gate, if the samples are those that
+            do: a coverage is then one of all images.
+        coverage: in [0, 1), to be certified together with the risk; 0: none.
 
     Returns:
         `risk`, `delta`, `examples` of the calibration split, and `certificates`: one entry per
@@ -105,7 +155,7 @@ def certify(
         learn_then_test at the requested risk and delta / S, with that `delta`, which holds for all
         runs together; `simultaneous`, `delta` / (S L) for L risks, and `certificates`, the same
         entries at this delta with `learn_then_test` alone: these hold for all risks and all runs
-        together.
+        together. With a coverage also `coverage`, and `joint`, see `joint.measure`.
 
     Raises:
         ValueError: for a risk or delta out of range, runs < 1, or confidences with NaN.
@@ -115,18 +165,34 @@ def certify(
     risks = sorted({*RISKS, risk}, reverse=True)
 
     def certificate(certifier: str, target: float, level: float) -> dict[str, float | None]:
-        return _on_test(CERTIFIERS[certifier](*calibration, risk=target, delta=level), test)
+        found = CERTIFIERS[certifier](*calibration, risk=target, delta=level)
+        return _on_test(found, test, passed)
 
     entries = [
         {"risk": target, **{name: certificate(name, target, delta) for name in CERTIFIERS}}
         for target in risks
     ]
-    shared, smallest = delta / runs, delta / (runs * len(risks))
     return {
         "risk": risk,
         "delta": delta,
         "examples": len(calibration[1]),
         "certificates": entries,
+        **_for_all(certificate, risks, risk=risk, delta=delta, runs=runs),
+        **_with_coverage(calibration, test, passed, risk=risk, coverage=coverage, delta=delta),
+    }
+
+
+def _for_all(
+    certificate: Callable[[str, float, float], dict[str, float | None]],
+    risks: Sequence[float],
+    *,
+    risk: float,
+    delta: float,
+    runs: int,
+) -> dict[str, Any]:
+    """Returns the certificates that hold for all runs, and for all risks and all runs, together."""
+    shared, smallest = delta / runs, delta / (runs * len(risks))
+    return {
         "runs": runs,
         "all_runs": {"delta": shared, **certificate(LTT, risk, shared)},
         "simultaneous": {
@@ -136,6 +202,18 @@ def certify(
             ],
         },
     }
+
+
+def _with_coverage(
+    calibration: Sample, test: Sample, passed: tuple[float, float], **requested: float
+) -> dict[str, Any]:
+    """Returns the requested coverage and its certificate; empty if none is requested."""
+    if not requested["coverage"]:
+        return {}
+    sizes = len(calibration[1]), len(test[1])
+    totals = round(sizes[0] / passed[0]), round(sizes[1] / passed[1])
+    found = joint.measure(calibration, test, **requested, totals=totals)
+    return {"coverage": requested["coverage"], "joint": found}
 
 
 def external_teacher_note(results: Mapping[str, Any]) -> str:
@@ -162,8 +240,18 @@ def least_examples(risk: float, delta: float) -> int:
     return max(LEAST_ACCEPTED, math.ceil(math.log(delta) / math.log1p(-risk)))
 
 
+def sample_of(score: Callable[[np.ndarray], np.ndarray], split: Predictions) -> Sample:
+    """Returns the confidences [n] of a score, logits [n, m+1] -> [n], and what is correct."""
+    return score(split.logits), selective.is_correct(*split)
+
+
 def requested_certificate(guarantee: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the certificate that a run uses: of learn_then_test, at the requested risk."""
+    """Returns the certificate that a run uses: of learn_then_test, at the requested risk.
+
+    If a coverage was requested, too, and both could be certified, it is the one of both.
+    """
+    if (requested := guarantee.get("joint")) and (both := joint.certificate(requested)):
+        return both
     (entry,) = (entry for entry in guarantee["certificates"] if entry["risk"] == guarantee["risk"])
     return entry[LTT]
 
@@ -187,14 +275,15 @@ def certify_again(
         delta: instead of the run's.
         runs: among which one may be chosen, instead of the run's.
     """
-    score = scores_of(results)[results["best_score"]]
-    samples = ((score(split.logits), selective.is_correct(*split)) for split in (calibration, test))
+    score, gate = scores_of(results)[results["best_score"]], gates.gate_of(results)
     requested = results["guarantee"]
     return certify(
-        *samples,
+        *(sample_of(score, gates.kept(gate, split)) for split in (calibration, test)),
+        passed=(gates.passed_share(gate, calibration), gates.passed_share(gate, test)),
         risk=requested["risk"] if risk is None else risk,
         delta=requested["delta"] if delta is None else delta,
         runs=requested.get("runs", 1) if runs is None else runs,
+        coverage=requested.get("coverage", 0.0),
     )
 
 
@@ -211,14 +300,21 @@ def operating_point(
     score, guarantee = results["best_score"], results.get("guarantee")
     certified = requested_certificate(guarantee)["threshold"] if guarantee else None
     if certified is not None:
-        threshold, source = certified, "certificate"
+        threshold, source = certified, CERTIFICATE
     elif fallback_coverage is not None:
         threshold = results["scores"][score]["thresholds"][fallback_coverage]["threshold"]
         source = f"dev, {fallback_coverage} % coverage"
     else:
         threshold, source = math.inf, "none"
-    combination = combination_of(results)
-    return OperatingPoint(score, results["pnorm"], threshold, source, guarantee, combination)
+    return OperatingPoint(
+        score,
+        results["pnorm"],
+        threshold,
+        source,
+        guarantee,
+        combination_of(results),
+        gate=gates.gate_of(results),
+    )
 
 
 def combination_of(results: Mapping[str, Any]) -> tuple[float, float, float] | None:
@@ -236,12 +332,20 @@ def scores_of(results: Mapping[str, Any]) -> dict[str, Callable[[np.ndarray], np
     return selective.numpy_scores(results["pnorm"], combination_of(results))
 
 
-def _on_test(certificate: selective.Certificate, test: Sample) -> dict[str, float | None]:
+def _float32_from(threshold: float) -> np.float32:
+    """Returns the least float32 number that is not below a threshold."""
+    rounded = np.float32(threshold)
+    return np.nextafter(rounded, np.float32(np.inf)) if float(rounded) < threshold else rounded
+
+
+def _on_test(
+    certificate: selective.Certificate, test: Sample, passed: tuple[float, float]
+) -> dict[str, float | None]:
     coverage, error = selective.accept_at(*test, certificate.threshold)
     return {
         "threshold": certificate.threshold if np.isfinite(certificate.threshold) else None,
-        "coverage": certificate.coverage,
+        "coverage": certificate.coverage * passed[0],
         "risk_bound": certificate.risk_bound,
-        "test_coverage": coverage,
+        "test_coverage": coverage * passed[1],
         "test_error": None if np.isnan(error) else error,
     }

@@ -57,6 +57,23 @@ def write_cost(folder: pathlib.Path) -> dict[str, Any]:
     return costs
 
 
+def multiply_adds(folder: pathlib.Path) -> dict[str, int]:
+    """Returns the multiply-adds for one image over all views of `student` and `teacher`.
+
+    As in `write_cost`, but nothing is measured or written, so that every process may ask.
+
+    Args:
+        folder: the workdir of a student or of a teacher.
+    """
+    config, metadata = restore.load_config(folder), workdir.read_metadata(folder)
+    views = network.views_of(config) if metadata["stage"] == STUDENT else (IDENTITY,)
+    entries: dict[str, Any] = {}
+    for path in (folder / TEACHER, folder):
+        if (path / "config.json").exists():
+            entries |= _cost_of(path, views, smoke=True)
+    return {stage: entry["multiply_adds"] for stage, entry in entries.items()}
+
+
 def read_cost(folder: pathlib.Path) -> dict[str, Any] | None:
     """Returns the content of `cost.json`; None if there is none, as in older workdirs.
 

@@ -6,18 +6,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from kdjax import data, selective
 from kdjax.data import deployment_views
 from kdjax.data.batches import load_split
 from kdjax.data.deployment_views import IDENTITY, View
 from kdjax.errors import InputError
-from kdjax.evaluation import cost, network, per_class, predictions, summary, teacher_outputs
+from kdjax.evaluation import (
+    cost,
+    fallback,
+    gate_features,
+    network,
+    per_class,
+    predictions,
+    promises,
+    summary,
+    teacher_outputs,
+)
+from kdjax.evaluation import gate as gates
 from kdjax.evaluation.predictions import Predictions
 from kdjax.evaluation.teacher_outputs import TRAIN, TeacherOutputs
 from kdjax.runs import restore, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost
 from kdjax.selective import validation
+from kdjax.selective.outliers import ClassGaussian
 from kdjax.training import collapse, host_teacher
 from kdjax.training.external import logits_teacher
 from kdjax.training.host_teacher import HostTeacher
@@ -37,6 +50,9 @@ def evaluate(
     delta: float | None = None,
     teacher_predictions: TeacherOutputs | None = None,
     runs: int = 1,
+    gate: str | None = None,
+    gate_acceptance: float | None = None,
+    coverage: float | None = None,
 ) -> Results:
     """Evaluates the best checkpoint of a workdir, and of its teacher.
 
@@ -47,6 +63,9 @@ def evaluate(
         delta: of the certificate, instead of the config's.
         teacher_predictions: of `predict_teacher`, if already computed.
         runs: number of students among which one may be chosen, see `certification.certify`.
+        gate: name of `outliers.GATES`, instead of the config's.
+        gate_acceptance: instead of the config's.
+        coverage: to be certified together with the risk, instead of the config's.
 
     Returns:
         The content of `results.json`: of `summary.summarize`; `views`, the name of the deployment
@@ -56,19 +75,14 @@ def evaluate(
         `correction`, see `teacher_outputs.correction`, of several teachers `disagreement`, see
         `teacher_outputs.disagreement`, and `external_teacher`, the `kind` and `file` of a teacher
         that kdjax has not trained. If a teacher is given as logits of some splits,
-        `teacher` has their accuracy metrics only.
+        `teacher` has their accuracy metrics only; `promises`, see `promises.compute_all`.
 
     Raises:
-        InputError: if there is nothing to evaluate, the data set has changed, or risk or delta are
-            out of range.
+        InputError: if there is nothing to evaluate, the data set has changed, risk or delta are
+            out of range, or the gate is unknown or cannot be fitted.
     """
     config, teacher = restore.load_config(folder), folder / "teacher"
-    certificate = {
-        "risk": config.selective.risk if risk is None else risk,
-        "delta": config.selective.delta if delta is None else delta,
-    }
-    for name, value in certificate.items():
-        validation.probability(name, value)
+    certificate = _requested(config, risk=risk, delta=delta, coverage=coverage)
     if teacher.is_symlink() and not teacher.exists():
         raise InputError(
             f"{str(teacher)!r} points to {str(teacher.readlink())!r}, which is gone: restore the "
@@ -76,20 +90,48 @@ def evaluate(
         )
     compiler.set_tuned(config.cpu_tuning)
     views = views_name(folder)
-    outputs = predict_splits(folder, dataset, SPLITS)
-    names = list(dataset.class_names)
-    results = _summarize(folder, outputs, certificate | {"runs": runs}, names) | {"views": views}
+    request = gates.request(config, name=gate, acceptance=gate_acceptance)
+    gated = gate_features.predict_splits(
+        folder, dataset, request, delta=certificate["delta"], predict=predict_splits
+    )
+    outputs = gated.outputs
+    names, groups = list(dataset.class_names), predictions.groups_to_save(folder, dataset, outputs)
+    summarized = certificate | {"runs": runs, "gate": gated.gate}
+    results = _summarize(folder, outputs, summarized, names) | {"views": views}
     if teacher.exists():
         if teacher_predictions is None:
             teacher_predictions = predict_teacher(folder, dataset)
-        results |= _teacher_results(teacher, teacher_predictions, certificate, names, views)
+        results |= _teacher_results(teacher, teacher_predictions, certificate, names, views, groups)
         results["correction"] = teacher_outputs.correction(teacher_predictions, config)
         if measured := teacher_outputs.disagreement(teacher_predictions, outputs):
             results["disagreement"] = measured
+    extras: dict[str, Any] = {"groups": groups} if groups else {}
+    if teacher_predictions:
+        described = fallback.describe(folder, teacher_predictions.weights_sha256, views)
+        extras |= {"teacher": teacher_predictions.splits, "fallback": described}
+    results |= _promises(results, outputs, config, names, extras)
     if multihost.is_primary():
         cost.write_cost(folder)
-    _write(folder, outputs, results)
+        fallback.save_linked(folder, extras.get("teacher", {}))
+        gates.save_fitted(folder, gated.fitted)
+    _write(folder, outputs, results, groups)
     return results
+
+
+def _requested(config: ConfigDict, **given: float | None) -> dict[str, float]:
+    """Returns the requested `risk`, `delta` and `coverage`: those given, else the config's.
+
+    Raises:
+        InputError: for one that is out of range.
+    """
+    requested = {
+        name: float(config.selective[name] if value is None else value)
+        for name, value in given.items()
+    }
+    validation.probability("risk", requested["risk"])
+    validation.probability("delta", requested["delta"])
+    validation.share("coverage", requested["coverage"])
+    return requested
 
 
 def evaluate_all(
@@ -169,6 +211,7 @@ def predict_splits(
     splits: Sequence[str],
     *,
     views: str | None = None,
+    fitted: ClassGaussian | None = None,
 ) -> dict[str, Predictions]:
     """Returns the outputs of a workdir's best checkpoint on some splits, averaged over views.
 
@@ -177,11 +220,12 @@ def predict_splits(
         dataset: of the run.
         splits: names of splits.
         views: a name of `deployment_views.NAMES`, instead of that of the run.
+        fitted: of the gate `mahalanobis`, whose scores the predictions then have.
     """
     config = restore.load_config(folder)
     averaged = deployment_views.views(views or views_name(folder), flip=config.data.flip)
     restored = network.restore_network(folder)
-    return predict(restored, dataset, splits, config.eval_batch_size, averaged)
+    return predict(restored, dataset, splits, config.eval_batch_size, averaged, fitted)
 
 
 def predict(
@@ -190,13 +234,16 @@ def predict(
     splits: Sequence[str],
     batch_size: int,
     views: Sequence[View] = (IDENTITY,),
+    fitted: ClassGaussian | None = None,
 ) -> dict[str, Predictions]:
-    """Returns the outputs of a network on some splits, averaged over views."""
+    """Returns the outputs of a network on some splits; see `predict_splits`."""
 
     def predict_split(split: str) -> Predictions:
         examples = load_split(dataset, split)
-        logits = network.predict_logits(restored, examples, batch_size=batch_size, views=views)
-        return Predictions(logits, np.asarray(examples.labels))
+        logits, gate = gate_features.predict(
+            restored, fitted, examples, batch_size=batch_size, views=views
+        )
+        return Predictions(logits, np.asarray(examples.labels)).with_gate(gate)
 
     return {split: predict_split(split) for split in splits}
 
@@ -207,6 +254,7 @@ def _teacher_results(
     certificate: Mapping[str, Any],
     class_names: Sequence[str],
     views: str,
+    groups: Mapping[str, np.ndarray],
 ) -> Results:
     """Returns the results of a student's teacher for `results.json`, and writes the teacher's own.
 
@@ -216,6 +264,7 @@ def _teacher_results(
         certificate: requested `risk` and `delta`.
         class_names: of the data set, by label.
         views: name of the views of the student.
+        groups: of `predictions.groups_to_save`.
     """
     source = teachers.external_source(folder)
     if source and source["kind"] == logits_teacher.KIND:
@@ -227,7 +276,10 @@ def _teacher_results(
             "views": views
         }
         if not folder.is_symlink():  # a linked teacher belongs to another run
-            _write(folder, evaluated, results["teacher"])
+            config = restore.load_config(folder)
+            extras = {"groups": groups} if groups else {}
+            promised = _promises(results["teacher"], evaluated, config, class_names, extras)
+            _write(folder, evaluated, results["teacher"] | promised, groups)
     elif evaluated:
         results["teacher"] = {
             split: summary.accuracy_metrics(_with_abstention(split_outputs))
@@ -238,12 +290,43 @@ def _teacher_results(
     return results
 
 
-def _write(folder: pathlib.Path, outputs: Outputs, results: Results) -> None:
+def _write(
+    folder: pathlib.Path, outputs: Outputs, results: Results, groups: Mapping[str, np.ndarray]
+) -> None:
     """Writes the predictions, and last the results, whose presence marks a complete evaluation."""
     if multihost.is_primary():
         for split, split_outputs in outputs.items():
-            predictions.save(predictions.path_of(folder, split), split_outputs)
+            path = predictions.path_of(folder, split)
+            predictions.save(path, split_outputs, groups.get(split))
         atomic_io.write_json(folder / "results.json", results)
+
+
+def _promises(
+    results: Results,
+    outputs: Outputs,
+    config: ConfigDict,
+    class_names: Sequence[str],
+    extras: Mapping[str, Any],
+) -> Results:
+    """Returns `promises` of a network for `results.json`.
+
+    Args:
+        results: of `_summarize`.
+        outputs: of the network on `SPLITS`.
+        config: of the run.
+        class_names: of the data set, by label.
+        extras: see `promises.Evidence`.
+    """
+    if outputs["dev"].logits.shape[1] == len(class_names):
+        outputs = {split: _with_abstention(values) for split, values in outputs.items()}
+    evidence = promises.evidence_of(
+        results,
+        outputs,
+        class_names=class_names,
+        settings=config.selective.to_dict(),
+        extras=extras,
+    )
+    return {"promises": promises.compute_all(evidence)}
 
 
 def _summarize(
@@ -257,7 +340,7 @@ def _summarize(
     Args:
         folder: the workdir.
         outputs: by split.
-        certificate: requested `risk` and `delta`, and optionally `runs`.
+        certificate: requested `risk` and `delta`, and optionally `runs` and `gate`.
         class_names: of the data set, by label.
     """
     metadata = workdir.read_metadata(folder)

@@ -52,12 +52,10 @@ def at_operating_point(
         for an undefined value; `warnings`: a sentence for each class that is (nearly) never
         accepted or that has a selective risk above the certified one, see `selective.flag_groups`.
     """
-    confidence = np.asarray(point.confidence(test.logits), np.float64)
-    accepted, correct = point.accepts(confidence), selective.is_correct(*test)
-    codes = {
-        "true": test.labels,
-        "predicted": np.asarray(selective.predict(test.logits, abstention=True)),
-    }
+    predicted = np.asarray(selective.predict(test.logits, abstention=True))
+    accepted = np.asarray(point.decide(test.logits, test.gate))
+    correct = selective.is_correct(*test)
+    codes = {"true": test.labels, "predicted": predicted}
     risk = point.guarantee["risk"] if point.certified and point.guarantee else None
     rates = {
         grouping: selective.group_rates(

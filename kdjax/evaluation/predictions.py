@@ -1,24 +1,38 @@
 """The predictions file of a split, from which all results are computed without a model."""
 
 import pathlib
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from kdjax.data import Dataset
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
 
 
-class Predictions(NamedTuple):
-    """The outputs of a network on a split.
+class _Arrays(NamedTuple):
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+class Predictions(_Arrays):
+    """The outputs of a network on a split; unpacks to logits and labels.
 
     Attributes:
         logits: float32 [n, m+1], the last column abstention; [n, m] of a teacher.
         labels: int32 [n].
+        gate: float32 [n], the score of a gate that the logits do not determine, see `Gate`; None
+            without one.
     """
 
-    logits: np.ndarray
-    labels: np.ndarray
+    gate: np.ndarray | None = None
+
+    def with_gate(self, gate: np.ndarray | None) -> "Predictions":
+        """Returns the predictions with the scores of a gate, [n] or None."""
+        gated = Predictions(*self)
+        gated.gate = gate
+        return gated
 
 
 def path_of(folder: pathlib.Path, split: str) -> pathlib.Path:
@@ -26,10 +40,18 @@ def path_of(folder: pathlib.Path, split: str) -> pathlib.Path:
     return folder / "predictions" / f"{split}.npz"
 
 
-def save(path: pathlib.Path, predictions: Predictions) -> None:
-    """Writes `logits` and `labels` as .npz, atomically."""
+def save(path: pathlib.Path, predictions: Predictions, groups: np.ndarray | None = None) -> None:
+    """Writes `logits` and `labels`, and `gate` and `group` if it has them, as .npz, atomically.
+
+    Args:
+        path: the file.
+        predictions: of the split.
+        groups: of its images, such as the device, str or int [n]; None: there are none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_io.write_npz(path, predictions._asdict())
+    optional = {"gate": predictions.gate, "group": groups}
+    given = {name: array for name, array in optional.items() if array is not None}
+    atomic_io.write_npz(path, {**predictions._asdict(), **given})
 
 
 def load(path: pathlib.Path) -> Predictions:
@@ -50,4 +72,87 @@ def load(path: pathlib.Path) -> Predictions:
             f"predictions {str(path)!r}: logits {logits.shape} and labels {labels.shape} are not "
             "[n, outputs] and [n]"
         )
-    return predictions
+    return predictions.with_gate(_gate(path, labels))
+
+
+def _gate(path: pathlib.Path, labels: np.ndarray) -> np.ndarray | None:
+    if "gate" not in atomic_io.npz_names(path):
+        return None
+    (scores,) = atomic_io.read_npz(path, "gate")
+    if scores.shape != labels.shape or scores.dtype.kind != "f" or not np.isfinite(scores).all():
+        raise InputError(
+            f"predictions {str(path)!r}: gate must hold finite numbers {list(labels.shape)}"
+        )
+    return scores
+
+
+def load_groups(path: pathlib.Path) -> np.ndarray | None:
+    """Returns the groups of the images of a predictions file, str [n]; None if it has none.
+
+    "" is the group of images in no group. Groups that are integers become text.
+
+    Raises:
+        InputError: if the file is damaged, or its array `group` is neither strings nor integers
+            [n].
+    """
+    if "group" not in atomic_io.npz_names(path):
+        return None
+    groups, labels = atomic_io.read_npz(path, "group", "labels")
+    if groups.shape != labels.shape or groups.dtype.kind not in "iuU":
+        raise InputError(
+            f"predictions {str(path)!r}: group has dtype {groups.dtype} and shape {groups.shape}: "
+            f"must be strings or integers {list(labels.shape)}"
+        )
+    return groups.astype(np.str_)
+
+
+def stored_groups(folder: pathlib.Path, splits: Iterable[str]) -> dict[str, np.ndarray]:
+    """Returns the groups of the splits of a workdir whose predictions files have them.
+
+    Raises:
+        InputError: for a damaged file, or an invalid array `group`.
+    """
+    paths = {split: path_of(folder, split) for split in splits}
+    loaded = {split: load_groups(path) for split, path in paths.items() if path.exists()}
+    return {split: groups for split, groups in loaded.items() if groups is not None}
+
+
+def kept_groups(path: pathlib.Path, labels: np.ndarray) -> np.ndarray | None:
+    """Returns the groups of a predictions file that is about to be replaced; None without any.
+
+    Args:
+        path: the file, which may be missing.
+        labels: of the new predictions; groups of a file with other labels are not kept.
+
+    Raises:
+        InputError: for an invalid array `group`.
+    """
+    try:
+        same = np.array_equal(load(path).labels, labels)
+    except InputError:  # missing or damaged
+        return None
+    return load_groups(path) if same else None
+
+
+def groups_to_save(
+    folder: pathlib.Path, dataset: Dataset, outputs: Mapping[str, Predictions]
+) -> dict[str, np.ndarray]:
+    """Returns the groups of the images by split, of the splits that have any.
+
+    Those of the data set, else those that the user has added to the predictions files.
+
+    Args:
+        folder: the workdir.
+        dataset: of the run.
+        outputs: the new predictions by split.
+
+    Raises:
+        InputError: for an invalid array `group` of a file.
+    """
+    found = {}
+    for split, predicted in outputs.items():
+        groups = getattr(dataset, split).groups
+        if groups is None:
+            groups = kept_groups(path_of(folder, split), predicted.labels)
+        found[split] = groups
+    return {split: groups for split, groups in found.items() if groups is not None}

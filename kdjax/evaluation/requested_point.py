@@ -9,13 +9,16 @@ import numpy as np
 from kdjax import selective
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.evaluation.certification import (
+    CLASS_CERTIFICATES,
     OperatingPoint,
     certify_again,
     combination_of,
     operating_point,
     scores_of,
 )
+from kdjax.evaluation.gate import gate_of, kept
 from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.promises import by_class
 from kdjax.evaluation.summary import ABSTENTION_SCORES
 from kdjax.selective import binomial, validation
 from kdjax.selective.scales import LOG_FORMS
@@ -35,6 +38,7 @@ class PointRequest(NamedTuple):
         score: name of the confidence score, instead of the run's; for a probability that
             saturates, such as `softmax_response`, its log-odds are used, unless a threshold is
             given.
+        classwise: certify a threshold for each predicted class, see `selective.classwise`.
     """
 
     risk: float | None = None
@@ -42,6 +46,7 @@ class PointRequest(NamedTuple):
     coverage: float | None = None
     threshold: float | None = None
     score: str | None = None
+    classwise: bool = False
 
     @property
     def certified(self) -> bool:
@@ -57,6 +62,11 @@ def check_request(request: PointRequest) -> None:
     """
     values = {name: getattr(request, name) for name in ("risk", "coverage", "threshold")}
     given = [f"--{name}={value:g}" for name, value in values.items() if value is not None]
+    if request.classwise and not request.certified:
+        raise InputError(
+            f"--classwise and {given[-1]} exclude each other: the thresholds of the classes come "
+            "from a certificate; give --risk, or nothing for that of the run"
+        )
     if len(given) > 1:
         raise InputError(
             f"{' and '.join(given)} exclude each other: each of them determines the threshold; "
@@ -104,16 +114,51 @@ def requested_point(
             risk=request.risk,
             delta=request.delta,
         )
-        return operating_point({**results, "guarantee": guarantee})
-    score = results["best_score"]
+        point = operating_point({**results, "guarantee": guarantee})
+        return _classwise(point, outputs) if request.classwise else point
+    score, gate = results["best_score"], gate_of(results)
     on_dev = scores_of(results)[score](outputs["dev"].logits)
+    if gate is not None:
+        on_dev = np.where(gate.passed(outputs["dev"]), on_dev, -np.inf)
     if request.coverage is not None:
         threshold = selective.threshold_at_coverage(on_dev, coverage=request.coverage)
+        if not math.isfinite(threshold):
+            raise InputError(
+                f"coverage {request.coverage:g}: the gate passes "
+                f"{np.mean(np.isfinite(on_dev)):.4g} of dev; give at most that"
+            )
         source = f"dev, {100 * request.coverage:g} % coverage"
     else:
         threshold, source = _given_threshold(request.threshold, score, on_dev), GIVEN
     combination = combination_of(results)
-    return OperatingPoint(score, results["pnorm"], threshold, source, None, combination)
+    return OperatingPoint(score, results["pnorm"], threshold, source, None, combination, gate=gate)
+
+
+def _classwise(point: OperatingPoint, outputs: Mapping[str, Predictions]) -> OperatingPoint:
+    """Returns an operating point with a certified threshold for each predicted class.
+
+    Args:
+        point: with the score, and a `guarantee` of the requested risk and delta.
+        outputs: logits [n, m+1] and labels of calibration and test.
+    """
+    guarantee = dict(point.guarantee or {})
+    values = by_class.certify(
+        kept(point.gate, outputs["calibration"]),
+        kept(point.gate, outputs["test"]),
+        lambda logits: np.asarray(point.confidence(logits)),
+        risk=guarantee["risk"],
+        delta=guarantee["delta"],
+    )
+    thresholds = tuple(
+        math.inf if threshold is None else threshold for threshold in values["threshold"]
+    )
+    least = min(thresholds)
+    return point._replace(
+        threshold=least,
+        source=CLASS_CERTIFICATES if math.isfinite(least) else "none",
+        guarantee={**guarantee, "by_class": values},
+        class_thresholds=thresholds,
+    )
 
 
 def _score(results: Mapping[str, Any], request: PointRequest) -> str:
@@ -159,8 +204,7 @@ def acceptance(point: OperatingPoint, split: Predictions) -> dict[str, Any]:
         The numbers of `images`, `accepted` images and `errors` among these; `coverage`, the
         accepted fraction; `error`, the selective risk, None if nothing is accepted.
     """
-    confidence = np.asarray(point.confidence(split.logits))
-    accepted = np.asarray(point.accepts(confidence))
+    accepted = np.asarray(point.decide(split.logits, split.gate))
     errors = int(np.sum(accepted & ~selective.is_correct(*split)))
     count = int(accepted.sum())
     return {

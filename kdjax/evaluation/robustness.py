@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -14,15 +14,16 @@ from kdjax.data.deployment_views import View
 from kdjax.data.fit import fit
 from kdjax.data.shift import SEVERITIES, SHIFTS
 from kdjax.errors import InputError, unknown_name_error
-from kdjax.evaluation import network
+from kdjax.evaluation import gate_features, network
 from kdjax.evaluation.certification import (
     FALLBACK_COVERAGE,
     OperatingPoint,
-    Sample,
     operating_point,
 )
+from kdjax.evaluation.gate import load_fitted
 from kdjax.runs import restore, workdir
 from kdjax.runtime import atomic_io, compiler
+from kdjax.selective import outliers
 from kdjax.training import inference
 from kdjax.training.spec import TEACHER
 
@@ -53,7 +54,11 @@ def evaluate_shifts(
         `selective.shown`; `shifts`: by name, the same at
         each `severity`; `ood`: by name, the number of `examples`, the share `accepted`, the
         `auroc` of separating the run's test split from them by confidence, and `fitted`, how the
-        images were converted.
+        images were converted. With a gate also `gate`, its `name` and `threshold`; in each entry
+        `passed`, the share of images that pass it, and `without_gate`, the `coverage` and `error`,
+        or the share `accepted`, by the threshold alone; and in `ood` the `gate_auroc` of the same
+        separation by the gate score, and `gate_fpr`, the share of the other images that pass where
+        95 % of the test split do.
 
     Raises:
         InputError: for an unknown name, or a workdir that has not been evaluated.
@@ -75,16 +80,17 @@ def evaluate_shifts(
     sample, test = _sampler(folder, point, views), load_split(dataset, "test")
     clean = sample(test)
 
-    def shifted(name: str, severity: int) -> Sample:
+    def shifted(name: str, severity: int) -> Judged:
         return sample(test, Partial(SHIFTS[name], severity=severity, seed=SEED))
 
-    def ood(split: data.Split) -> Sample:
+    def ood(split: data.Split) -> Judged:
         return sample(put_split(split, dataset.mean, dataset.std))
 
     result = {
         "score": point.score,
         "threshold": point.threshold,
         "threshold_from": point.source,
+        **({"gate": point.gate._asdict()} if point.gate else {}),
         "examples": len(dataset.test.labels),
         "clean": _selective_metrics(point, clean),
         "shifts": {
@@ -154,42 +160,87 @@ def _own_images(
     return data.Split(np.asarray(labelled.images[rows]), np.zeros(len(rows), np.int32))
 
 
+class Judged(NamedTuple):
+    """Images with the confidence of their predictions and what the gate says.
+
+    Attributes:
+        confidence: [n].
+        correct: whether the predictions are correct, bool [n].
+        passed: whether the images pass the gate, bool [n]; None without a gate.
+        gate_scores: [n]; None without a gate.
+    """
+
+    confidence: np.ndarray
+    correct: np.ndarray
+    passed: np.ndarray | None
+    gate_scores: np.ndarray | None
+
+    def accepted_at(self, threshold: float) -> tuple[float, float]:
+        """Returns coverage and selective risk of a threshold, with the gate if there is one."""
+        confidence = self.confidence
+        if self.passed is not None:
+            confidence = np.where(self.passed, confidence, -np.inf)
+        return selective.accept_at(confidence, self.correct, threshold)
+
+    def ungated(self) -> "Judged":
+        """Returns the same without the gate."""
+        return self._replace(passed=None, gate_scores=None)
+
+
 def _sampler(
     folder: pathlib.Path, point: OperatingPoint, views: Sequence[View]
-) -> Callable[..., Sample]:
+) -> Callable[..., Judged]:
     """Returns `(examples, change) -> sample` of the workdir's network, averaged over views."""
     metadata, restored = workdir.read_metadata(folder), network.restore_network(folder)
     batch_size = metadata["config"]["eval_batch_size"]
+    fitted = load_fitted(folder, point.gate)
 
-    def sample(examples: Examples, change: Partial = inference.NO_CHANGE) -> Sample:
-        logits = network.predict_logits(
-            restored, examples, batch_size=batch_size, change=change, views=views
+    def sample(examples: Examples, change: Partial = inference.NO_CHANGE) -> Judged:
+        logits, given = gate_features.predict(
+            restored, fitted, examples, batch_size=batch_size, change=change, views=views
         )
         if metadata["stage"] == TEACHER:
             logits = selective.append_abstention(logits)
         correct = selective.is_correct(logits, np.asarray(examples.labels))
-        return np.asarray(point.confidence(logits)), correct
+        confidence = np.asarray(point.confidence(logits))
+        if point.gate is None:
+            return Judged(confidence, correct, None, None)
+        scores = np.asarray(point.gate.scores(logits, given))
+        return Judged(confidence, correct, np.asarray(point.gate.passes(logits, given)), scores)
 
     return sample
 
 
-def _selective_metrics(point: OperatingPoint, sample: Sample) -> dict[str, float | None]:
-    confidence, correct = sample
-    coverage, error = selective.accept_at(confidence, correct, point.threshold)
-    return {
-        "coverage": coverage,
-        "error": error if coverage else None,
-        "accuracy": float(correct.mean()),
-        "confidence": float(selective.shown(point.score, confidence).mean()),
+def _selective_metrics(point: OperatingPoint, sample: Judged) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        **_coverage_and_error(point, sample),
+        "accuracy": float(sample.correct.mean()),
+        "confidence": float(selective.shown(point.score, sample.confidence).mean()),
     }
+    if sample.passed is None:
+        return metrics
+    without = _coverage_and_error(point, sample.ungated())
+    return metrics | {"passed": float(sample.passed.mean()), "without_gate": without}
 
 
-def _ood_metrics(point: OperatingPoint, clean: Sample, ood: Sample) -> dict[str, float]:
+def _coverage_and_error(point: OperatingPoint, sample: Judged) -> dict[str, float | None]:
+    coverage, error = sample.accepted_at(point.threshold)
+    return {"coverage": coverage, "error": error if coverage else None}
+
+
+def _ood_metrics(point: OperatingPoint, clean: Judged, ood: Judged) -> dict[str, Any]:
     """Returns the accepted share of another data set, and its separation from the test split."""
-    clean_confidence, ood_confidence = clean[0], ood[0]
-    is_clean = np.repeat([True, False], [len(clean_confidence), len(ood_confidence)])
-    return {
-        "examples": len(ood_confidence),
-        "accepted": selective.accept_at(*ood, point.threshold)[0],
-        "auroc": selective.auroc(np.concatenate([clean_confidence, ood_confidence]), is_clean),
+    metrics: dict[str, Any] = {
+        "examples": len(ood.confidence),
+        "accepted": ood.accepted_at(point.threshold)[0],
+        "auroc": outliers.separation(clean.confidence, ood.confidence).auroc,
+    }
+    if ood.passed is None or clean.gate_scores is None or ood.gate_scores is None:
+        return metrics
+    separation = outliers.separation(clean.gate_scores, ood.gate_scores)
+    return metrics | {
+        "passed": float(ood.passed.mean()),
+        "without_gate": {"accepted": ood.ungated().accepted_at(point.threshold)[0]},
+        "gate_auroc": separation.auroc,
+        "gate_fpr": separation.fpr,
     }

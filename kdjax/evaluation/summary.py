@@ -7,6 +7,7 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.evaluation import certification
+from kdjax.evaluation import gate as gates
 from kdjax.evaluation.predictions import Predictions
 from kdjax.selective.scales import LOG_FORMS
 
@@ -49,7 +50,14 @@ def teacher_errors(teacher_logits: np.ndarray, labels: np.ndarray) -> dict[str, 
 
 
 def summarize(
-    outputs: Mapping[str, Predictions], *, abstains: bool, risk: float, delta: float, runs: int = 1
+    outputs: Mapping[str, Predictions],
+    *,
+    abstains: bool,
+    risk: float,
+    delta: float,
+    runs: int = 1,
+    gate: Mapping[str, Any] | None = None,
+    coverage: float = 0.0,
 ) -> dict[str, Any]:
     """Returns the content of `results.json` for a network.
 
@@ -61,6 +69,8 @@ def summarize(
         risk: the requested risk of the certificate, in (0, 1).
         delta: the probability that a certificate may fail, in (0, 1).
         runs: number of runs among which one may be chosen, see `certification.certify`.
+        gate: of `gate.measure`; the certificate is then one of the images that pass.
+        coverage: to be certified together with the risk, in [0, 1); 0: none.
 
     Returns:
         `accuracy`, `nll` and `ece` on each split; `best_score`, the score with the lowest AURC
@@ -68,7 +78,7 @@ def summarize(
         that score (None if abstention was not trained): their AURC on dev is cross-validated;
         for each score its ranking metrics, `error_at_coverage` on test, and `thresholds` from
         dev with their coverage and error on test; and the `guarantee` of the best score, see
-        `certification.certify`.
+        `certification.certify`; and the `gate` if there is one.
     """
     dev, test = outputs["dev"], outputs["test"]
     pnorm = selective.best_pnorm(*dev)
@@ -84,10 +94,10 @@ def summarize(
     if abstains:
         metrics["combination"]["dev_aurc"] = selective.cross_validated_combination_aurc(*dev)
     best = min(metrics, key=lambda name: metrics[name]["dev_aurc"])
-    calibration_sample, test_sample = (
-        (scores[best](split.logits), selective.is_correct(*split))
-        for split in (outputs["calibration"], test)
-    )
+    stops = gates.gate_of({"gate": gate})
+    judged = outputs["calibration"], test
+    samples = (certification.sample_of(scores[best], gates.kept(stops, split)) for split in judged)
+    passed_calibration, passed_test = (gates.passed_share(stops, split) for split in judged)
     return {
         "classes": dev.logits.shape[1] - 1,
         **{split: accuracy_metrics(predictions) for split, predictions in outputs.items()},
@@ -96,8 +106,14 @@ def summarize(
         "combination": combination,
         "scores": metrics,
         "guarantee": certification.certify(
-            calibration_sample, test_sample, risk=risk, delta=delta, runs=runs
+            *samples,
+            risk=risk,
+            delta=delta,
+            runs=runs,
+            passed=(passed_calibration, passed_test),
+            coverage=coverage,
         ),
+        **({"gate": gate} if gate else {}),
     }
 
 

@@ -11,6 +11,7 @@ from kdjax import config as configs
 from kdjax import data, objectives, selective
 from kdjax.evaluation import summary
 from kdjax.evaluation.predictions import Predictions
+from kdjax.models import apply
 from kdjax.models.apply import Variables
 from kdjax.runs.restore import RestoredModel
 from kdjax.training import out_of_fold, teacher_network
@@ -32,11 +33,13 @@ class TeacherOutputs(NamedTuple):
         members: logits [K, n, m] of the networks of an ensemble, of `MEASURED`, and of train where
             they have folds.
         folds: of the training images, int32 [n]; None for a teacher without folds.
+        weights_sha256: of its networks, see `apply.weights_hash`; None if it is not in JAX.
     """
 
     splits: Mapping[str, Predictions]
     members: Mapping[str, np.ndarray]
     folds: np.ndarray | None
+    weights_sha256: str | None = None
 
 
 def predict(
@@ -67,7 +70,10 @@ def predict(
         logits[TRAIN] = out_of_fold.train_logits(model, variables, predict_train)
     labels = {name: np.asarray(getattr(dataset, name).labels, np.int32) for name in logits}
     return TeacherOutputs(
-        {name: Predictions(values, labels[name]) for name, values in logits.items()}, members, folds
+        {name: Predictions(values, labels[name]) for name, values in logits.items()},
+        members,
+        folds,
+        apply.weights_hash(variables),
     )
 
 

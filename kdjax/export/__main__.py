@@ -1,8 +1,10 @@
-"""Exports the student of a run as files that run without kdjax, with a model card.
+"""Exports a student or a teacher as files that run without kdjax, with a model card.
 
 kdjax export --workdir=runs/digits --out=model/ [--risk=0.01] [--delta=0.05]
+kdjax export --workdir=runs/digits --out=model/ --risk=0.05 --classwise
 kdjax export --workdir=runs/digits --out=model/ --coverage=0.9 --score=margin
 kdjax export --workdir=runs/digits --out=model/ --web=onnxruntime-web-1.30.0.tgz
+kdjax export --workdir=runs/digits/teacher --out=teacher/
 
 Of a sweep it exports the chosen setting.
 """
@@ -15,7 +17,7 @@ from absl import flags
 
 from kdjax import cli
 
-WORKDIR = cli.define_path("workdir", "the workdir of the run")
+WORKDIR = cli.define_path("workdir", "the workdir of the run, or of its teacher")
 OUT = cli.define_path("out", "the folder to create")
 RUN_FLAGS = cli.define_run_flags()
 COVERAGE = flags.DEFINE_float(
@@ -23,6 +25,11 @@ COVERAGE = flags.DEFINE_float(
 )
 THRESHOLD = flags.DEFINE_float(
     "threshold", None, "accept from this confidence on, without a certificate"
+)
+CLASSWISE = flags.DEFINE_bool(
+    "classwise",
+    False,
+    "certify a threshold for each predicted class, so that the risk holds within each class",
 )
 SCORE = flags.DEFINE_string("score", None, "the confidence score [that of the run]")
 WEB = cli.define_path(
@@ -56,6 +63,7 @@ def main() -> None:
         coverage=COVERAGE.value,
         threshold=THRESHOLD.value,
         score=SCORE.value,
+        classwise=CLASSWISE.value,
         web=WEB.value,
         license=LICENSE.value,
         author=AUTHOR.value,
@@ -77,12 +85,15 @@ def main() -> None:
 def _operating_point(model_card: Mapping[str, Any]) -> Iterator[str]:
     """Yields what determines acceptance, and then what it accepts of each split."""
     from kdjax import selective
+    from kdjax.export import card_page
 
     point, threshold = model_card["operating_point"], model_card["threshold"]
     score = model_card["score"]["name"]
     rule = "accepts nothing"
     if threshold is not None:
         rule = f"accepts from {selective.shown_threshold(score, threshold)} on"
+    if threshold is not None and model_card["class_thresholds"]:
+        rule = card_page.class_rule(model_card)
     source = {"certificate": "certified", "given": "as given", "none": "none is certified"}.get(
         point["source"], point["source"]
     )

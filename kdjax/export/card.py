@@ -12,8 +12,11 @@ from kdjax.errors import InputError
 
 FILE_NAME = "card.json"
 FORMAT = 1  # version of the fields below; increased when a field changes its meaning
+# The same fields of a model whose logits have no abstention column: versions of kdjax that would
+# take its last class for abstention refuse it.
+WITHOUT_ABSTENTION = 2
 FIELDS: Mapping[str, str] = {
-    "format": "version of the card's format, FORMAT",
+    "format": "version of the card's format, FORMAT; WITHOUT_ABSTENTION of a teacher",
     "kdjax": "version of kdjax that exported the model",
     "jax": "version of JAX that exported the model",
     "name": "name of the run",
@@ -28,25 +31,51 @@ FIELDS: Mapping[str, str] = {
     "scale: log_odds, log(s / (1 - s)), or log, -log(1 - s), of what is shown to people; null or "
     "missing: shown as it is",
     "threshold": "the lowest accepted confidence; null: no image is accepted",
+    "class_thresholds": "the lowest accepted confidence of each predicted class, null where none "
+    "is accepted; null or missing: `threshold` for all classes",
+    "gate": "name and threshold of the gate that stops images unlike those of training, the share "
+    "of others that it passes with probability 1 - delta (bound), and what it passes of each "
+    "split; null: none",
     "operating_point": "how the threshold was determined: its source, what was requested, what it "
     "accepts of dev, calibration and test, and without a certificate a bound on its risk",
-    "certificate": "risk, delta and coverage for which the threshold is certified, and the logits "
-    "on which it is based; null: none",
+    "certificate": "kind: learn_then_test, or classwise if its risk holds within each class; risk, "
+    "delta and coverage for which the threshold is certified, and the logits on which it is based; "
+    "null: none",
+    "promises": "what is promised, by name, see kdjax.evaluation.promises; null: of a version "
+    "without them",
     "test": "metrics of the exported network on the test split",
     "per_class": "coverage and selective risk on test by true and by predicted class, with "
     "intervals, and warnings about classes; see kdjax.evaluation.per_class",
     "config_sha256": "SHA-256 of the run's config.json",
+    "weights_sha256": "SHA-256 of the numbers of the network, by which a cascade recognizes it; "
+    "null: of a version without it",
     "checked": "images on which the files were compared with the network, and the tolerance",
     "files": "for each file: SHA-256, origin, differences from the network, and from the decisions "
     "of the run on the calibration split",
     "notes": "notes for users of the model",
     "cost": "of student and teacher: parameters, number of views, multiply-adds for one image over "
     "all views, and latency in seconds by batch size, measured on `machine`; null: not measured",
+    "monitoring": "what a monitor watches, see kdjax.export.monitoring: bounds of the risk and of "
+    "the coverage, and the confidences of calibration, in groups; null: of a version without it",
     "license": "of the model, as given at export; null: not stated",
     "author": "of the model, likewise",
 }
 # Fields that cards of earlier versions lack; `read` gives them the value null.
-OPTIONAL = frozenset({"per_class", "operating_point", "views", "cost", "license", "author"})
+OPTIONAL = frozenset(
+    {
+        "per_class",
+        "gate",
+        "operating_point",
+        "promises",
+        "class_thresholds",
+        "views",
+        "cost",
+        "monitoring",
+        "license",
+        "author",
+        "weights_sha256",
+    }
+)
 
 
 def _any(value: Any) -> bool:
@@ -74,11 +103,19 @@ def _are_files(value: Any) -> bool:
     )
 
 
+def _are_thresholds(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        threshold is None or isinstance(threshold, float) for threshold in value
+    )
+
+
 # Checks of the fields that programs read.
 _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "classes": _are_names,
     "input": _is_input,
     "threshold": lambda value: value is None or isinstance(value, float),
+    "class_thresholds": lambda value: value is None or _are_thresholds(value),
+    "monitoring": lambda value: value is None or {"risk", "coverage", "drift"} <= set(value),
     "files": _are_files,
 }
 
@@ -109,10 +146,11 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(card, dict) or "format" not in card:
         raise InputError(f"{str(path)!r} is not a model card of kdjax")
-    if card["format"] != FORMAT:
+    if card["format"] not in (FORMAT, WITHOUT_ABSTENTION):
         raise InputError(
             f"{str(path)!r} has format {card['format']!r}, written by kdjax "
-            f"{card.get('kdjax')}: kdjax {kdjax.__version__} reads format {FORMAT}"
+            f"{card.get('kdjax')}: kdjax {kdjax.__version__} reads formats {FORMAT} and "
+            f"{WITHOUT_ABSTENTION}"
         )
     card = dict.fromkeys(OPTIONAL) | card
     for field in FIELDS:

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdjax import selective
-from kdjax.evaluation import cost_table
+from kdjax.evaluation import cost_table, promises
+from kdjax.evaluation.promises import terms, words
+from kdjax.evaluation.promises.groupwise import shortened
 
 FILE_NAME = "card.md"
 SHOWN_CLASSES = 100  # class names on the page; card.json has all of them
@@ -24,9 +26,10 @@ print(prediction.labels, prediction.accepted, prediction.probabilities)
 ```
 
 FOLDER is the folder of this file. On newly labelled images,
-`python -m kdjax.check --model=FOLDER folder:IMAGES` tests whether the promise still holds. The
-model files also run without kdjax: the StableHLO file with `jax.export.deserialize`, the ONNX file
-with onnxruntime.
+`python -m kdjax.check --model=FOLDER folder:IMAGES` tests whether the promise still holds;
+`python -m kdjax.monitor --model=FOLDER predictions.csv` watches the predictions of a model in use.
+The model files also run without kdjax: the StableHLO file with `jax.export.deserialize`, the ONNX
+file with onnxruntime.
 """
 
 
@@ -38,9 +41,10 @@ def render(model_card: Mapping[str, Any]) -> str:
     """
     sections = {
         "Promise": [promise(model_card)],
+        **_promised(model_card),
         "Figures": _figures(model_card),
         "Size and speed": _sizes(model_card.get("cost")),
-        "Classes": [_classes(model_card["classes"]), *_class_rates(model_card.get("per_class"))],
+        "Classes": [_classes(model_card["classes"]), *_class_rates(model_card)],
         "Notes and limits": _notes(model_card),
         "Files": _table(("file", "SHA-256", "written by"), _files(model_card["files"])),
         "Use": [_USE.rstrip()],
@@ -54,10 +58,13 @@ def render(model_card: Mapping[str, Any]) -> str:
 def promise(model_card: Mapping[str, Any]) -> str:
     """Returns in plain words what the model promises about the images that it accepts."""
     certificate = model_card["certificate"]
+    if certificate and model_card.get("class_thresholds"):
+        return _class_promise(model_card)
     if certificate:
         return (
             f"Of the images that the model accepts, at most {_percent(certificate['risk'])} are "
-            "wrong, as long as the images are of the same kind as those it was calibrated on. "
+            f"wrong{_least(certificate)}, as long as the images are of the same kind as those it "
+            "was calibrated on. "
             f"This was certified on {certificate['examples']:,} calibration images by a procedure "
             f"that errs with probability at most {_percent(certificate['delta'])}."
         )
@@ -67,6 +74,73 @@ def promise(model_card: Mapping[str, Any]) -> str:
             "labels and probabilities are still given."
         )
     return "No selective risk is promised, as the threshold has no certificate."
+
+
+def _least(certificate: Mapping[str, Any]) -> str:
+    if "least_coverage" not in certificate:
+        return ""
+    least = words.percent_down(certificate["least_coverage"])
+    return f", and at least {least} of all images are accepted"
+
+
+def _promised(model_card: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns all statements as a section; empty for a card of an earlier version."""
+    statements = promises.statements(model_card)
+    if not statements:
+        return {}
+    lines = [_escape(" ".join(terms.READING)), *_lists(terms.before())]
+    for statement in statements:
+        lines += ["", f"### {_escape(statement.title)}", ""]
+        lines += [_escape(" ".join(statement.sentences))]
+        if statement.table:
+            rows = [[_escape(cell) for cell in row] for row in statement.table.rows]
+            lines += ["", *_table([*map(_escape, statement.table.columns)], rows)]
+        lines += ["", f"{_escape(statement.scope[0].upper() + statement.scope[1:])}."]
+    lines += _lists(terms.after(model_card["promises"]))
+    return {"What is promised": lines}
+
+
+def _lists(sections: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns a list of sentences below each heading."""
+    lines = []
+    for heading, sentences in sections.items():
+        lines += ["", f"### {heading}", "", *(f"- {_escape(each)}" for each in sentences)]
+    return lines
+
+
+def _class_promise(model_card: Mapping[str, Any]) -> str:
+    certificate, classes = model_card["certificate"], model_card["classes"]
+    certified, others = _by_threshold(model_card)
+    which = f"{len(certified):,} of the {len(classes):,} classes" if others else "each class"
+    nothing = ""
+    if others:
+        nothing = f"It accepts no image as {shortened(others, 'classes')}, because no threshold "
+        nothing += "could be certified there. "
+    return (
+        f"Of the images that the model accepts as one class, at most "
+        f"{_percent(certificate['risk'])} are wrong, for {which}, as long as the images are of the "
+        f"same kind as those it was calibrated on. {nothing}"
+        f"This was certified on {certificate['examples']:,} calibration images, for all classes "
+        "together, by a procedure that errs with probability at most "
+        f"{_percent(certificate['delta'])}."
+    )
+
+
+def class_rule(model_card: Mapping[str, Any]) -> str:
+    """Returns in words from which confidence on a model with thresholds of its classes accepts."""
+    score = model_card["score"]["name"]
+    others = _by_threshold(model_card)[1]
+    known = [value for value in model_card["class_thresholds"] if value is not None]
+    ends = [selective.shown_threshold(score, end) for end in (min(known), max(known))]
+    nothing = f"; nothing as {shortened(others, 'classes')}" if others else ""
+    return f"accepts from the threshold of the predicted class on, {ends[0]} to {ends[1]}{nothing}"
+
+
+def _by_threshold(model_card: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Returns the names of the classes with a threshold, and of those without."""
+    pairs = list(zip(model_card["classes"], model_card["class_thresholds"], strict=True))
+    certified = [name for name, threshold in pairs if threshold is not None]
+    return certified, [name for name, threshold in pairs if threshold is None]
 
 
 def _sizes(cost: Mapping[str, Any] | None) -> list[str]:
@@ -87,6 +161,7 @@ def _summary(model_card: Mapping[str, Any]) -> list[str]:
         "input": f"uint8 [n, {', '.join(map(str, shape))}]; preprocessing is inside the model",
         "views": _views(model_card.get("views")),
         "accepts": _rule(model_card),
+        **({"gate": _gate(model_card["gate"])} if model_card.get("gate") else {}),
         "threshold from": _source(model_card.get("operating_point")),
         "author": model_card.get("author") or "not stated",
         "license": model_card.get("license") or "not stated",
@@ -107,7 +182,18 @@ def _rule(model_card: Mapping[str, Any]) -> str:
         name += f" (p = {score['pnorm']:g})"
     if threshold is None:
         return "nothing"
+    if model_card.get("class_thresholds"):
+        return f"{name}: {class_rule(model_card)}"
     return f"{name} >= {selective.shown_threshold(score['name'], threshold)}"
+
+
+def _gate(gate: Mapping[str, Any]) -> str:
+    if gate["threshold"] is None:
+        return f"{gate['name']}, stops no image"
+    return (
+        f"{gate['name']}: images unlike those of training are stopped; at least "
+        f"{words.percent_down(gate['bound'])} of the others pass"
+    )
 
 
 def _source(point: Mapping[str, Any] | None) -> str:
@@ -115,7 +201,9 @@ def _source(point: Mapping[str, Any] | None) -> str:
         return "-"
     requested = {**point["requested"]}
     requested.pop("score", None)
-    given = ", ".join(f"{name} {value:g}" for name, value in requested.items())
+    given = ", ".join(
+        name if value is True else f"{name} {value:g}" for name, value in requested.items()
+    )
     return f"{point['source']}{f' (requested at export: {given})' if given else ''}"
 
 
@@ -138,7 +226,8 @@ def _figures(model_card: Mapping[str, Any]) -> list[str]:
             )
             for split, values in point["figures"].items()
         ]
-        lines += ["", "At the threshold:", "", *_table(columns, rows), "", _SPLITS]
+        at = "thresholds of the classes" if model_card.get("class_thresholds") else "threshold"
+        lines += ["", f"At the {at}:", "", *_table(columns, rows), "", _SPLITS]
     return lines
 
 
@@ -171,26 +260,38 @@ def _classes(names: Sequence[str]) -> str:
     return _escape(shown) + (f" and {more:,} more, see card.json" if more > 0 else "")
 
 
-def _class_rates(rates: Mapping[str, Any] | None) -> list[str]:
+def _class_rates(model_card: Mapping[str, Any]) -> list[str]:
     """Returns the warnings about classes, and a table of the true and the predicted classes."""
+    rates, thresholds = model_card.get("per_class"), model_card.get("class_thresholds")
     if rates is None:
         return []
+    score = model_card["score"]
     warnings = [f"- Warning: {_escape(warning)}" for warning in rates["warnings"]]
     lines = ["", *warnings] if warnings else []
     for grouping, label in (("true", "true class"), ("predicted", "predicted class")):
         values = rates[grouping]
         coverage = [1.0 if share is None else share for share in values["coverage"]]
         order = sorted(range(len(coverage)), key=coverage.__getitem__)[:SHOWN_CLASSES]
+        own = thresholds if grouping == "predicted" else None
         rows = [
             (
                 _escape(rates["classes"][index]),
+                *([_threshold(score["name"], own[index])] if own else []),
                 f"{values['examples'][index]:,}",
                 *(_share(values, share, index) for share in ("coverage", "risk")),
             )
             for index in order
         ]
-        lines += ["", *_table((label, "test images", "coverage", "selective risk"), rows)]
+        heading = (label, *(["threshold"] if own else []), *_RATES)
+        lines += ["", *_table(heading, rows)]
     return [*lines, "", f"In brackets: exact {_percent(rates['level'])} intervals of one class."]
+
+
+_RATES = ("test images", "coverage", "selective risk")
+
+
+def _threshold(score: str, threshold: float | None) -> str:
+    return "none" if threshold is None else selective.shown_threshold(score, threshold)
 
 
 def _share(rates: Mapping[str, Any], name: str, index: int) -> str:

@@ -1,4 +1,4 @@
-"""Exports the student of a run as StableHLO and ONNX with a model card, and checks the files."""
+"""Exports a student or a teacher as StableHLO and ONNX with a model card, and checks the files."""
 
 import json
 import math
@@ -17,15 +17,33 @@ import kdjax
 from kdjax.data import deployment_views
 from kdjax.data.fit import STRETCH
 from kdjax.errors import InputError
-from kdjax.evaluation import cost, per_class
+from kdjax.evaluation import per_class, promises
+from kdjax.evaluation.certification import OperatingPoint
+from kdjax.evaluation.promises import groupwise
 from kdjax.evaluation.requested_point import PointRequest, check_request
-from kdjax.export import card, card_page, formats, notes, onnx_metadata, serving
+from kdjax.export import (
+    card,
+    card_page,
+    formats,
+    monitoring,
+    notes,
+    onnx_metadata,
+    serving,
+    source_network,
+)
+from kdjax.export.reference import TOLERANCE, Reference, check_file
 from kdjax.export.web import page, runtime
+from kdjax.models import apply
 from kdjax.models.folding import FOLDABLE
 from kdjax.runs import workdir
 from kdjax.runtime.paths import user_path
 from kdjax.selective.scales import SCALES
-from kdjax.training.spec import STUDENT
+
+# Descriptions of the outputs that only a model with a gate has.
+GATE_OUTPUTS = {
+    "gate_score": "float32 [n]: higher is more like the training images",
+    "outlier": "bool [n]: the gate stops the image, gate_score < gate.threshold",
+}
 
 
 def export(
@@ -38,17 +56,18 @@ def export(
     coverage: float | None = None,
     threshold: float | None = None,
     score: str | None = None,
+    classwise: bool = False,
     web: str | None = None,
     license: str | None = None,
     author: str | None = None,
 ) -> dict[str, Any]:
-    """Exports the student of a run, including preprocessing, score and threshold.
+    """Exports a student or a teacher, including preprocessing, score and threshold.
 
     The threshold is that of a certificate, or of a coverage, or given: at most one of `risk`,
-    `coverage` and `threshold`.
+    `coverage` and `threshold`. Certificates may also be those of the classes.
 
     Args:
-        folder: workdir of a finished, evaluated run.
+        folder: workdir of a finished, evaluated run, or of its teacher, such as RUN/teacher.
         out: folder to create; an empty one may exist.
         data_dir: the TFDS directory, if not that of the run. Without the data set, the files are
             checked on random pixels, and the threshold is based on the logits saved by the run.
@@ -58,6 +77,8 @@ def export(
         coverage: accept this fraction of dev, in (0, 1], without a certificate.
         threshold: the lowest accepted confidence, without a certificate.
         score: name of the confidence score, instead of the run's.
+        classwise: certify a threshold for each predicted class, all of them together, see
+            `selective.classwise`; not with `coverage` or `threshold`.
         web: a copy of onnxruntime-web; also writes the browser demo, see `web.runtime.read`.
         license: of the model, for the card and the ONNX file.
         author: of the model, likewise.
@@ -66,25 +87,37 @@ def export(
         The model card, see `card.FIELDS`. A warning says so if the model abstains on every image.
 
     Raises:
-        InputError: if the workdir has no finished, evaluated student, `out` exists, or the
-            operating point cannot be as requested, see `requested_point.requested_point`.
+        InputError: if the workdir has no finished, evaluated network, its teacher cannot be
+            exported, see `source_network`, `out` exists, or the operating point cannot be as
+            requested, see `requested_point.requested_point`.
         FloatingPointError: if the logits of a file differ from the network's.
     """
-    request = PointRequest(risk, delta, coverage, threshold, score)
+    request = PointRequest(risk, delta, coverage, threshold, score, classwise)
     check_request(request)
     _require_vacant(out)
     web_runtime = None if web is None else runtime.read(user_path(web))
     metadata = workdir.read_metadata(folder)
-    _require_student(folder, metadata["stage"])
-    results = workdir.read_results(folder)
+    source_network.require_exportable(folder, metadata)
+    results = source_network.read_results(folder)
     names = _file_names(web)
     served, reference = serving.serve(folder, results, data_dir=data_dir, request=request)
     model_card = _card(metadata, results, served, reference)
-    model_card |= {"cost": cost.read_cost(folder), "license": license, "author": author}
+    model_card |= {
+        "cost": source_network.read_cost(folder, metadata),
+        "license": license,
+        "author": author,
+        "monitoring": monitoring.monitoring(
+            model_card,
+            *(
+                np.asarray(served.point.confidence(served.outputs[split].logits))
+                for split in ("dev", "calibration")
+            ),
+        ),
+    }
     contents = _contents(names, served, metadata["dataset"], model_card)
     model_card["files"] = {
         name: {"sha256": card.sha256(content), **_origin(name)}
-        | serving.check_file(name, content, reference)
+        | check_file(name, content, reference)
         for name, content in contents.items()
     }
     model_card["notes"] += notes.decision_notes(model_card["files"])
@@ -106,13 +139,6 @@ def export(
 def _require_vacant(out: pathlib.Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{str(out)!r} exists: choose another --out or remove it")
-
-
-def _require_student(folder: pathlib.Path, stage: str) -> None:
-    if stage == workdir.STUDENTS:
-        raise workdir.several_students_error(folder)
-    if stage != STUDENT:
-        raise InputError(f"{str(folder)!r} is the workdir of a teacher: give that of a student")
 
 
 def _file_names(web: str | None) -> list[str]:
@@ -180,15 +206,15 @@ def _card(
     metadata: Mapping[str, Any],
     results: Mapping[str, Any],
     served: serving.Served,
-    reference: serving.Reference,
+    reference: Reference,
 ) -> dict[str, Any]:
-    """Returns the model card without the field `files`."""
+    """Returns the model card without `files`, and what `export` adds."""
     dataset, point = metadata["dataset"], served.point
     return {
-        "format": card.FORMAT,
+        "format": card.FORMAT if served.abstains else card.WITHOUT_ABSTENTION,
         "kdjax": kdjax.__version__,
         "jax": jax.__version__,
-        "name": metadata["config"]["name"],
+        "name": source_network.name(metadata),
         "data": {name: dataset[name] for name in ("name", "version")},
         "classes": dataset["class_names"],
         "input": {
@@ -209,11 +235,13 @@ def _card(
             ),
         },
         "outputs": {
-            "logits": f"float32 [n, {results['classes'] + 1}]: the classes, then abstention",
+            "logits": _logits_text(results["classes"], served.abstains),
             "label": "int32 [n]: the most probable class, also for abstained images",
             "confidence": "float32 [n]: the score, on the scale of the threshold; higher is more "
             "confident",
-            "accepted": "bool [n]: confidence >= threshold; otherwise the model abstains",
+            "accepted": f"bool [n]: confidence >= {_threshold_text(point)}"
+            f"{', and not an outlier' if point.gate else ''}; otherwise the model abstains",
+            **(GATE_OUTPUTS if point.gate else {}),
         },
         "score": {
             "name": point.score,
@@ -221,12 +249,19 @@ def _card(
             "combination": list(point.combination) if point.combination else None,
             "scale": SCALES.get(point.score),
         },
-        "threshold": point.threshold if math.isfinite(point.threshold) else None,
+        "threshold": _or_none(point.threshold),
+        "class_thresholds": list(map(_or_none, point.class_thresholds))
+        if point.class_thresholds
+        else None,
+        "gate": served.gate,
         "certificate": _certificate(served),
+        "promises": promises.compute_all(serving.evidence(metadata, results, served)),
         "operating_point": {
             "source": point.source,
             "requested": {
-                name: value for name, value in served.request._asdict().items() if value is not None
+                name: value
+                for name, value in served.request._asdict().items()
+                if value is not None and value is not False
             },
             "figures": served.figures,
             "bound": served.bound,
@@ -236,23 +271,42 @@ def _card(
             point, served.outputs["test"], dataset["class_names"]
         ),
         "config_sha256": card.sha256_json(metadata),
+        "weights_sha256": apply.weights_hash(served.restored.variables),
         "checked": {
             "on": reference.source,
-            "tolerance": serving.TOLERANCE,
+            "tolerance": TOLERANCE,
             "difference_from_run": reference.from_run,
         },
         "notes": notes.notes(metadata["config"], served, reference, results),
     }
 
 
+def _logits_text(classes: int, abstains: bool) -> str:
+    if abstains:
+        return f"float32 [n, {classes + 1}]: the classes, then abstention"
+    return f"float32 [n, {classes}]: the classes; a teacher has no abstention output"
+
+
 def _certificate(served: serving.Served) -> dict[str, Any] | None:
-    """Returns the certificate of the threshold; None if there is none."""
+    """Returns the certificate of the threshold, or of those of the classes; None without one."""
     point = served.point
     if point.guarantee is None or not point.certified:
         return None
     requested = {name: point.guarantee[name] for name in ("risk", "delta", "examples")}
     logits = {"logits": served.logits_from}
+    if point.class_thresholds:
+        images = {split: len(served.outputs[split].labels) for split in ("calibration", "test")}
+        of_classes = groupwise.overall(point.guarantee["by_class"], images)
+        return {"kind": "classwise", **requested, **of_classes, **logits}
     return {"kind": "learn_then_test", **requested, **point.certificate, **logits}
+
+
+def _threshold_text(point: OperatingPoint) -> str:
+    return "that of its class in class_thresholds" if point.class_thresholds else "threshold"
+
+
+def _or_none(threshold: float) -> float | None:
+    return threshold if math.isfinite(threshold) else None
 
 
 def _publish(out: pathlib.Path, contents: Mapping[str, bytes]) -> None:

@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -31,16 +31,27 @@ class Outputs(NamedTuple):
     """Outputs of an exported model.
 
     Attributes:
-        logits: float32 [n, m+1]; the last column is abstention.
+        logits: float32 [n, m+1]; the last column is abstention; [n, m] of a teacher.
         label: int32 [n], the most probable class.
         confidence: float32 [n]; higher is more confident.
-        accepted: bool [n], confidence >= threshold.
+        accepted: bool [n], confidence >= threshold, and not an outlier.
+        gate_score: float32 [n], of a model with a gate; higher is more like the training images.
+            None without a gate.
+        outlier: bool [n], whether the gate stops the image; None without a gate.
     """
 
     logits: np.ndarray
     label: np.ndarray
     confidence: np.ndarray
     accepted: np.ndarray
+    gate_score: np.ndarray | None = None
+    outlier: np.ndarray | None = None
+
+
+def concatenate(batches: Sequence[Outputs]) -> Outputs:
+    """Returns the outputs of several batches of images as those of one."""
+    columns = [column for column in zip(*batches, strict=True) if column[0] is not None]
+    return Outputs(*map(np.concatenate, columns))
 
 
 Function = Callable[[jax.Array], tuple[jax.Array, ...]]
@@ -112,6 +123,8 @@ def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
         image_shape: h, w, c.
     """
     images = jax.ShapeDtypeStruct(("n", *image_shape), jnp.uint8)
+    one_image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
+    count = len(jax.eval_shape(function, one_image))  # more with a gate
     # The layers of jax2onnx rely on rank promotion.
     with _silent_logging(), jax.numpy_rank_promotion("allow"):
         from jax2onnx import to_onnx as convert
@@ -122,7 +135,7 @@ def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
             model_name="kdjax",
             opset=OPSET,
             input_names=["images"],
-            output_names=list(Outputs._fields),
+            output_names=list(Outputs._fields[:count]),
         )
     model.ir_version = min(model.ir_version, IR_VERSION)
     # It calls the axis of all views of n images n too; ONNX Runtime infers the shapes itself.
@@ -157,7 +170,9 @@ def run_onnx(content: bytes) -> Runner:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda images: Outputs(*session.run(list(Outputs._fields), {"images": images}))
+    names = [output.name for output in session.get_outputs()]
+    names = [name for name in Outputs._fields if name in names]
+    return lambda images: Outputs(*session.run(names, {"images": images}))
 
 
 class Format(NamedTuple):

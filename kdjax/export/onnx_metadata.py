@@ -23,6 +23,8 @@ FIELDS = (
     "outputs",
     "score",
     "threshold",
+    "class_thresholds",
+    "gate",
     "certificate",
     "operating_point",
     "config_sha256",

@@ -1,27 +1,43 @@
-"""The exported function, its operating point, and the comparison of its files with the network."""
+"""The exported function, its operating point, and the images on which its files are compared."""
 
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import data, models, selective
+from kdjax import data, selective
 from kdjax.data.augment import normalize
-from kdjax.data.batches import put_split
+from kdjax.data.batches import Examples, put_split
 from kdjax.data.deployment_views import IDENTITY, View, average_logits
-from kdjax.evaluation import evaluate, network, predictions, requested_point, summary
-from kdjax.evaluation.certification import OperatingPoint
+from kdjax.evaluation import (
+    evaluate,
+    fallback,
+    gate_features,
+    network,
+    predictions,
+    promises,
+    requested_point,
+    summary,
+)
+from kdjax.evaluation import gate as gates
+from kdjax.evaluation.certification import OperatingPoint, scores_of
+from kdjax.evaluation.gate_features import Outputs
 from kdjax.evaluation.predictions import Predictions
 from kdjax.evaluation.requested_point import PointRequest
-from kdjax.export import formats
+from kdjax.export import formats, source_network
 from kdjax.export.forward import forward
+from kdjax.export.reference import TOLERANCE, Reference, largest_difference
+from kdjax.models.features import WithFeatures
 from kdjax.runs import restore, workdir
 from kdjax.runtime import compiler
+from kdjax.selective import outliers
+from kdjax.selective.outliers import ClassGaussian
+from kdjax.training import teacher_network
 
-TOLERANCE = 1e-4  # largest allowed difference of a logit from the network's
 CHECKED_IMAGES = 256  # images of test, or of random pixels, on which the outputs are compared
 BATCH_SIZE = 256  # of the comparison
 SPLITS = ("dev", "calibration", "test")
@@ -31,7 +47,7 @@ class Served(NamedTuple):
     """The network as it is exported, with its operating point.
 
     Attributes:
-        restored: the student, in float32.
+        restored: the student or teacher, in float32.
         point: the operating point, chosen on its own logits if the data set is available.
         request: how the operating point was requested.
         logits_from: description of the logits on which the operating point is based.
@@ -39,6 +55,11 @@ class Served(NamedTuple):
         test: accuracy metrics on test.
         delta: probability that a statement about the risk may fail.
         views: over which the logits are averaged, as in the run.
+        abstains: whether the network has an abstention output, which a teacher has not. The logits
+            of `outputs` have its column in any case.
+        extras: for promises, see `promises.Evidence`.
+        run_gate: `gate` of the results of the run; None without a gate.
+        fitted: distributions of the features; None unless the gate needs them.
     """
 
     restored: restore.RestoredModel
@@ -49,6 +70,22 @@ class Served(NamedTuple):
     test: Mapping[str, Any]
     delta: float
     views: tuple[View, ...] = (IDENTITY,)
+    abstains: bool = True
+    extras: Mapping[str, Any] = {}
+    run_gate: Mapping[str, Any] | None = None
+    fitted: ClassGaussian | None = None
+
+    @property
+    def gate(self) -> dict[str, Any] | None:
+        """What the gate of the run passes of these outputs, see `gate.measure`; None without."""
+        if self.point.gate is None or self.run_gate is None:
+            return None
+        return gates.measure(
+            self.point.gate,
+            self.outputs,
+            acceptance=self.run_gate["acceptance"],
+            delta=self.delta,
+        )
 
     @property
     def figures(self) -> dict[str, dict[str, Any]]:
@@ -67,26 +104,6 @@ class Served(NamedTuple):
         return None if risk is None else {"risk": risk, "delta": self.delta}
 
 
-class Reference(NamedTuple):
-    """Images with the outputs of the network on this machine, and the decisions of the run.
-
-    Attributes:
-        images: batches, uint8 [b, h, w, c]: all of calibration, then some of test; or some of
-            random pixels.
-        source: description of the images.
-        outputs: of the network, in float32.
-        run_accepted: whether the run accepts each calibration image, bool; empty for random
-            pixels.
-        from_run: largest difference of the logits from those of the run; None for random pixels.
-    """
-
-    images: Sequence[Any]
-    source: str
-    outputs: formats.Outputs
-    run_accepted: np.ndarray
-    from_run: float | None
-
-
 def serve(
     folder: pathlib.Path,
     results: Mapping[str, Any],
@@ -94,7 +111,7 @@ def serve(
     data_dir: str | None,
     request: PointRequest,
 ) -> tuple[Served, Reference]:
-    """Returns the student of a workdir as it is exported, and outputs to compare the files with.
+    """Returns the network of a workdir as it is exported, and outputs to compare the files with.
 
     What the request leaves open is as in the run. The operating point is chosen on the logits of
     the exported network, which are computed here; without the data set, on those that the run has
@@ -111,50 +128,50 @@ def serve(
             `requested_point.requested_point` refuses, or if the data set has changed.
     """
     compiler.set_tuned(restore.load_config(folder).cpu_tuning)
-    saved = {split: predictions.load(predictions.path_of(folder, split)) for split in SPLITS}
+    metadata = workdir.read_metadata(folder)
+    raw = {split: predictions.load(predictions.path_of(folder, split)) for split in SPLITS}
+    saved = source_network.with_abstention(raw, metadata)
     run_point = requested_point.requested_point(results, saved, request)
-    restored = network.restore_network(folder)
-    delta = results["guarantee"]["delta"] if request.delta is None else request.delta
-    views = network.evaluated_views(folder, results)
     dataset = _load_dataset(folder, data_dir)
-    if dataset is None:
-        served = Served(
-            restored,
-            run_point,
-            request,
-            "those of the run (no data set at export)",
-            saved,
-            results["test"],
-            delta,
-            views,
-        )
-        return served, _random_reference(folder, served)
-    outputs, from_run = _recomputed(folder, restored, dataset, saved, views)
     served = Served(
-        restored,
-        requested_point.requested_point(results, outputs, request),
+        source_network.load(folder, metadata, dataset),
+        run_point,
         request,
-        "those of the exported network, computed at export",
-        outputs,
-        results["test"]
-        if outputs["test"] is saved["test"]
-        else summary.accuracy_metrics(outputs["test"]),
-        delta,
-        views,
+        "those of the run (no data set at export)",
+        saved,
+        results["test"],
+        results["guarantee"]["delta"] if request.delta is None else request.delta,
+        network.evaluated_views(folder, results),
+        source_network.abstains(metadata),
+        run_gate=results.get("gate"),
+        fitted=gates.load_fitted(folder, run_point.gate),
+        extras={
+            "groups": predictions.stored_groups(folder, SPLITS),
+            **fallback.saved_extras(folder, results, saved),
+        },
     )
-    run_accepted = np.asarray(run_point.accepts(run_point.confidence(saved["calibration"].logits)))
-    reference = _data_reference(
-        dataset, served, outputs["calibration"].logits, run_accepted, from_run
+    if dataset is None:
+        return served, _random_reference(folder, served)
+    computed, from_run = _recomputed(folder, served, dataset, raw)
+    outputs = source_network.with_abstention(computed, metadata)
+    is_saved = computed["test"] is raw["test"]
+    served = served._replace(
+        point=requested_point.requested_point(results, outputs, request),
+        logits_from="those of the exported network, computed at export",
+        outputs=outputs,
+        test=results["test"] if is_saved else summary.accuracy_metrics(outputs["test"]),
     )
+    calibration = saved["calibration"]
+    run_accepted = np.asarray(run_point.decide(calibration.logits, calibration.gate))
+    reference = _data_reference(dataset, served, computed["calibration"], run_accepted, from_run)
     return served, reference
 
 
 def _recomputed(
     folder: pathlib.Path,
-    restored: restore.RestoredModel,
+    served: Served,
     dataset: data.Dataset,
     saved: Mapping[str, Predictions],
-    views: Sequence[View],
 ) -> tuple[dict[str, Predictions], float]:
     """Returns the logits of the exported network, and their largest difference from the run's.
 
@@ -162,10 +179,18 @@ def _recomputed(
     has saved those of another network: bfloat16, or other hardware.
     """
     batch_size = restore.load_config(folder).eval_batch_size
-    computed = evaluate.predict(restored, dataset, ["calibration"], batch_size, views)
+    predict = functools.partial(
+        evaluate.predict,
+        served.restored,
+        dataset,
+        batch_size=batch_size,
+        views=served.views,
+        fitted=served.fitted,
+    )
+    computed = predict(["calibration"])
     from_run = largest_difference(computed["calibration"].logits, saved["calibration"].logits)
     if from_run > TOLERANCE:
-        computed |= evaluate.predict(restored, dataset, ["dev", "test"], batch_size, views)
+        computed |= predict(["dev", "test"])
     return {**saved, **computed}, from_run
 
 
@@ -180,23 +205,25 @@ def _load_dataset(folder: pathlib.Path, data_dir: str | None) -> data.Dataset | 
 def _data_reference(
     dataset: data.Dataset,
     served: Served,
-    calibration_logits: np.ndarray,
+    calibration: Predictions,
     run_accepted: np.ndarray,
     from_run: float,
 ) -> Reference:
     """Returns all of calibration and the first images of test, with the network's outputs."""
     test = data.Split(dataset.test.images[:CHECKED_IMAGES], dataset.test.labels[:CHECKED_IMAGES])
-    examples = put_split(test, dataset.mean, dataset.std)
-    logits = network.predict_logits(
-        served.restored, examples, batch_size=CHECKED_IMAGES, views=served.views
+    outputs = _predict(served, put_split(test, dataset.mean, dataset.std))
+    both = Outputs(
+        np.concatenate([calibration.logits, outputs.logits]),
+        None if outputs.gate is None else np.concatenate([calibration.gate, outputs.gate]),
     )
     source = (
-        f"all {len(calibration_logits)} images of calibration and the first {len(logits)} of test"
+        f"all {len(calibration.labels)} images of calibration and the first "
+        f"{len(outputs.logits)} of test"
     )
     return Reference(
         [*_batches(dataset.calibration.images), *_batches(test.images)],
         source,
-        _evaluate(np.concatenate([calibration_logits, logits]), served.point),
+        _evaluate(both, served),
         run_accepted,
         from_run,
     )
@@ -208,16 +235,51 @@ def _random_reference(folder: pathlib.Path, served: Served) -> Reference:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     mean, std = (np.asarray(dataset[name], np.float32) for name in ("mean", "std"))
     examples = put_split(data.Split(images, np.zeros(len(images), np.int32)), mean, std)
-    logits = network.predict_logits(
-        served.restored, examples, batch_size=CHECKED_IMAGES, views=served.views
-    )
-    outputs = _evaluate(logits, served.point)
+    outputs = _evaluate(_predict(served, examples), served)
     source = f"{len(images)} images of random pixels"
     return Reference([images], source, outputs, np.zeros(0, bool), None)
 
 
+def _predict(served: Served, examples: Examples) -> Outputs:
+    return gate_features.predict(
+        served.restored, served.fitted, examples, batch_size=CHECKED_IMAGES, views=served.views
+    )
+
+
 def _batches(images: Any) -> list[Any]:
     return [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+
+
+def evidence(
+    metadata: Mapping[str, Any], results: Mapping[str, Any], served: Served
+) -> promises.Evidence:
+    """Returns what the promises of the exported model are computed from.
+
+    Args:
+        metadata: of the workdir.
+        results: content of its `results.json`.
+        served: the network with its operating point, which may have another score than the run.
+    """
+    guarantee = served.point.guarantee or results["guarantee"]
+    return promises.Evidence(
+        dev=served.outputs["dev"],
+        calibration=served.outputs["calibration"],
+        test=served.outputs["test"],
+        confidence=scores_of(results)[served.point.score],
+        threshold=served.point.threshold,
+        source=served.point.source,
+        risk=guarantee["risk"],
+        delta=served.delta,
+        runs=guarantee.get("runs", 1),
+        class_names=metadata["dataset"]["class_names"],
+        settings={
+            **metadata["config"].get("selective", {}),
+            "coverage": results["guarantee"].get("coverage", 0.0),
+        },
+        extras=served.extras,
+        class_thresholds=served.point.class_thresholds,
+        gate=served.gate,
+    )
 
 
 def serving_function(served: Served, dataset: Mapping[str, Any]) -> formats.Function:
@@ -226,76 +288,51 @@ def serving_function(served: Served, dataset: Mapping[str, Any]) -> formats.Func
     The logits are averaged over the views inside the function.
 
     Args:
-        served: the student with its operating point.
+        served: the network with its operating point.
         dataset: of `data.dataset_metadata`.
     """
     # On the host, because an exported file must not contain the placement on devices.
     variables = jax.device_get(served.restored.variables)
-    model, variables = models.fold_batch_norm(served.restored.model, variables)
+    model, variables = teacher_network.fold(served.restored.model, variables)
     mean, std = (jnp.asarray(dataset[name], jnp.float32) for name in ("mean", "std"))
-    network_of_images = forward(model, variables, tuple(dataset["image_shape"]))
+    fitted = served.fitted and served.fitted.as_float32()
+    served_model: Any = WithFeatures(model) if fitted else model
+    network_of_images = forward(served_model, variables, tuple(dataset["image_shape"]))
 
     def logits_of_view(images: jax.Array) -> jax.Array:
         return network_of_images(normalize(images, mean, std))
 
     def function(images: jax.Array) -> tuple[jax.Array, ...]:
         with jax.default_matmul_precision(network.PRECISION):
-            logits = average_logits(logits_of_view, images, served.views)
-        return _outputs(logits, served.point)
+            outputs = average_logits(logits_of_view, images, served.views)
+            if fitted is None:
+                return _outputs(outputs, None, served)
+            size = fitted.center.size
+            gate_scores = outliers.mahalanobis(outputs[:, -size:], fitted)
+        return _outputs(outputs[:, :-size], gate_scores, served)
 
     return function
 
 
-def _outputs(logits: jax.Array, point: OperatingPoint) -> tuple[jax.Array, ...]:
-    confidence = point.confidence(logits)
-    label = selective.predict(logits, abstention=True).astype(jnp.int32)
-    return logits, label, confidence, point.accepts(confidence)
+def _outputs(
+    logits: jax.Array, gate_scores: jax.Array | None, served: Served
+) -> tuple[jax.Array, ...]:
+    """Returns the fields of `formats.Outputs`; a score reads logits with an abstention column."""
+    scored = logits
+    if not served.abstains:
+        scored = jnp.pad(logits, [(0, 0), (0, 1)], constant_values=-jnp.inf)
+    confidence = served.point.confidence(scored)
+    label = selective.predict(scored, abstention=True).astype(jnp.int32)
+    accepted, gate = served.point.accepts(confidence, label), served.point.gate
+    if gate is None:
+        return logits, label, confidence, accepted
+    passes = gate.passes(scored, gate_scores)
+    return (
+        *(logits, label, confidence, accepted & passes),
+        *(gate.scores(scored, gate_scores), ~passes),
+    )
 
 
-def _evaluate(logits: np.ndarray, point: OperatingPoint) -> formats.Outputs:
-    return formats.Outputs(*jax.device_get(_outputs(jnp.asarray(logits), point)))
-
-
-def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns max |a - b|."""
-    return float(np.abs(a - b).max())
-
-
-def check_file(name: str, content: bytes, reference: Reference) -> dict[str, Any]:
-    """Runs an exported file and compares its outputs with the network's and the run's.
-
-    Args:
-        name: a key of `formats.FORMATS`.
-        content: of the file.
-        reference: images, and the outputs of the network.
-
-    Returns:
-        `largest_difference`: of a logit; `different_decisions`: the number of images that only one
-        of file and network accepts, because of rounding of a confidence at the threshold;
-        `calibration`: the number of `images` of the calibration split, of those that the file has
-        `accepted`, and of `different_decisions` between file and run; None without the data set.
-
-    Raises:
-        FloatingPointError: if a logit differs by more than `TOLERANCE`.
-    """
-    run = formats.FORMATS[name].run(content)
-    batches = [run(np.asarray(images)) for images in reference.images]
-    outputs = formats.Outputs(*map(np.concatenate, zip(*batches, strict=True)))
-    difference = largest_difference(outputs.logits, reference.outputs.logits)
-    if not difference <= TOLERANCE:
-        raise FloatingPointError(
-            f"the logits of {name} differ by {difference:.2g} from the network's, more than "
-            f"{TOLERANCE:g}: nothing was written"
-        )
-    run_accepted = reference.run_accepted
-    accepted = outputs.accepted[: len(run_accepted)]
-    calibration = {
-        "images": len(run_accepted),
-        "accepted": int(accepted.sum()),
-        "different_decisions": int(np.sum(accepted != run_accepted)),
-    }
-    return {
-        "largest_difference": difference,
-        "different_decisions": int(np.sum(outputs.accepted != reference.outputs.accepted)),
-        "calibration": calibration if len(run_accepted) else None,
-    }
+def _evaluate(outputs: Outputs, served: Served) -> formats.Outputs:
+    scores = None if outputs.gate is None else jnp.asarray(outputs.gate)
+    return formats.Outputs(*jax.device_get(_outputs(jnp.asarray(outputs.logits), scores, served)))

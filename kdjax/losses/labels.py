@@ -7,6 +7,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
 from kdjax import checks
+from kdjax.losses.fused import expected_gambler
 from kdjax.losses.numerics import shifted
 
 __all__ = ["cross_entropy", "gambler", "soft_cross_entropy", "soft_gambler"]
@@ -140,10 +141,5 @@ def soft_gambler(logits: jax.Array, targets: jax.Array, *, payoff: ArrayLike) ->
     logits = checks.logits(logits, least=3)
     targets = checks.targets(targets, shape=(*logits.shape[:-1], logits.shape[-1] - 1))
     checks.above("payoff", payoff, 1)
-    logits = shifted(logits)
-    classes = logits[..., :-1]
-    # A class with neither target nor probability contributes nothing, instead of 0 * -inf.
-    excluded = (targets == 0) & jnp.isneginf(classes)
-    unnormalized = _log_with_abstention(jnp.where(excluded, 0, classes), logits, payoff)
-    log_probs = unnormalized - logsumexp(logits, axis=-1, keepdims=True)
-    return -jnp.sum(targets * log_probs, axis=-1)
+    log_payoff = jnp.log(checks.per_example("payoff", payoff, logits))
+    return expected_gambler(logits, targets, log_payoff)

@@ -1,10 +1,12 @@
 """Forward passes of a Linen network, in training and in evaluation mode."""
 
+import hashlib
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core import meta
 
 # Collections of a network by name: `params` and `batch_stats`.
@@ -65,6 +67,21 @@ def apply_train(
         variables, images, train=True, mutable=["batch_stats"], rngs=_keys(key)
     )
     return logits, updated.get("batch_stats", {})
+
+
+def variables_hash(variables: Variables) -> str:
+    """Returns the SHA-256 of the numbers of all variables, in hexadecimal."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(variables: Variables) -> str:
+    """Returns the SHA-256 of `params` and `batch_stats`: it identifies a trained network."""
+    names = ("params", "batch_stats")
+    used: Variables = {name: variables[name] for name in names if name in variables}
+    return variables_hash(used)
 
 
 def _keys(key: jax.Array) -> dict[str, jax.Array]:

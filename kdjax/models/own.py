@@ -279,8 +279,22 @@ def check(model: nn.Module, image_shape: tuple[int, ...], num_outputs: int) -> N
             returns anything but floating-point logits [b, num_outputs], or its logits of an image
             in evaluation mode depend on the other images of the batch.
     """
-    if not isinstance(model, OwnNetwork):
-        return
+    if isinstance(model, OwnNetwork):
+        # Once for the same network: teachers of folds, students and sweeps have many of them.
+        checked = _check if _is_hashable(model) else _check.__wrapped__
+        checked(model, tuple(image_shape), num_outputs)
+
+
+def _is_hashable(model: nn.Module) -> bool:
+    try:
+        hash(model)
+    except TypeError:  # an argument such as a list
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=32)
+def _check(model: OwnNetwork, image_shape: tuple[int, ...], num_outputs: int) -> None:
     try:
         variables, outputs = _trace(model, image_shape)
     except InputError:

@@ -1,12 +1,16 @@
 """Predicts the labels of images, or `abstain`, with their confidence.
 
 kdjax predict --model=model/ photo.jpg folder/ images.npz [--json] [--csv]
+kdjax predict --model=student/ --fallback=teacher/ photo.jpg
+
+With a fallback every image gets an answer: of the student, or of the fallback where the student
+does not accept.
 """
 
 import functools
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,26 +19,40 @@ from absl import flags
 from kdjax import cli
 
 if TYPE_CHECKING:
-    from kdjax.predict import Model
+    from kdjax.predict import CascadePrediction, Model, Prediction
+    from kdjax.predict.images import LoadedImage
     from kdjax.predict.rows import Row
+
+    Answer = Callable[[Sequence[LoadedImage]], Prediction | CascadePrediction]
 
 MODEL = cli.define_path("model", "the folder written by kdjax.export")
 JSON = flags.DEFINE_bool("json", False, "print one JSON object per line")
 CSV = flags.DEFINE_bool("csv", False, "print the rows of a CSV file, with its header")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images per batch")
+FALLBACK = cli.define_path("fallback", "a second model, which answers what the first does not")
+THRESHOLD = flags.DEFINE_string(
+    "threshold",
+    None,
+    "with --fallback: the first model answers from this score on, or all, or none [the certified "
+    "one for this fallback, or what the model accepts]",
+)
+FALLBACK_ABSTAINS = flags.DEFINE_bool(
+    "fallback_abstains", False, "the fallback abstains from what it does not accept"
+)
+FALLBACK_BATCH_SIZE = flags.DEFINE_integer(
+    "fallback_batch_size", None, "images per batch of the fallback [as --batch_size]"
+)
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command; errors of single images go to stderr and give exit status 1."""
     from kdjax.errors import InputError
     from kdjax.predict import images as image_files
-    from kdjax.predict import load, rows
+    from kdjax.predict import rows
 
-    if MODEL.value is None:
-        raise InputError("no model given: for example --model=model/")
     if JSON.value and CSV.value:
         raise InputError("--json and --csv exclude each other: give one")
-    model = load(MODEL.value, batch_size=BATCH_SIZE.value)
+    model, answer, notes = _load()
     failures: list[str] = []
     decisions: list[bool] = []
 
@@ -50,16 +68,54 @@ def main(arguments: list[str]) -> None:
     )
     write = _writer(model)
     while batch := list(itertools.islice(images, model.batch_size)):
-        prediction = model(np.stack([image.pixels for image in batch]))
+        prediction = answer(batch)
         for row in rows.rows(batch, prediction, model.card["classes"]):
             write(row)
         sys.stdout.flush()
         decisions += prediction.accepted.tolist()
     accepted = sum(decisions)
     line = rows.summary(accepted, len(decisions) - accepted, len(failures))
-    print(f"kdjax: note: {line}", file=sys.stderr)
+    for note in (line, *notes()):
+        print(f"kdjax: note: {note}", file=sys.stderr)
     if failures:
         sys.exit(cli.FAILED)
+
+
+def _load() -> "tuple[Model, Answer, Callable[[], list[str]]]":
+    """Returns the model, what predicts images, and the notes about a cascade at the end."""
+    from kdjax.errors import InputError
+    from kdjax.predict import cascade as cascades
+    from kdjax.predict import load
+
+    if MODEL.value is None:
+        raise InputError("no model given: for example --model=model/")
+    if FALLBACK.value is None:
+        for flag in (THRESHOLD, FALLBACK_BATCH_SIZE):
+            if flag.value is not None:
+                raise InputError(f"--{flag.name}={flag.value} needs --fallback")
+        model = load(MODEL.value, batch_size=BATCH_SIZE.value)
+        return model, lambda batch: model(np.stack([image.pixels for image in batch])), list
+    cascade = cascades.load_cascade(
+        MODEL.value,
+        FALLBACK.value,
+        threshold=THRESHOLD.value,
+        fallback_abstains=FALLBACK_ABSTAINS.value,
+        batch_size=BATCH_SIZE.value,
+        fallback_batch_size=FALLBACK_BATCH_SIZE.value,
+    )
+    answered_by: list[str] = []
+
+    def answer(batch: "Sequence[LoadedImage]") -> "CascadePrediction":
+        sources = [image.path if image.position is None else image.pixels for image in batch]
+        prediction = cascade.predict(np.stack([image.pixels for image in batch]), sources)
+        answered_by.extend(prediction.answered_by.tolist())
+        return prediction
+
+    def notes() -> list[str]:
+        passed_on = answered_by.count(cascades.FALLBACK)
+        return [cascades.summary(cascade, passed_on, len(answered_by)), cascade.rule.note]
+
+    return cascade.student, answer, notes
 
 
 def _writer(model: "Model") -> "Callable[[Row], None]":
@@ -67,7 +123,9 @@ def _writer(model: "Model") -> "Callable[[Row], None]":
     from kdjax.predict import rows
 
     if CSV.value:
-        return rows.CsvWriter(sys.stdout, model.card["classes"]).write
+        return rows.CsvWriter(
+            sys.stdout, model.card["classes"], cascade=FALLBACK.value is not None
+        ).write
     if JSON.value:
         return lambda row: print(rows.json_line(row))
     width = max(map(len, [*model.card["classes"], "abstain"]))

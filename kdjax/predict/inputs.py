@@ -57,6 +57,21 @@ def to_pixels(images: Any, shape: Shape, resize: str = STRETCH) -> np.ndarray:
     return pixels
 
 
+def sources_of(images: Any, pixels: np.ndarray) -> list[Any]:
+    """Returns where each image comes from: a path, a Pillow image, or its array.
+
+    Args:
+        images: as for `to_pixels`.
+        pixels: what that returned for them, [n, h, w, c].
+    """
+    if _is_picture(images):
+        return [images]
+    if isinstance(images, np.ndarray) or not isinstance(images, Iterable):
+        return list(pixels)
+    items = list(images)
+    return [item if _is_picture(item) else pixels[row] for row, item in enumerate(items)]
+
+
 def _is_picture(value: Any) -> bool:
     return isinstance(value, str | os.PathLike | PIL.Image.Image)
 

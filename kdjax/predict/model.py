@@ -14,6 +14,7 @@ from kdjax.data.fit import STRETCH
 from kdjax.errors import InputError
 from kdjax.export import card, formats
 from kdjax.predict.inputs import Shape, to_pixels
+from kdjax.predict.lists import Lists, lists_of
 from kdjax.runtime.paths import user_path
 from kdjax.selective.scales import on_scale
 
@@ -29,10 +30,16 @@ class Prediction(NamedTuple):
         confidence: float32 [n]; higher is more confident. A probability or margin if the score of
             the model is one in the log domain, see `selective.shown`.
         accepted: bool [n]; false: the model abstains.
-        logits: float32 [n, m+1]; the last column is abstention.
+        logits: float32 [n, m+1]; the last column is abstention; [n, m] of a teacher.
         probabilities: float32 [n, m], of the classes: the softmax of the logits without abstention.
         score: float32 [n], what the model compares with the threshold of its card; unlike a
             probability it has no ties near 1.
+        outlier: bool [n], whether the gate of the model stops the image, which is then not
+            accepted; None for a model without a gate.
+        gate_score: float32 [n], what the gate compares with its threshold, or None.
+        sets: for each image a tuple of class names by falling probability: the label alone of an
+            accepted image, and the short list of an abstained one; empty if the gate stops it. None
+            for a model without lists, which an earlier version exported.
     """
 
     labels: np.ndarray
@@ -42,6 +49,9 @@ class Prediction(NamedTuple):
     logits: np.ndarray
     probabilities: np.ndarray
     score: np.ndarray
+    outlier: np.ndarray | None = None
+    gate_score: np.ndarray | None = None
+    sets: Lists | None = None
 
 
 class Model(NamedTuple):
@@ -84,7 +94,7 @@ class Model(NamedTuple):
             self._padded(pixels[start : start + self.batch_size])
             for start in range(0, len(pixels), self.batch_size)
         ]
-        outputs = formats.Outputs(*map(np.concatenate, zip(*batches, strict=True)))
+        outputs = formats.concatenate(batches)
         scale = (self.card["score"] or {}).get("scale")
         return Prediction(
             labels=np.asarray(self.card["classes"])[outputs.label],
@@ -92,19 +102,28 @@ class Model(NamedTuple):
             confidence=on_scale(scale, outputs.confidence).astype(np.float32),
             accepted=outputs.accepted,
             logits=outputs.logits,
-            probabilities=scipy.special.softmax(outputs.logits[:, :-1], axis=1),
+            probabilities=scipy.special.softmax(
+                outputs.logits[:, : len(self.card["classes"])], axis=1
+            ),
             score=outputs.confidence,
+            outlier=outputs.outlier,
+            gate_score=outputs.gate_score,
+            sets=lists_of(
+                self.card, outputs.logits, outputs.confidence, outputs.accepted, outputs.outlier
+            ),
         )
 
     def _padded(self, images: np.ndarray) -> formats.Outputs:
         """Runs a batch padded to a power of two, so that few batch sizes are compiled."""
         size = 2 ** math.ceil(math.log2(len(images)))
         padded = np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])
-        return formats.Outputs(*(output[: len(images)] for output in self.run(padded)))
+        outputs = self.run(padded)
+        given = [output[: len(images)] for output in outputs if output is not None]
+        return formats.Outputs(*given)
 
 
 def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model:
-    """Loads a model that `kdjax.export` wrote.
+    """Loads a model that `kdjax.export` wrote; a warning says so if it abstains on every image.
 
     Args:
         path: folder of the model.
@@ -114,6 +133,18 @@ def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model
         InputError: for a missing or damaged model, one that this version of JAX cannot load, or a
             batch size below 1.
     """
+    model = load_part(path, batch_size=batch_size)
+    if model.card["threshold"] is None:
+        warnings.warn(
+            f"the model in {str(user_path(path))!r} abstains on every image: no threshold could be "
+            f"certified, see {card.FILE_NAME}",
+            stacklevel=2,
+        )
+    return model
+
+
+def load_part(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model:
+    """Loads a model as a part of a cascade, where it may abstain on every image; see `load`."""
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size}: must be at least 1")
     folder = user_path(path)
@@ -129,10 +160,4 @@ def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model
             f" be loaded by the installed jax {jax.__version__} ({reason}): install that version, "
             "or export the model again with the installed one"
         ) from error
-    if model_card["threshold"] is None:
-        warnings.warn(
-            f"the model in {str(folder)!r} abstains on every image: no threshold could be "
-            f"certified, see {card.FILE_NAME}",
-            stacklevel=2,
-        )
     return Model(model_card, run, batch_size)

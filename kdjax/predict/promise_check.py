@@ -10,9 +10,11 @@ import numpy as np
 from kdjax import selective
 from kdjax.data import own
 from kdjax.data.own.names import FORMS
+from kdjax.data.records import Records
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.evaluation import per_class
-from kdjax.predict.model import BATCH_SIZE, Model, load
+from kdjax.predict import class_check
+from kdjax.predict.model import BATCH_SIZE, Model, Prediction, load
 from kdjax.selective import validation
 from kdjax.selective.groups import LEVEL, GroupRates
 from kdjax.selective.promise import PromiseCheck
@@ -75,16 +77,38 @@ def check(
     for name, value in (("risk", risk), ("delta", delta)):
         if value is not None:
             validation.probability(name, value)
-    location = own.parse(images)
-    if location is None:
-        raise InputError(f"{images!r}: labelled images are given as {FORMS}")
+    location = parse(images)
     model = load(path, batch_size=batch_size)
     labelled = own.read_labelled(location, model.image_shape, model.resize, strict=strict)
     outcome = run(model, labelled, split=split, count_unknown=count_unknown)
     certificate = model.card["certificate"]
     if risk is None and certificate:
         risk = certificate["risk"]
-    return report(outcome, model.card["classes"], risk=risk, delta=delta)
+    promised = promised_classes(model.card)
+    return report(outcome, model.card["classes"], risk=risk, delta=delta, promised=promised)
+
+
+def promised_classes(card: Mapping[str, Any]) -> list[bool] | None:
+    """Returns for which classes a model promises its risk; None if its promise is for all together.
+
+    Args:
+        card: the model card, see `kdjax.export.card.FIELDS`.
+    """
+    if not card.get("class_thresholds"):
+        return None
+    return [threshold is not None for threshold in card["class_thresholds"]]
+
+
+def parse(images: str) -> own.Location:
+    """Returns the location of labelled images.
+
+    Raises:
+        InputError: if they are not given as `folder:PATH`, `csv:FILE` or `npz:FILE`.
+    """
+    location = own.parse(images)
+    if location is None:
+        raise InputError(f"{images!r}: labelled images are given as {FORMS}")
+    return location
 
 
 def label_numbers(
@@ -110,6 +134,42 @@ def label_numbers(
     return np.array([numbers.get(name, UNKNOWN) for name in names], np.int64)
 
 
+def rows_of(labelled: own.Labelled, split: str | None) -> np.ndarray:
+    """Returns the rows of a split, int [n]; None: all.
+
+    Raises:
+        InputError: for a split without images.
+    """
+    if split is None:
+        return np.arange(len(labelled.labels))
+    rows = np.flatnonzero(np.array(labelled.splits) == split)
+    if not rows.size:
+        existing = ", ".join(sorted(set(labelled.splits)))
+        raise InputError(f"--split={split}: no images of this split; there are {existing}")
+    return rows
+
+
+def predict(model: Model, images: Records, rows: np.ndarray) -> Prediction:
+    """Returns the predictions for some rows of images, which are decoded batch by batch.
+
+    Args:
+        model: the model.
+        images: uint8 [n, h, w, c], of the shape of the model.
+        rows: int [r].
+    """
+    batches = [
+        model(np.asarray(images[rows[start : start + model.batch_size]]))
+        for start in range(0, len(rows), model.batch_size)
+    ]
+    columns = {name: [getattr(part, name) for part in batches] for name in Prediction._fields}
+    # A field that the model does not have is None in every batch; lists are not needed here.
+    fields: dict[str, Any] = {
+        name: np.concatenate(parts) if isinstance(parts[0], np.ndarray) else None
+        for name, parts in columns.items()
+    }
+    return Prediction(**fields)
+
+
 def run(
     model: Model, labelled: own.Labelled, *, split: str | None = None, count_unknown: bool = False
 ) -> Outcome:
@@ -124,29 +184,21 @@ def run(
     Raises:
         InputError: for an unknown class or split.
     """
-    rows = np.arange(len(labelled.labels))
-    if split is not None:
-        rows = np.flatnonzero(np.array(labelled.splits) == split)
-        if not rows.size:
-            existing = ", ".join(sorted(set(labelled.splits)))
-            raise InputError(f"--split={split}: no images of this split; there are {existing}")
+    rows = rows_of(labelled, split)
     names = [labelled.labels[row] for row in rows]
     labels = label_numbers(names, model.card["classes"], count_unknown=count_unknown)
-    predictions = [
-        model(np.asarray(labelled.images[rows[start : start + model.batch_size]]))
-        for start in range(0, len(rows), model.batch_size)
-    ]
+    prediction = predict(model, labelled.images, rows)
     unknown = Counter(name for name, label in zip(names, labels, strict=True) if label == UNKNOWN)
-    return Outcome(
-        labels,
-        np.concatenate([prediction.classes for prediction in predictions]),
-        np.concatenate([prediction.accepted for prediction in predictions]),
-        dict(unknown),
-    )
+    return Outcome(labels, prediction.classes, prediction.accepted, dict(unknown))
 
 
 def report(
-    outcome: Outcome, classes: Sequence[str], *, risk: float | None, delta: float
+    outcome: Outcome,
+    classes: Sequence[str],
+    *,
+    risk: float | None,
+    delta: float,
+    promised: Sequence[bool] | None = None,
 ) -> dict[str, Any]:
     """Returns what was measured and whether it refutes a promise, as values for JSON.
 
@@ -155,33 +207,45 @@ def report(
         classes: names of the model's classes.
         risk: the promised selective risk; None: there is no promise.
         delta: probability of a false refutation.
+        promised: whether the risk is promised within each class; None: for all together.
 
     Returns:
         The fields of `selective.PromiseCheck`; `promised_risk`, `delta`, `level` of the intervals;
         `refuted`, None without a promise, and `verdict`, a sentence; `classes`, and by `true` and
         by `predicted` class the fields of `selective.GroupRates`; `unknown`, the numbers of images
         of classes that the model does not have; `warnings` about classes, see
-        `kdjax.evaluation.per_class.class_warnings`. None is an undefined value.
+        `kdjax.evaluation.per_class.class_warnings`; `by_class`, the tests of a promise for each
+        class, see `class_check.check_classes`. None is an undefined value.
 
     Raises:
         InputError: for a risk or delta outside (0, 1).
     """
+    tail = class_check.overall_delta(promised, delta)
     test = selective.check_promise(
-        outcome.accepted, outcome.correct, risk=0.5 if risk is None else risk, delta=delta
+        outcome.accepted, outcome.correct, risk=0.5 if risk is None else risk, delta=tail
     )
     fields = {**test._asdict(), "risk": None if np.isnan(test.risk) else test.risk}
     by_class = {
         "true": _rates(outcome, outcome.labels, len(classes)),
         "predicted": _rates(outcome, outcome.predicted, len(classes)),
     }
+    words, tests = verdict(test, risk, tail), None
     if risk is None:
         fields |= dict.fromkeys(("p_value", "refuted", "refuting_errors"))
+    elif promised is not None:
+        tests = class_check.check_classes(
+            outcome.accepted, outcome.correct, outcome.predicted, promised, risk=risk, delta=delta
+        )
+        of_class = class_check.verdict(tests, by_class["predicted"]._asdict(), classes, risk)
+        fields["refuted"] = test.refuted or of_class is not None
+        words = of_class or words + ("" if test.refuted else class_check.not_refuted(tests))
     return {
         **fields,
         "promised_risk": risk,
         "delta": delta,
         "level": LEVEL,
-        "verdict": verdict(test, risk, delta),
+        "verdict": words,
+        "by_class": tests,
         "classes": list(classes),
         **{
             grouping: {name: _json_values(values) for name, values in rates._asdict().items()}

@@ -5,27 +5,39 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
+import numpy as np
+
+from kdjax.predict import lists
+from kdjax.predict.cascade import CascadePrediction
 from kdjax.predict.images import LoadedImage
 from kdjax.predict.model import Prediction
 
 Row = Mapping[str, Any]
-_COLUMNS = ("path", "index", "label", "accepted", "confidence", "score", "note")
+_COLUMNS = ("path", "index", "label", "accepted", "confidence", "score", "note", "set")
+OUTLIER = "outlier"  # note of an image that the gate stops
+ANSWERED_BY = "answered_by"  # column of a cascade: `student` or `fallback`
 PROBABILITY = "p:"  # before the name of a class, in the header of a CSV file
 
 
 def rows(
-    batch: Sequence[LoadedImage], prediction: Prediction, classes: Sequence[str]
+    batch: Sequence[LoadedImage],
+    prediction: Prediction | CascadePrediction,
+    classes: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
     """Yields the result of each image.
 
     Label and probabilities are given for abstained images too. `abstain` is the opposite of
-    `accepted`.
+    `accepted`. The note begins with `outlier` if the gate of the model stops the image.
+
+    A model with lists adds `set`, a list of class names, see `Prediction.sets`; a cascade
+    `answered_by`.
 
     Args:
         batch: the images.
         prediction: for them.
         classes: names of the classes, by number.
     """
+    stopped = np.zeros(len(batch), bool) if prediction.outlier is None else prediction.outlier
     for i, image in enumerate(batch):
         probabilities = prediction.probabilities[i].tolist()
         yield {
@@ -34,15 +46,36 @@ def rows(
             "label": str(prediction.labels[i]),
             "accepted": bool(prediction.accepted[i]),
             "abstain": not prediction.accepted[i],
+            **_set(prediction, i),
+            **_answered_by(prediction, i),
             "confidence": float(prediction.confidence[i]),
             "score": float(prediction.score[i]),
             "probabilities": dict(zip(classes, probabilities, strict=True)),
-            "note": image.note,
+            "note": note(image, stopped[i]),
         }
 
 
+def _set(prediction: Prediction | CascadePrediction, row: int) -> dict[str, list[str]]:
+    if isinstance(prediction, CascadePrediction) or prediction.sets is None:
+        return {}
+    return {"set": list(prediction.sets[row])}
+
+
+def _answered_by(prediction: Prediction | CascadePrediction, row: int) -> dict[str, str]:
+    if isinstance(prediction, CascadePrediction):
+        return {ANSWERED_BY: str(prediction.answered_by[row])}
+    return {}
+
+
+def note(image: LoadedImage, outlier: bool) -> str:
+    """Returns the note of a result: `outlier` if the gate stops the image, and the conversion."""
+    return "; ".join(filter(None, (OUTLIER if outlier else "", image.note)))
+
+
 def text_line(row: Row, width: int) -> str:
-    """Returns a result as a line of text: the label, or `abstain`, and the confidence.
+    """Returns a result as a line of text: the label, the confidence, and who answers.
+
+    Instead of the label, `abstain` with the short list of classes if the model has one.
 
     Args:
         row: of `rows`.
@@ -50,8 +83,13 @@ def text_line(row: Row, width: int) -> str:
     """
     index = f"[{row['index']}]" if "index" in row else ""
     note = f"  ({row['note']})" if row["note"] else ""
-    label = row["label"] if row["accepted"] else "abstain"
-    return f"{label:{width}}  {row['confidence']:.4f}  {printable(row['path'])}{index}{note}"
+    label = row["label"] if row["accepted"] else _abstention(row)
+    by = f"  {row[ANSWERED_BY]:8}" if ANSWERED_BY in row else ""
+    return f"{label:{width}}  {row['confidence']:.4f}{by}  {printable(row['path'])}{index}{note}"
+
+
+def _abstention(row: Row) -> str:
+    return printable(f"abstain{lists.text(row.get('set'), len(row['probabilities']))}")
 
 
 def json_line(row: Row) -> str:
@@ -60,17 +98,24 @@ def json_line(row: Row) -> str:
 
 
 class CsvWriter:
-    """Writes results as rows of a CSV file, the header first."""
+    """Writes results as rows of a CSV file, the header first; a cascade adds who answers."""
 
-    def __init__(self, file: IO[str], classes: Sequence[str]) -> None:
+    def __init__(self, file: IO[str], classes: Sequence[str], *, cascade: bool = False) -> None:
         self._writer = csv.writer(file, lineterminator="\n")
-        self._writer.writerow([*_COLUMNS, *(f"{PROBABILITY}{name}" for name in classes)])
+        self._columns = (*_COLUMNS, ANSWERED_BY) if cascade else _COLUMNS
+        self._writer.writerow([*self._columns, *(f"{PROBABILITY}{name}" for name in classes)])
 
     def write(self, row: Row) -> None:
         """Writes a result of `rows`."""
-        values = {**row, "index": row.get("index", ""), "accepted": str(row["accepted"]).lower()}
+        values = {
+            **row,
+            "index": row.get("index", ""),
+            "accepted": str(row["accepted"]).lower(),
+            # As JSON, because a name may contain any separator.
+            "set": json.dumps(row["set"], ensure_ascii=False) if "set" in row else "",
+        }
         probabilities = row["probabilities"].values()
-        self._writer.writerow([*(values[name] for name in _COLUMNS), *probabilities])
+        self._writer.writerow([*(values[name] for name in self._columns), *probabilities])
 
 
 def summary(accepted: int, abstained: int, failures: int) -> str:

@@ -4,21 +4,18 @@ A teacher that the run does not train itself is described by `source` in the `co
 folder; one that kdjax has trained has no `source`.
 """
 
-import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import data
 from kdjax.config_checks import TEACHER_SOURCES
 from kdjax.data import folds
 from kdjax.errors import InputError
-from kdjax.models.apply import Variables
+from kdjax.models.apply import variables_hash
 from kdjax.runs import restore, workdir
 from kdjax.runs.restore import RestoredModel
 from kdjax.runtime import atomic_io, multihost
@@ -43,6 +40,22 @@ MEMBERS = "members"  # folder with links to the workdirs of an ensemble
 def is_given(config: ConfigDict) -> bool:
     """Returns whether a config names a teacher, so that none is trained."""
     return any(config.teacher[name] for name in TEACHER_SOURCES)
+
+
+def has_seen_train(config: ConfigDict) -> bool:
+    """Returns whether a teacher of kdjax was trained on the images on which it teaches.
+
+    Args:
+        config: resolved, of a run; its teacher is to be trained, or named by its workdirs. What a
+            teacher that kdjax has not trained has seen is unknown: false.
+
+    Raises:
+        InputError: if a workdir is not one of a teacher.
+    """
+    if not is_given(config):
+        return not config.teacher.folds
+    metadata = map(workdir.read_metadata, workdirs_of(config))
+    return any("source" not in one and not one["config"][TEACHER]["folds"] for one in metadata)
 
 
 def set_up(config: ConfigDict, folder: pathlib.Path, dataset: data.Dataset) -> pathlib.Path:
@@ -120,17 +133,10 @@ def _describe_ensemble(
     hashes = []
     for path in workdirs:
         workdir.check_teacher(path, dataset, config.data)
-        hashes.append(_hash(_network(path, dataset).variables))
+        hashes.append(variables_hash(_network(path, dataset).variables))
     names = ", ".join(map(str, workdirs))
     note = f"the mean of the log-probabilities of {len(workdirs)} teachers: {names}"
     return {"kind": ENSEMBLE, "sha256": hashes}, note
-
-
-def _hash(variables: Variables) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(variables):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _claim(
@@ -219,7 +225,7 @@ def _network(folder: pathlib.Path, dataset: data.Dataset) -> RestoredModel:
             _network(_member(folder, number), dataset) for number in range(len(source["sha256"]))
         ]
         for number, member in enumerate(members):
-            if _hash(member.variables) != source["sha256"][number]:
+            if variables_hash(member.variables) != source["sha256"][number]:
                 raise InputError(
                     f"the teacher in {str(_member(folder, number))!r} has changed since the run "
                     "has started"

@@ -87,6 +87,22 @@ def read_npz(path: pathlib.Path, *names: str) -> tuple[np.ndarray, ...]:
         raise InputError(f"{str(path)!r} is damaged: {error}") from error
 
 
+def npz_names(path: pathlib.Path) -> tuple[str, ...]:
+    """Returns the names of the arrays of an .npz file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        InputError: if the file is damaged.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return tuple(arrays.files)
+    except FileNotFoundError:
+        raise
+    except DAMAGED_NPZ as error:
+        raise InputError(f"{str(path)!r} is damaged: {error}") from error
+
+
 def file_hash(*paths: pathlib.Path) -> str:
     """Returns the SHA-256 of the content of files, one after the other, in hexadecimal."""
     digest = hashlib.sha256()

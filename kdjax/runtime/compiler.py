@@ -71,10 +71,12 @@ def jit(function: Callable, program: str = "train", **kwargs: Any) -> Callable:
 def enable_compilation_cache() -> None:
     """Stores compiled programs in the user's cache folder, where later runs find them.
 
-    Does nothing if JAX already has a cache folder (`JAX_COMPILATION_CACHE_DIR`). Damaged entries
-    are removed; a folder that cannot be used is not used, with a warning.
+    If JAX already has a cache folder (`JAX_COMPILATION_CACHE_DIR`), that one is used. Damaged
+    entries are removed; a folder that cannot be used is not used, with a warning.
     """
-    if jax.config.values["jax_compilation_cache_dir"]:
+    if given := jax.config.values["jax_compilation_cache_dir"]:
+        if "://" not in given:  # a folder of this machine
+            program_cache.repair(pathlib.Path(given))  # JAX warns if it cannot be used
         return
     try:
         caches = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")

@@ -1,5 +1,6 @@
 """Selective classification: confidence scores, metrics, certified thresholds and the bootstrap."""
 
+from kdjax.selective.betting import anytime_interval, e_process, mixture_bets
 from kdjax.selective.calibration import (
     BINS,
     bin_index,
@@ -7,11 +8,24 @@ from kdjax.selective.calibration import (
     expected_calibration_error,
     negative_log_likelihood,
 )
+from kdjax.selective.cascade import (
+    CascadeCertificate,
+    CascadePoint,
+    cascade_bound_anywhere,
+    cascade_bounds,
+    cascade_certificate,
+    cascade_start,
+    cascade_thresholds,
+)
 from kdjax.selective.certificates import Certificate, learn_then_test, sgr
+from kdjax.selective.classwise import Classwise, classwise
 from kdjax.selective.columns import class_logits
 from kdjax.selective.combination_fit import cross_validated_combination_aurc, fit_combination
 from kdjax.selective.disagreement import mutual_information
+from kdjax.selective.drift import DriftReference, drift_reference, online_ranks
 from kdjax.selective.groups import GroupFlags, GroupRates, flag_groups, group_rates
+from kdjax.selective.joint import JointCertificate, Pair, joint_certificate
+from kdjax.selective.ladder import Ladder, certified_ladder
 from kdjax.selective.metrics import (
     Curve,
     accept_at,
@@ -25,7 +39,33 @@ from kdjax.selective.metrics import (
     risk_coverage_curve,
     threshold_at_coverage,
 )
+from kdjax.selective.monitor import Monitor, MonitorStatus, least_coverage
+from kdjax.selective.outliers import (
+    AcceptanceBound,
+    ClassGaussian,
+    Separation,
+    acceptance_bound,
+    acceptance_threshold,
+    fit_gaussian,
+    mahalanobis,
+    separation,
+    threshold_to_certify,
+)
+from kdjax.selective.prediction_sets import (
+    SetMetrics,
+    class_quantiles,
+    fit_raps,
+    prediction_sets,
+    set_metrics,
+    set_quantile,
+    true_scores,
+)
 from kdjax.selective.promise import PromiseCheck, check_promise
+from kdjax.selective.rejected_sets import (
+    RejectedQuantile,
+    certified_rejected_quantile,
+    rejected_quantile,
+)
 from kdjax.selective.resampling import Interval, bootstrap, compare
 from kdjax.selective.scales import display_name, shown, shown_threshold
 from kdjax.selective.scores import (
@@ -46,6 +86,8 @@ from kdjax.selective.scores import (
     softmax_response,
     softmax_response_log_odds,
 )
+from kdjax.selective.set_rule import SetRule, set_rule
+from kdjax.selective.set_scores import aps, lac, least_probability, raps
 from kdjax.selective.summary import (
     PNORMS,
     append_abstention,
@@ -57,19 +99,40 @@ from kdjax.selective.summary import (
     scores_with_pnorm,
     split_metrics,
 )
+from kdjax.selective.watch import Alarm
 
 __all__ = [
     "BINS",
     "PNORMS",
     "SCORES",
+    "AcceptanceBound",
+    "Alarm",
+    "CascadeCertificate",
+    "CascadePoint",
     "Certificate",
+    "ClassGaussian",
+    "Classwise",
     "Curve",
+    "DriftReference",
     "GroupFlags",
     "GroupRates",
     "Interval",
+    "JointCertificate",
+    "Ladder",
+    "Monitor",
+    "MonitorStatus",
+    "Pair",
     "PromiseCheck",
+    "RejectedQuantile",
+    "Separation",
+    "SetMetrics",
+    "SetRule",
     "accept_at",
+    "acceptance_bound",
+    "acceptance_threshold",
+    "anytime_interval",
     "append_abstention",
+    "aps",
     "augrc",
     "aurc",
     "auroc",
@@ -77,8 +140,17 @@ __all__ = [
     "bin_index",
     "bootstrap",
     "brier",
+    "cascade_bound_anywhere",
+    "cascade_bounds",
+    "cascade_certificate",
+    "cascade_start",
+    "cascade_thresholds",
+    "certified_ladder",
+    "certified_rejected_quantile",
     "check_promise",
     "class_logits",
+    "class_quantiles",
+    "classwise",
     "combination",
     "compare",
     "confusion_matrix",
@@ -87,31 +159,49 @@ __all__ = [
     "cross_validated_pnorm_aurc",
     "display_name",
     "doctor",
+    "drift_reference",
     "e_aurc",
+    "e_process",
     "energy",
     "error_at_coverage",
     "expected_calibration_error",
     "fit_combination",
+    "fit_gaussian",
+    "fit_raps",
     "flag_groups",
     "fpr_at_tpr",
     "group_rates",
     "is_correct",
+    "joint_certificate",
+    "lac",
     "learn_then_test",
+    "least_coverage",
+    "least_probability",
+    "mahalanobis",
     "margin",
     "margin_log",
     "max_logit_pnorm",
     "max_probability",
     "max_probability_log_odds",
+    "mixture_bets",
     "mutual_information",
     "negative_entropy",
     "negative_log_likelihood",
     "non_abstention",
     "numpy_scores",
+    "online_ranks",
     "predict",
+    "prediction_sets",
+    "raps",
+    "rejected_quantile",
     "reservation",
     "reservation_log_odds",
     "risk_coverage_curve",
     "scores_with_pnorm",
+    "separation",
+    "set_metrics",
+    "set_quantile",
+    "set_rule",
     "sgr",
     "shown",
     "shown_threshold",
@@ -119,4 +209,6 @@ __all__ = [
     "softmax_response_log_odds",
     "split_metrics",
     "threshold_at_coverage",
+    "threshold_to_certify",
+    "true_scores",
 ]

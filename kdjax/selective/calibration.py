@@ -1,14 +1,17 @@
 """Calibration error and proper scoring rules of predicted probabilities; float64 numpy."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
 
 from kdjax import checks
 from kdjax.selective import validation
+from kdjax.selective.threads import map_in_threads
 
 # Bins of the expected calibration error and of reliability diagrams.
 BINS = 15
+ROWS = 1 << 15  # rows of a matrix that are computed together, which limits the memory
 
 
 def bin_index(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.int64]:
@@ -69,9 +72,13 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Source: Guo et al., ICML 2017, arXiv 1706.04599.
     """
-    array = validation.nonempty("logits", logits, ndim=2)
-    validation.require(np.isfinite(array), array, "logits must be finite")
-    return float(-np.mean(log_softmax(array, axis=-1)[_one_hot(array, labels)]))
+
+    def log_likelihoods(z: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        validation.require(np.isfinite(z), z, "logits must be finite")
+        shifted = z - np.max(z, axis=-1, keepdims=True)
+        return shifted[np.arange(len(z)), labels] - np.log(np.sum(np.exp(shifted), axis=-1))
+
+    return float(-np.mean(_by_rows(log_likelihoods, "logits", logits, labels)))
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -93,14 +100,38 @@ def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     Source: Brier, "Verification of Forecasts Expressed in Terms of Probability", 1950.
     """
-    p = validation.nonempty("probabilities", probabilities, ndim=2)
-    validation.require((p >= 0) & (p <= 1), p, "probabilities must lie in [0, 1]")
-    totals = np.sum(p, axis=-1)
-    validation.require(np.abs(totals - 1) <= 1e-3, totals, "probabilities of a row must sum to 1")
-    return float(np.mean(np.sum((p - _one_hot(p, labels)) ** 2, axis=-1)))
+
+    def distances(p: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        validation.require((p >= 0) & (p <= 1), p, "probabilities must lie in [0, 1]")
+        totals = np.sum(p, axis=-1)
+        rule = "probabilities of a row must sum to 1"
+        validation.require(np.abs(totals - 1) <= 1e-3, totals, rule)
+        one_hot = labels[:, None] == np.arange(p.shape[1])
+        return np.sum((p - one_hot) ** 2, axis=-1)
+
+    return float(np.mean(_by_rows(distances, "probabilities", probabilities, labels)))
 
 
-def _one_hot(values: NDArray[np.float64], labels: ArrayLike) -> NDArray[np.bool_]:
-    n, classes = values.shape
+def _by_rows(
+    function: Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]],
+    name: str,
+    values: ArrayLike,
+    labels: ArrayLike,
+) -> NDArray[np.float64]:
+    """Returns a function of the rows of a matrix and their labels, `[n]`, computed in parts.
+
+    Args:
+        function: `(float64 [r, m], labels [r]) -> [r]`.
+        name: of the matrix, for a message.
+        values: `[n, m]`.
+        labels: `[n]`, integers in [0, m).
+    """
+    array = validation.nonempty_real(name, values, ndim=2)
+    n, classes = array.shape
     indices = np.asarray(checks.labels(np.asarray(labels), shape=(n,), classes=classes))
-    return indices[:, None] == np.arange(classes)
+
+    def part(start: int) -> NDArray[np.float64]:
+        rows = slice(start, start + ROWS)
+        return function(array[rows].astype(np.float64), indices[rows])
+
+    return np.concatenate(map_in_threads(part, range(0, n, ROWS)))

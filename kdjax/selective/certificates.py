@@ -17,7 +17,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
 
 from kdjax.selective import binomial, ranking, validation
@@ -26,6 +26,7 @@ from kdjax.selective import binomial, ranking, validation
 # error already fails would often certify nothing.
 LEAST_ACCEPTED = 30
 TOLERATED_ERRORS = 10
+BLOCK = 1 << 14  # thresholds whose p-values are computed together
 
 
 class Certificate(NamedTuple):
@@ -70,7 +71,7 @@ def sgr(
     arXiv 1705.08500. The original returns the last threshold tried, even if it is not certified.
     """
     target, level = validation.probability("risk", risk), validation.probability("delta", delta)
-    groups = _finite_tie_groups(confidence, correct)
+    groups = finite_tie_groups(confidence, correct)
     steps = max(1, math.ceil(math.log2(groups.accepted[-1])))
 
     def bound(end: int) -> float:
@@ -110,15 +111,115 @@ def learn_then_test(
     Source: Angelopoulos et al., "Learn then Test", arXiv 2110.01052.
     """
     target, level = validation.probability("risk", risk), validation.probability("delta", delta)
-    groups = _finite_tie_groups(confidence, correct)
-    first = _first_count(int(groups.accepted[-1]), target, level)
+    return fixed_sequence(confidence, correct, risk=target, level=level).certificate(level)
+
+
+class FixedSequence(NamedTuple):
+    """The thresholds of a sample in the order in which Learn then Test certifies them.
+
+    Attributes:
+        groups: counts at the end of each tie group of the sample.
+        start: index in `groups.accepted` of the first threshold that is tested.
+        doubtful: indices in `groups.accepted` of the thresholds that may fail at some level from
+            the lowest on, `[s]`, increasing; up to the first one that fails at the highest level.
+        worst: the largest p-value up to each of them, `[s]`, rising.
+        risk: that is certified.
+    """
+
+    groups: ranking.TieGroups
+    start: int
+    doubtful: NDArray[np.int64]
+    worst: NDArray[np.float64]
+    risk: float
+
+    @property
+    def largest(self) -> float:
+        """The largest p-value, or 0 if all thresholds pass at the lowest level."""
+        return float(self.worst[-1]) if self.worst.size else 0.0
+
+    def certificate(self, level: float) -> Certificate:
+        """Returns the certificate of the loosest threshold that is certified at a level.
+
+        Args:
+            level: between the lowest and the highest level of the sequence.
+        """
+        failing = self.doubtful[np.searchsorted(self.worst, level, side="right") :]
+        end = int(failing[0]) if failing.size else self.groups.accepted.size
+        return _certificate(self.groups, end - 1 if end > self.start else 0, self.risk)
+
+
+def fixed_sequence(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    *,
+    risk: float,
+    level: float,
+    highest: float | None = None,
+) -> FixedSequence:
+    """Returns the thresholds that `learn_then_test` tests at delta = `level`, with their p-values.
+
+    Args:
+        confidence: `[n]`, finite or -inf, higher = more confident.
+        correct: `[n]`, boolean or 0 and 1.
+        risk: r in (0, 1).
+        level: in (0, 1), the lowest level, which determines the first threshold: it depends on n, r
+            and `level` only.
+        highest: the highest level at which the sequence is tested; None: `level`.
+
+    Raises:
+        ValueError: for n = 0, unequal lengths, NaN, infinite confidence, or a `correct` that is not
+            boolean.
+        TypeError: for a dtype that is not real.
+    """
+    groups = finite_tie_groups(confidence, correct)
+    return sequence_of_groups(groups, risk=risk, level=level, highest=highest)
+
+
+def sequence_of_groups(
+    groups: ranking.TieGroups, *, risk: float, level: float, highest: float | None = None
+) -> FixedSequence:
+    """Returns the same as `fixed_sequence`, from the counts of `finite_tie_groups`."""
+    first = _first_count(int(groups.accepted[-1]), risk, level)
     start = int(np.searchsorted(groups.accepted, first))
-    p_values = bdtr(groups.errors[start:], groups.accepted[start:], target)
-    certified = int(np.sum(np.logical_and.accumulate(p_values <= level)))
-    return _certificate(groups, start + certified - 1 if certified else 0, target)
+    doubtful, p_values = _doubtful(groups, start, risk, level, highest or level)
+    return FixedSequence(groups, start, doubtful, np.maximum.accumulate(p_values), risk)
 
 
-def _finite_tie_groups(confidence: ArrayLike, correct: ArrayLike) -> ranking.TieGroups:
+def _doubtful(
+    groups: ranking.TieGroups, start: int, risk: float, level: float, highest: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Returns `doubtful` of `FixedSequence` and their p-values.
+
+    With more errors p(k) rises, and with more accepted predictions it falls. So a block of
+    thresholds passes if all of them have few enough errors for its first one, and among thresholds
+    with equal errors only the first one is in doubt.
+    """
+    found, p_values = [np.empty(0, np.int64)], [np.empty(0)]
+    for low in range(start, groups.accepted.size, BLOCK):
+        accepted, errors = (counts[low : low + BLOCK] for counts in groups[:2])
+        passing = _passing_errors(int(accepted[0]), risk, level)
+        rows = np.flatnonzero((errors > passing) & (np.diff(errors, prepend=-1) > 0))
+        found.append(low + rows)
+        p_values.append(bdtr(errors[rows], accepted[rows], risk))
+        if np.any(p_values[-1] > highest):
+            break
+    return np.concatenate(found), np.concatenate(p_values)
+
+
+def _passing_errors(accepted: int, risk: float, level: float) -> int:
+    """Returns the most errors with a p-value of at most `level`; -1 if not even 0 have it."""
+    counts = range(accepted + 1)
+    return bisect.bisect_left(counts, True, key=lambda e: bool(bdtr(e, accepted, risk) > level)) - 1
+
+
+def finite_tie_groups(confidence: ArrayLike, correct: ArrayLike) -> ranking.TieGroups:
+    """Returns the counts of a sample whose confidences are finite or -inf.
+
+    Raises:
+        ValueError: for n = 0, unequal lengths, NaN, infinite confidence, or a `correct` that is not
+            boolean.
+        TypeError: for a dtype that is not real.
+    """
     groups = ranking.tie_groups(confidence, correct)
     # An infinite threshold means that nothing is accepted.
     rule = "confidence must be below infinity"
@@ -128,10 +229,12 @@ def _finite_tie_groups(confidence: ArrayLike, correct: ArrayLike) -> ranking.Tie
 
 def _first_count(n: int, risk: float, delta: float) -> int:
     """Returns the least number of accepted predictions to test; above n if none can pass."""
-    counts = np.arange(LEAST_ACCEPTED, n + 1)
+    counts = range(LEAST_ACCEPTED, n + 1)
 
     def least_passing(errors: int) -> int:
-        return LEAST_ACCEPTED + int(np.sum(bdtr(errors, counts, risk) > delta))
+        return LEAST_ACCEPTED + bisect.bisect_left(
+            counts, True, key=lambda count: bool(bdtr(errors, count, risk) <= delta)
+        )
 
     return max(least_passing(0), min(least_passing(TOLERATED_ERRORS), n // 4))
 

@@ -240,7 +240,10 @@ def coverage_at_risk(
     curve = risk_coverage_curve(confidence, correct)
     bounds = validation.floats("risks", risks)
     validation.require((bounds >= 0) & (bounds <= 1), bounds, "risks must lie in [0, 1]")
-    return np.where(curve.risk <= bounds[..., None], curve.coverage, 0).max(axis=-1)
+    coverages = [
+        np.max(curve.coverage, where=curve.risk <= bound, initial=0.0) for bound in bounds.flat
+    ]
+    return np.array(coverages, np.float64).reshape(bounds.shape)
 
 
 def threshold_at_coverage(confidence: ArrayLike, *, coverage: float) -> float:

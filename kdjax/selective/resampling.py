@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from kdjax.errors import InputError
 from kdjax.selective import binomial, intervals, ranking, validation
 from kdjax.selective.intervals import Bounds
+from kdjax.selective.resamples import Metric, metrics_by_name, resample
 
 COVERAGES = (0.95, 0.9, 0.8, 0.7)
 # From this number of errors on, an interval also contains that of the bootstrap. Below, the
 # bootstrap is too narrow; see experiments/results/intervals.md.
 ENOUGH_ERRORS = 10
-CHUNK = 1 << 22  # numbers of a batch of resamples, which limits the memory
 
 
 class Interval(NamedTuple):
@@ -38,20 +38,6 @@ class Interval(NamedTuple):
     def exists(self) -> bool:
         """Whether there is an interval, not the estimate alone."""
         return not math.isnan(self.low)
-
-
-class Metric(NamedTuple):
-    """A metric as a sum of weights over errors.
-
-    Attributes:
-        weights: what an error at rank j = 1..n adds, the most confident first, `[n]`.
-        accepted: k of a metric that is errors(k) / k; None for an area.
-        maximum: the largest value.
-    """
-
-    weights: NDArray[np.float64]
-    accepted: int | None
-    maximum: float
 
 
 def bootstrap(
@@ -95,7 +81,7 @@ def bootstrap(
     """
     ranked = ranking.rank(confidence, correct)
     level = validation.probability("level", level)
-    metrics = _metrics(coverages, ranked.wrong.size)
+    metrics = metrics_by_name(coverages, ranked.wrong.size)
     terms = {
         name: ranking.contributions(ranked, metric.weights) for name, metric in metrics.items()
     }
@@ -159,7 +145,7 @@ def compare(
     if a.wrong.size != b.wrong.size:
         raise InputError(f"run b has {b.wrong.size} predictions: run a needs {a.wrong.size}")
     level = validation.probability("level", level)
-    metrics = _metrics(coverages, a.wrong.size)
+    metrics = metrics_by_name(coverages, a.wrong.size)
     parts = {
         name: [ranking.contributions(run, metric.weights) for run in (a, b)]
         for name, metric in metrics.items()
@@ -189,20 +175,6 @@ def least_differing(level: float, *, area: bool = False) -> int:
     """
     least = math.ceil(1 - math.log2(1 - validation.probability("level", level)))
     return max(least, ENOUGH_ERRORS) if area else least
-
-
-def _metrics(coverages: Sequence[float], total: int) -> dict[str, Metric]:
-    """Returns the metrics by name; `error` is 1 - accuracy."""
-    at_coverage = {
-        f"error_at_{coverage}": Metric(ranking.coverage_weights(total, k), int(k), 1.0)
-        for coverage, k in zip(coverages, ranking.accepted_at(coverages, total), strict=True)
-    }
-    return {
-        "error": Metric(ranking.coverage_weights(total, total), total, 1.0),
-        "aurc": Metric(ranking.aurc_weights(total), None, 1.0),
-        "augrc": Metric(ranking.augrc_weights(total), None, 0.5),
-        **at_coverage,
-    }
 
 
 def _of_run(terms: NDArray[np.float64], metric: Metric, level: float) -> Bounds:
@@ -292,33 +264,14 @@ def _resampled(
 ) -> dict[str, NDArray[np.float64]]:
     """Returns the metrics of R resamples of a run, or the differences of two runs.
 
-    Rows that are drawn more than once are ties. Both runs are resampled at the same rows.
-
     Returns:
         By metric, `[R]`; `[0]` if its interval is not widened.
     """
     rng = np.random.default_rng(validation.integer("seed", seed, least=0))
-    left = validation.integer("resamples", resamples, least=1)
+    count = validation.integer("resamples", resamples, least=1)
+    by_name = dict.fromkeys(metrics, np.empty(0))
     widened = [name for name, metric in metrics.items() if _is_widened(metric, terms[name])]
-    if not widened:
-        return {name: np.empty(0) for name in metrics}
-    weights = np.stack([metrics[name].weights for name in widened])
-    n, values = weights.shape[1], []
-    while left:
-        size = min(left, max(1, CHUNK // n))
-        rows = rng.integers(n, size=(size, n))
-        first, *second = (weights @ _expected_errors(run, rows).T for run in runs)
-        values.append(first - second[0] if second else first)
-        left -= size
-    by_name = dict(zip(widened, np.concatenate(values, axis=1), strict=True))
-    return {name: by_name.get(name, np.empty(0)) for name in metrics}
-
-
-def _expected_errors(ranked: ranking.Ranked, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns the expected error at each rank of samples of rows, `[R, n]`."""
-    group, wrong, threshold = ranked
-    bins = group[rows] + threshold.size * np.arange(len(rows))[:, None]
-    sizes = np.bincount(bins.ravel(), minlength=len(rows) * threshold.size)
-    errors = np.bincount(bins[wrong[rows]], minlength=sizes.size)
-    shares = errors / np.maximum(sizes, 1)
-    return np.repeat(shares, sizes).reshape(rows.shape)
+    if widened:
+        values = resample(runs, [metrics[name] for name in widened], count, rng)
+        by_name |= dict(zip(widened, values, strict=True))
+    return by_name

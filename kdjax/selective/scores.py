@@ -134,9 +134,9 @@ def negative_entropy(logits: ArrayLike, *, abstention: bool | None = None) -> ja
     Source: compared by Feng et al., "Towards Better Selective Classification", ICLR 2023,
     arXiv 2206.09034.
     """
-    # r may underflow to 0, but log r is finite for finite logits: the product is 0, not NaN.
     log_r = jax.nn.log_softmax(centred_classes(logits, abstention), axis=-1)
-    return jnp.sum(jnp.exp(log_r) * log_r, axis=-1)
+    # A masked class has log r = -inf, and 0 * -inf would be NaN.
+    return jnp.sum(jnp.exp(log_r) * jnp.where(jnp.isneginf(log_r), 0, log_r), axis=-1)
 
 
 def margin(logits: ArrayLike, *, abstention: bool | None = None) -> jax.Array:

@@ -1,5 +1,7 @@
 """Checks of the inputs of metrics, calibration and certificates."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -12,10 +14,7 @@ def floats(name: str, values: ArrayLike) -> NDArray[np.float64]:
     Raises:
         TypeError: for a dtype that is not real.
     """
-    values = np.asarray(values)
-    if not np.can_cast(values.dtype, np.float64, "same_kind"):
-        raise TypeError(f"{name} of dtype {values.dtype}: need real numbers")
-    return values.astype(np.float64)
+    return _real(name, values).astype(np.float64)
 
 
 def nonempty(name: str, values: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
@@ -25,9 +24,26 @@ def nonempty(name: str, values: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
         ValueError: for another shape.
         TypeError: for a dtype that is not real.
     """
-    array = floats(name, values)
+    return nonempty_real(name, values, ndim=ndim).astype(np.float64)
+
+
+def nonempty_real(name: str, values: ArrayLike, *, ndim: int) -> NDArray[Any]:
+    """Returns a non-empty array of real numbers with `ndim` dimensions, of its own dtype.
+
+    Raises:
+        ValueError: for another shape.
+        TypeError: for a dtype that is not real.
+    """
+    array = _real(name, values)
     if array.ndim != ndim or not array.size:
         raise InputError(f"{name} of shape {array.shape}: need {ndim} dimension(s), none empty")
+    return array
+
+
+def _real(name: str, values: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(values)
+    if not np.can_cast(array.dtype, np.float64, "same_kind"):
+        raise TypeError(f"{name} of dtype {array.dtype}: need real numbers")
     return array
 
 
@@ -68,6 +84,18 @@ def probability(name: str, value: float) -> float:
     """
     number = _number(name, value)
     require(0 < number < 1, number, f"{name} must lie in (0, 1)")
+    return number
+
+
+def share(name: str, value: float) -> float:
+    """Returns a number in [0, 1).
+
+    Raises:
+        ValueError: for a value outside [0, 1), or an array.
+        TypeError: for a dtype that is not real.
+    """
+    number = _number(name, value)
+    require(0 <= number < 1, number, f"{name} must lie in [0, 1)")
     return number
 
 

@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from kdjax import models
 from kdjax.models.apply import Variables
 from kdjax.models.folding import fold_batch_norm
 
@@ -118,6 +120,15 @@ def mean_log_probabilities(logits: Sequence[jax.Array]) -> jax.Array:
 def wrap(wrapper: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
     """Returns `SelectedOutputs` or `Renormalized` with the variables of its network."""
     return wrapper, {collection: {"network": values} for collection, values in variables.items()}
+
+
+def with_dtype(model: nn.Module, dtype: DTypeLike) -> nn.Module:
+    """Returns a network, or all networks of a teacher, with another dtype of the computation."""
+    if isinstance(model, Ensemble):
+        return model.clone(members=tuple(with_dtype(member, dtype) for member in model.members))
+    if isinstance(model, (SelectedOutputs, Renormalized)):
+        return model.clone(network=with_dtype(model.network, dtype))
+    return models.with_dtype(model, dtype)
 
 
 def fold(model: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:

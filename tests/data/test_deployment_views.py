@@ -56,6 +56,7 @@ def weights(images):
     return np.random.default_rng(1).normal(size=(images[0].size, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "flip"), EVERY)
 def test_average_is_the_mean_of_the_logits_of_the_views(name, flip):
     images, chosen = pictures(), views(name, flip=flip)

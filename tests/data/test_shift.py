@@ -81,6 +81,7 @@ def test_contrast_scales_around_the_mean(shape: tuple[int, ...], severity: int) 
     assert_rounded(actual, mean + factor * (images - mean))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_rotation_matches_scipy_in_both_directions(shape: tuple[int, ...], severity: int) -> None:

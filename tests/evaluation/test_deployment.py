@@ -69,6 +69,7 @@ def expected_logits(restored, dataset, split, mirrored=True):
     return np.mean(np.asarray(logits, np.float64), axis=0)
 
 
+@pytest.mark.slow
 def test_predictions_of_every_split_are_averages_over_the_default_views(trained):
     config, folder, dataset = trained
     assert config.selective.views == results_of(folder)["views"] == "flip"
@@ -82,6 +83,7 @@ def test_predictions_of_every_split_are_averages_over_the_default_views(trained)
     assert np.abs(plain - logits).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_teacher_is_evaluated_with_the_views_but_teaches_without_them(trained):
     _, folder, dataset = trained
     teacher = teachers.load(folder / "teacher", dataset)
@@ -97,6 +99,7 @@ def test_the_teacher_is_evaluated_with_the_views_but_teaches_without_them(traine
     assert alone["scores"] == results["teacher"]["scores"]
 
 
+@pytest.mark.slow
 def test_averaged_logits_are_those_of_the_run(trained):
     _, folder, dataset = trained
     saved = predictions.load(predictions.path_of(folder, "test")).logits
@@ -106,6 +109,7 @@ def test_averaged_logits_are_those_of_the_run(trained):
         network.averaged_logits(folder, np.zeros((1, 8, 8, 1)))
 
 
+@pytest.mark.slow
 def test_unchanged_images_of_a_shift_have_the_coverage_of_the_run(trained, tmp_path):
     _, folder, _ = trained
     copy = shutil.copytree(folder, tmp_path / "run", symlinks=True)
@@ -116,6 +120,7 @@ def test_unchanged_images_of_a_shift_have_the_coverage_of_the_run(trained, tmp_p
     assert 0 < clean["confidence"] <= 1
 
 
+@pytest.mark.slow
 def test_cost_counts_every_view(trained):
     _, folder, _ = trained
     costs = cost.read_cost(folder)
@@ -147,6 +152,7 @@ def test_exported_files_average_inside_and_decide_like_the_run(
     assert_allclose(one.logits, saved[:2], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_workdir_of_a_version_without_views_is_evaluated_without_them_and_continues(
     trained, with_views
 ):

@@ -44,9 +44,11 @@ def folder(tmp_path: pathlib.Path, monkeypatch) -> pathlib.Path:
         ({"risk": 2}, r"risk must lie in \(0, 1\): got 2"),
         ({"risk": 0}, r"risk must lie in \(0, 1\): got 0"),
         ({"delta": float("nan")}, r"delta must lie in \(0, 1\): got nan"),
+        ({"coverage": 1.0}, r"coverage must lie in \[0, 1\): got 1.0"),
+        ({"coverage": -0.5}, r"coverage must lie in \[0, 1\): got -0.5"),
     ],
 )
-def test_risk_and_delta_are_checked_before_anything_is_computed(folder, options, message) -> None:
+def test_requests_are_checked_before_anything_is_computed(folder, options, message) -> None:
     with pytest.raises(InputError, match=message):
         evaluate.evaluate(folder, None, **options)
 

@@ -127,3 +127,34 @@ def test_wrong_shapes_are_rejected_with_both_shapes(path, logits, labels):
     np.savez(path, logits=np.zeros(logits, np.float32), labels=np.zeros(labels, np.int32))
     message = error_line(path)
     assert f"logits {logits}" in message and f"labels {labels}" in message
+
+
+@pytest.mark.parametrize("groups", [["left", "Ölm"], ["", "left"], [7, -1]])
+def test_groups_are_saved_beside_the_predictions_and_read_as_text(path, groups):
+    predictions.save(path, SAVED, np.array(groups))
+    assert_equals_saved(predictions.load(path))
+    assert predictions.load_groups(path).tolist() == [str(group) for group in groups]
+    assert predictions.stored_groups(path.parents[1], ["dev", "test"]).keys() == {"dev"}
+
+
+def test_a_file_without_groups_has_none(path):
+    assert predictions.load_groups(path) is None
+    assert predictions.stored_groups(path.parents[1], ["dev"]) == {}
+    assert predictions.kept_groups(path, SAVED.labels) is None
+    assert predictions.kept_groups(path.with_name("test.npz"), SAVED.labels) is None
+
+
+def test_groups_are_kept_for_the_same_labels_only(path):
+    predictions.save(path, SAVED, np.array(["a", "b"]))
+    assert predictions.kept_groups(path, SAVED.labels).tolist() == ["a", "b"]
+    assert predictions.kept_groups(path, SAVED.labels[::-1]) is None
+    path.write_bytes(path.read_bytes()[:50])
+    assert predictions.kept_groups(path, SAVED.labels) is None
+
+
+@pytest.mark.parametrize("groups", [["a"], [["a"], ["b"]], [0.5, 1.5]])
+def test_groups_of_another_shape_or_dtype_are_rejected(path, groups):
+    predictions.save(path, SAVED, np.array(groups))
+    with pytest.raises(InputError, match="must be strings or integers") as raised:
+        predictions.load_groups(path)
+    assert "dev.npz" in str(raised.value) and "\n" not in str(raised.value)

@@ -1,12 +1,13 @@
 """The operating point that is requested at export: by risk, coverage, threshold and score."""
 
+import jax
 import numpy as np
 import pytest
 from support import sample_runs
 
 from kdjax import selective
 from kdjax.errors import InputError
-from kdjax.evaluation import certification, summary
+from kdjax.evaluation import certification, per_class, summary
 from kdjax.evaluation.requested_point import (
     PointRequest,
     acceptance,
@@ -127,6 +128,8 @@ def test_risk_bound_of_a_fixed_threshold_holds_with_probability_1_minus_delta():
         ({"coverage": 90}, "coverage 90: must lie in (0, 1]; 90 % is 0.9"),
         ({"coverage": float("nan")}, "coverage nan: must lie in (0, 1]"),
         ({"threshold": float("inf")}, "threshold inf: must be a finite number"),
+        ({"classwise": True, "coverage": 0.9}, "--classwise and --coverage=0.9 exclude each other"),
+        ({"classwise": True, "threshold": 0.5}, "--classwise and --threshold=0.5 exclude"),
     ],
 )
 def test_invalid_request_raises_before_anything_is_computed(request_fields, part):
@@ -159,3 +162,71 @@ def test_threshold_that_accepts_nothing_of_dev_raises_with_the_range(results, ou
     request = PointRequest(threshold=95, score="margin")
     line = error_message(requested_point, results, outputs, request)
     assert "threshold 95 accepts no image of dev: there margin lies between 0." in line
+
+
+# Thresholds of the classes
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Predictions with enough calibration images of each class."""
+    sizes = {"dev": 120, "calibration": 1600, "test": 400}
+    return {name: sample_runs.split(size, seed) for seed, (name, size) in enumerate(sizes.items())}
+
+
+@pytest.fixture(scope="module")
+def classwise_point(many):
+    results = summary.summarize(many, abstains=True, risk=0.1, delta=0.05)
+    return requested_point(results, many, PointRequest(risk=0.12, classwise=True))
+
+
+def test_each_class_gets_its_certified_threshold(classwise_point, many):
+    confidence = confidence_of(classwise_point, many["calibration"])
+    predicted = many["calibration"].logits[:, :-1].argmax(axis=1)
+    correct = predicted == many["calibration"].labels
+    expected = selective.classwise(confidence, correct, predicted, risk=0.12, delta=0.05)
+    assert classwise_point.class_thresholds == tuple(expected.threshold)
+    assert classwise_point.threshold == min(classwise_point.class_thresholds)
+    assert classwise_point.certified and classwise_point.source == "certificate of each class"
+    assert classwise_point.guarantee["risk"] == 0.12
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_prediction_is_accepted_by_the_threshold_of_its_class(classwise_point, dtype):
+    thresholds = np.array([0.1, 0.7, np.inf, 0.3])
+    point = classwise_point._replace(class_thresholds=tuple(thresholds))
+    rng = np.random.default_rng(0)
+    predicted = rng.integers(0, 4, 500)
+    confidence = rng.random(500).astype(dtype)
+    confidence[:3] = thresholds[[0, 1, 3]]  # float32(0.1) > 0.1, float32(0.7) < 0.7
+    predicted[:3] = 0, 1, 3
+    expected = confidence.astype(np.float64) >= thresholds[predicted]
+    assert point.accepts(confidence, predicted).tolist() == expected.tolist()
+    traced = jax.jit(point.accepts)(confidence.astype(np.float32), predicted)
+    of_float32 = confidence.astype(np.float32).astype(np.float64) >= thresholds[predicted]
+    assert np.asarray(traced).tolist() == of_float32.tolist()
+
+
+def test_figures_and_classes_are_those_of_the_class_thresholds(classwise_point, many):
+    test, names = many["test"], list(sample_runs.CLASSES)
+    predicted = test.logits[:, :-1].argmax(axis=1)
+    limits = np.array(classwise_point.class_thresholds)[predicted]
+    kept = confidence_of(classwise_point, test).astype(np.float64) >= limits
+    assert np.asarray(classwise_point.decide(test.logits)).tolist() == kept.tolist()
+    assert acceptance(classwise_point, test)["accepted"] == kept.sum()
+    rates = per_class.at_operating_point(classwise_point, test, names)
+    assert rates["predicted"]["accepted"] == np.bincount(predicted[kept], minlength=4).tolist()
+    assert rates["risk"] == 0.12
+
+
+def test_without_the_predicted_classes_nothing_is_decided(classwise_point):
+    line = error_message(classwise_point.accepts, np.ones(2))
+    assert "each class has a threshold of its own" in line
+
+
+def test_if_no_class_is_certified_nothing_is_accepted(many):
+    results = summary.summarize(many, abstains=True, risk=0.1, delta=0.05)
+    point = requested_point(results, many, PointRequest(risk=1e-4, classwise=True))
+    assert not point.certified and point.source == "none" and point.threshold == np.inf
+    assert point.class_thresholds == (np.inf,) * 4
+    assert acceptance(point, many["test"])["accepted"] == 0

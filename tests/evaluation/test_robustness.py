@@ -127,6 +127,7 @@ def test_metrics_are_those_of_the_network_on_shifted_images(
     assert result["clean"]["coverage"] == 0.5
 
 
+@pytest.mark.slow
 def test_other_data_sets_are_converted_and_compared_by_confidence(
     certified: Callable[..., pathlib.Path], dataset: data.Dataset, monkeypatch: Any
 ) -> None:
@@ -157,6 +158,7 @@ def test_other_data_sets_are_converted_and_compared_by_confidence(
     assert ood["digits"] == same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "examples"), [("", 6), ("test", 2)])
 def test_own_images_are_all_compared_unless_they_have_a_test_split(
     given: str, examples: int, certified: Callable[..., pathlib.Path], tmp_path: pathlib.Path
@@ -270,7 +272,7 @@ def test_command_prints_the_metrics_that_it_writes(
     [
         (["--shift=nois"], "unknown shift 'nois': did you mean 'noise'"),
         (["--shift="], "no shift given"),
-        (["--shift=noise", "--risk=0.1"], "--shift uses the threshold of results.json"),
+        (["--shift=noise", "--risk=0.1"], "--shift uses the threshold and gate of results.json"),
     ],
 )
 def test_command_rejects_invalid_flags_in_one_line(

@@ -51,6 +51,7 @@ def test_card_and_file_are_read_as_written(folder):
             for value in ({"shape": [8, 9.0, 3]}, {"shape": [8, 9, 3], "fit": "no"})
         ],
         *[("threshold", value) for value in ("0.5", [0.5])],
+        *[("class_thresholds", value) for value in (0.5, ["0.5", None])],
         *[("files", value) for value in (None, ["model.stablehlo"], {"model.stablehlo": {}})],
     ],
 )
@@ -86,9 +87,9 @@ def test_damaged_card_raises(folder, content):
 
 
 def test_other_format_raises_with_both_versions(folder):
-    (folder / "card.json").write_text(json.dumps({**CARD, "format": 2, "kdjax": "7.0"}))
+    (folder / "card.json").write_text(json.dumps({**CARD, "format": 3, "kdjax": "7.0"}))
     line = error_message(card.read, folder)
-    assert "has format 2" in line and "kdjax 7.0" in line and kdjax.__version__ in line
+    assert "has format 3" in line and "kdjax 7.0" in line and kdjax.__version__ in line
 
 
 def test_folder_without_a_card_raises(tmp_path):

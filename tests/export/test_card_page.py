@@ -101,3 +101,59 @@ def test_page_has_the_sizes_and_latencies_of_both_networks():
     assert ["student", "nets.py:Net", "1,234", "2", "5.00 M", "1", "50"] in cells
     assert "cpu, NAME, 2 cores" in page
     assert "\n## Size and speed\n\nNot measured." in card_page.render(card_of())
+
+
+PROMISED = {
+    "selective_risk": {
+        "kind": "certified",
+        "risk": 0.02,
+        "requested": 0.02,
+        "delta": 0.05,
+        "runs": 1,
+        "threshold": 0.75,
+        "calibration": {"images": 1000, "accepted": 850, "errors": 9},
+        "test": {"images": 200, "accepted": 180, "errors": 3},
+    },
+}
+
+
+def test_page_has_the_statements_and_what_they_have_in_common():
+    page = card_page.render(card_of(promises=PROMISED))
+    section = page.partition("\n## What is promised\n")[2].partition("\n## ")[0]
+    for part in (
+        "### For which images",
+        "### What is not promised",
+        "### Errors among the accepted images",
+        "at most 2 % get a wrong class. As delivered, it accepted 180 of 200 (90.0 %) test images.",
+        "Holds alone, with a probability of at least 95 %.",
+        "### How a promise can fail",
+        "- By chance: ",
+    ):
+        found, section = section.partition(part)[1:]  # in this order
+        assert found
+
+
+def test_page_shows_the_table_of_a_statement():
+    split = {"images": 200, "accepted": 180, "errors": 3}
+    rung = {"risk": 0.02, "threshold": 0.7, "calibration": split, "test": split}
+    alone = {"learn_then_test": {"bound": 0.02, **rung}, "sgr": {"bound": 0.02, **rung}}
+    ladder = {
+        "risk": 0.02,
+        "delta": 0.05,
+        "runs": 1,
+        "level": 0.05,
+        "alone_used": True,
+        "rungs": [{**rung, "alone": alone}],
+    }
+    cells = rows(card_page.render(card_of(promises={"ladder": ladder})))
+    assert ["2 % \\*", "90.0 %", "90.0 %", "1.67 %", "90.0 % (in use)"] in cells
+
+
+def test_page_of_a_certificate_of_risk_and_coverage_states_both():
+    certificate = {"risk": 0.02, "delta": 0.05, "examples": 1000, "least_coverage": 0.8}
+    page = card_page.render(card_of(certificate=certificate))
+    assert "at most 2 % are wrong, and at least 80.0 % of all images are accepted, as" in page
+
+
+def test_card_of_an_earlier_version_has_no_statements():
+    assert "What is promised" not in card_page.render(card_of(promises=None))

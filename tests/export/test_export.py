@@ -14,9 +14,10 @@ import onnx
 import pytest
 import scipy.stats
 from support.commands import ROOT, assert_refused, command
+from support.tiny_network import TINY_NETWORK
 
 import kdjax.config
-from kdjax import models, pipeline, selective
+from kdjax import pipeline, selective
 from kdjax.data.batches import load_split
 from kdjax.errors import InputError
 from kdjax.evaluation import evaluate, predictions
@@ -27,15 +28,22 @@ from kdjax.predict import load, promise_check
 from kdjax.report import page
 from kdjax.runs import restore
 from kdjax.selective.scales import SCALES
-from kdjax.training import inference
+from kdjax.training import inference, teacher_network
 
+RISK = 0.2  # of the run `tiny`, which rejects some images
 # With and without abstention, with and without projection shortcuts, and with bfloat16 logits.
 RUNS = {
     "alexnet_small": {"objective.method": "gambler", "objective.pretrain_epochs": 3},
+    "tiny": {
+        "student.model": TINY_NETWORK,
+        "student.learning_rate": 0.02,
+        "selective.risk": RISK,
+        "objective.method": "gambler",
+        "objective.pretrain_epochs": 3,
+    },
     "resnet8": {"objective.method": "ce"},
     "bfloat16": {"student.model": "resnet8", "student.compute_dtype": "bfloat16"},
 }
-RISK = 0.4  # certified for some of these short runs
 
 
 def make_config(data_dir, changes):
@@ -47,7 +55,7 @@ def make_config(data_dir, changes):
             "data.flip": False,
             "size": "laptop",
             "objective.method": "ce",
-            "selective.risk": RISK,
+            "selective.risk": 0.4,  # certified for some of these short runs
             "objective.payoff": 6.0,
             "student.width": 8,
             "student.epochs": 5,
@@ -76,13 +84,13 @@ def trained(data_dir, tmp_path_factory):
 @pytest.fixture
 def copy(trained, tmp_path):
     """A copy of a run that a test may change."""
-    return shutil.copytree(trained("alexnet_small"), tmp_path / "run")
+    return shutil.copytree(trained("tiny"), tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "deep" / "model"
-    return export(trained("alexnet_small"), out), out
+    return export(trained("tiny"), out), out
 
 
 def export_check():
@@ -132,8 +140,8 @@ def test_export_check_detects_different_logits_and_decisions():
 
 def test_prediction_with_an_exported_model_matches_the_run(trained, exported):
     model_card, out = exported
-    dataset = restore.load_dataset(trained("alexnet_small"))
-    of_run = predictions.load(trained("alexnet_small") / "predictions" / "test.npz")
+    dataset = restore.load_dataset(trained("tiny"))
+    of_run = predictions.load(trained("tiny") / "predictions" / "test.npz")
     prediction = load(out)(dataset.test.images)
     accepted = prediction.accepted
     np.testing.assert_allclose(prediction.logits, of_run.logits, atol=1e-4)
@@ -148,7 +156,7 @@ def test_check_refutes_the_promise_on_shifted_pictures_and_not_on_fresh_ones(
     trained, exported, tmp_path
 ):
     _, out = exported
-    test = restore.load_dataset(trained("alexnet_small")).test
+    test = restore.load_dataset(trained("tiny")).test
     inverted = (255 - test.images, test.labels)
     for (images, labels), refuted in (((test.images, test.labels), False), (inverted, True)):
         np.savez(tmp_path / "new.npz", images=images, labels=labels)
@@ -161,7 +169,7 @@ def test_check_refutes_the_promise_on_shifted_pictures_and_not_on_fresh_ones(
 
 def test_card_matches_the_files_and_the_run(trained, exported):
     model_card, out = exported
-    folder = trained("alexnet_small")
+    folder = trained("tiny")
     results = json.loads((folder / "results.json").read_text())
     metadata = json.loads((folder / "config.json").read_text())
     assert {path.name for path in out.iterdir()} == {"card.json", "card.md", *formats.FORMATS}
@@ -182,6 +190,9 @@ def test_card_matches_the_files_and_the_run(trained, exported):
     assert model_card["score"] == {"name": results["best_score"], **parameters, "scale": scale}
     assert model_card["views"]["number"] == 1 and "| views | the image alone |" in page_text
     assert model_card["test"] == results["test"]
+    watched = model_card["monitoring"]
+    assert watched["risk"] == {"bound": RISK, "delta": 0.05}
+    assert sum(watched["drift"]["counts"]) == watched["coverage"]["images"]
     assert model_card["config_sha256"] == card.sha256_json(metadata)
     assert model_card["classes"] == [str(digit) for digit in range(10)]
     on = model_card["checked"]["on"]
@@ -224,7 +235,7 @@ def test_onnx_file_has_the_card_as_metadata(exported):
 
 
 def test_other_risk_and_delta_are_certified_again(trained, tmp_path):
-    folder = trained("alexnet_small")
+    folder = trained("tiny")
     model_card = export(folder, tmp_path / "model", risk=0.3, delta=0.1)
     calibration = predictions.load(folder / "predictions" / "calibration.npz")
     confidence = score_of(model_card)(calibration.logits)
@@ -241,7 +252,7 @@ def test_other_risk_and_delta_are_certified_again(trained, tmp_path):
 @pytest.mark.slow
 def test_model_without_a_certified_threshold_abstains_on_every_image(trained, exported, tmp_path):
     with pytest.warns(UserWarning, match="abstains on every image") as warned:
-        model_card = export(trained("alexnet_small"), tmp_path / "model", risk=1e-6)
+        model_card = export(trained("tiny"), tmp_path / "model", risk=1e-6)
     (warning,) = warned
     line = str(warning.message)
     assert "\n" not in line and "data.calibration_fraction" in line and "--risk (0.1" in line
@@ -250,7 +261,7 @@ def test_model_without_a_certified_threshold_abstains_on_every_image(trained, ex
     assert model_card["notes"][0].startswith("No threshold could be certified at risk 1e-06")
     with pytest.warns(UserWarning, match="abstains on every image"):
         model = load(tmp_path / "model")
-    images = restore.load_dataset(trained("alexnet_small")).test.images[:50]
+    images = restore.load_dataset(trained("tiny")).test.images[:50]
     assert not model(images).accepted.any()
     np.testing.assert_allclose(model(images).logits, load(exported[1])(images).logits, atol=1e-6)
 
@@ -351,7 +362,7 @@ def test_without_the_data_set_files_are_checked_on_random_pixels(copy, tmp_path)
 def test_without_jax2onnx_only_stablehlo_is_written_with_a_warning(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.warns(UserWarning, match=r"no model.onnx: .* pip install 'kdjax\[onnx\]'"):
-        model_card = export(trained("alexnet_small"), tmp_path / "model")
+        model_card = export(trained("tiny"), tmp_path / "model")
     assert set(model_card["files"]) == {"model.stablehlo"}
     names = {"card.json", "card.md", "model.stablehlo"}
     assert {path.name for path in (tmp_path / "model").iterdir()} == names
@@ -364,8 +375,21 @@ def without_onnx(monkeypatch):
 
 
 @pytest.mark.slow
+def check_lists(model_card, prediction, labels):
+    """Checks the lists of abstained test images against the figures of the card."""
+    names, expected = model_card["classes"], model_card["promises"]["sets"]["test"]["rejected"]
+    pairs = zip(labels, prediction.sets, strict=True)
+    on_list = np.array([names[label] in chosen for label, chosen in pairs])
+    sizes = np.array([len(chosen) for chosen in prediction.sets])
+    rejected = ~prediction.accepted
+    assert rejected.sum() == expected["examples"] > 0
+    assert on_list[rejected].mean() == pytest.approx(expected["coverage"])
+    assert sizes[rejected].mean() == pytest.approx(expected["mean_size"])
+    assert (sizes[~rejected] == 1).all()
+
+
 def test_coverage_with_another_score_has_no_certificate(trained, tmp_path, without_onnx):
-    folder, out = trained("alexnet_small"), tmp_path / "model"
+    folder, out = trained("tiny"), tmp_path / "model"
     model_card = export(folder, out, coverage=0.8, score="margin", delta=0.1)
     dev = predictions.load(predictions.path_of(folder, "dev"))
     confidence = selective.numpy_scores(2.0)["margin_log"](dev.logits)  # without ties near 1
@@ -382,16 +406,17 @@ def test_coverage_with_another_score_has_no_certificate(trained, tmp_path, witho
     assert note.startswith("This threshold has no certificate: no selective risk is promised.")
     assert "chosen to accept 80 % of the dev split" in note
     assert "No selective risk is promised, as the threshold has no certificate." in page_text
-    images = restore.load_dataset(folder).test.images
-    assert load(out)(images).accepted.sum() == point["figures"]["test"]["accepted"]
+    test = restore.load_dataset(folder).test
+    prediction = load(out)(test.images)
+    assert prediction.accepted.sum() == point["figures"]["test"]["accepted"]
+    assert model_card["promises"]["sets"]["rejected"]["below"] == model_card["threshold"]
+    check_lists(model_card, prediction, test.labels)
 
 
 def test_threshold_license_and_author_are_on_the_card(trained, tmp_path, without_onnx):
     out = tmp_path / "model"
     options = {"threshold": 0.5, "score": "softmax_response"}
-    model_card = export(
-        trained("alexnet_small"), out, license="CC-BY-4.0", author="A. Author", **options
-    )
+    model_card = export(trained("tiny"), out, license="CC-BY-4.0", author="A. Author", **options)
     assert model_card["threshold"] == 0.5 and model_card["operating_point"]["source"] == "given"
     assert "It was given by the user." in model_card["notes"][0]
     page_text = (out / "card.md").read_text()
@@ -415,7 +440,6 @@ def test_threshold_license_and_author_are_on_the_card(trained, tmp_path, without
             ["test.npz' is damaged"],
         ),
         (lambda run: write_nan(run / "predictions" / "calibration.npz"), ["NaN"]),
-        (lambda run: change_stage(run, "teacher"), ["is the workdir of a teacher"]),
         (
             lambda run: make_students(run),
             ["holds several students", "run/students'", "method=kd, seed=1"],
@@ -449,13 +473,13 @@ def make_students(run):
 
 @pytest.mark.parametrize(("field", "value"), [("risk", 0.0), ("risk", 1.0), ("delta", -1.0)])
 def test_risk_or_delta_out_of_range_raises(trained, tmp_path, field, value):
-    line = error_message(export, trained("alexnet_small"), tmp_path / "model", **{field: value})
+    line = error_message(export, trained("tiny"), tmp_path / "model", **{field: value})
     assert f"{field} must lie in (0, 1)" in line
     assert list(tmp_path.iterdir()) == []
 
 
 def test_invalid_operating_point_raises_and_writes_nothing(trained, tmp_path):
-    folder, out = trained("alexnet_small"), tmp_path / "model"
+    folder, out = trained("tiny"), tmp_path / "model"
     for fields, part in (
         ({"risk": 0.1, "coverage": 0.9}, "--risk=0.1 and --coverage=0.9 exclude each other"),
         ({"coverage": 90.0}, "coverage 90: must lie in (0, 1]; 90 % is 0.9"),
@@ -469,27 +493,25 @@ def test_invalid_operating_point_raises_and_writes_nothing(trained, tmp_path):
 
 def test_existing_output_folder_raises_unless_it_is_empty(trained, tmp_path):
     (tmp_path / "model").mkdir()
-    export(trained("alexnet_small"), tmp_path / "model")
+    export(trained("tiny"), tmp_path / "model")
     before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     (tmp_path / "file").touch()
     for out in (tmp_path / "model", tmp_path / "file"):
-        assert f"'{out}' exists" in error_message(export, trained("alexnet_small"), out)
+        assert f"'{out}' exists" in error_message(export, trained("tiny"), out)
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
 
 
 def test_file_with_wrong_logits_is_not_written(trained, tmp_path, monkeypatch):
-    fold = models.fold_batch_norm
+    fold = teacher_network.fold
 
     def wrong(model, variables):
         folded, inference = fold(model, variables)
-        head = inference["params"]["head"]["Dense_0"]
-        head["bias"] = head["bias"] + 2e-4
-        return folded, inference
+        head = inference["params"]["Dense_0"]
+        params = {**inference["params"], "Dense_0": {**head, "bias": head["bias"] + 2e-4}}
+        return folded, {**inference, "params": params}
 
-    monkeypatch.setattr(models, "fold_batch_norm", wrong)
-    line = error_message(
-        export, trained("alexnet_small"), tmp_path / "model", error=FloatingPointError
-    )
+    monkeypatch.setattr(teacher_network, "fold", wrong)
+    line = error_message(export, trained("tiny"), tmp_path / "model", error=FloatingPointError)
     assert "logits of model.stablehlo differ by 0.0002" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -498,7 +520,7 @@ def test_full_disk_leaves_no_files(trained, tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    run = trained("alexnet_small")
+    run = trained("tiny")
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
     error_message(export, run, tmp_path / "model", error=OSError)
     assert list(tmp_path.iterdir()) == []
@@ -515,7 +537,7 @@ def export_command(*flags):
 @pytest.mark.slow
 def test_command_prints_files_and_notes(trained, tmp_path):
     out = tmp_path / "model"
-    done = export_command(f"--workdir={trained('alexnet_small')}", f"--out={out}", "--risk=0.35")
+    done = export_command(f"--workdir={trained('tiny')}", f"--out={out}", "--risk=0.35")
     (warning,) = done.stderr.splitlines()
     assert done.returncode == 0 and warning.startswith("kdjax: warning: no model.onnx: ")
     point, dev, _, test, first, page_line, *remaining = done.stdout.splitlines()
@@ -525,7 +547,8 @@ def test_command_prints_files_and_notes(trained, tmp_path):
     assert point == f"operating point: {selective.display_name(score)} {rule} (certified)"
     assert dev.startswith("  dev: coverage ") and test.startswith("  test: coverage ")
     assert first.endswith("; it decides like the run on 144 of 144 calibration images")
-    assert first.startswith(f"{out}/model.stablehlo: 0.1 MB, logits differ by at most ")
+    size = (out / "model.stablehlo").stat().st_size / 1e6
+    assert first.startswith(f"{out}/model.stablehlo: {size:.1f} MB, logits differ by at most ")
     assert page_line.startswith(f"{out}/card.md: ")
     assert model_card["certificate"]["risk"] == 0.35 and "at most 0.35 " in model_card["notes"][0]
     assert remaining == [f"{out}/card.json", *(f"  {note}" for note in model_card["notes"])]
@@ -546,5 +569,5 @@ def test_invalid_input_is_a_one_line_error(flags, part):
 
 @pytest.mark.slow
 def test_folder_with_files_is_not_exported_to(trained):
-    done = export_command(f"--workdir={trained('alexnet_small')}", "--out=tests")
+    done = export_command(f"--workdir={trained('tiny')}", "--out=tests")
     assert_refused(done, "'tests' exists")

@@ -17,13 +17,13 @@ from kdjax.models.cost import Cost, cost
     [
         # The networks for CIFAR-10, as in github.com/kuangliu/pytorch-cifar.
         ("resnet18", 10, 32, 11_173_962, 0.56),
-        ("resnet50", 10, 32, 23_520_842, 1.30),
+        pytest.param("resnet50", 10, 32, 23_520_842, 1.30, marks=pytest.mark.slow),
         # The networks for CIFAR-10 of arXiv 1512.03385, with projections.
         ("resnet20", 10, 32, 272_474, 0.041),
-        ("resnet56", 10, 32, 855_770, 0.126),
+        pytest.param("resnet56", 10, 32, 855_770, 0.126, marks=pytest.mark.slow),
         # The networks for ImageNet, as in the table of torchvision's models.
-        ("resnet18", 1000, 224, 11_689_512, 1.81),
-        ("resnet50", 1000, 224, 25_557_032, 4.09),
+        pytest.param("resnet18", 1000, 224, 11_689_512, 1.81, marks=pytest.mark.slow),
+        pytest.param("resnet50", 1000, 224, 25_557_032, 4.09, marks=pytest.mark.slow),
     ],
 )
 def test_cost_equals_the_published_values(name, outputs, size, parameters, giga) -> None:

@@ -52,6 +52,7 @@ def test_whitened_patches_are_uncorrelated_with_the_variance_of_the_equation(
     assert_allclose(covariance, np.diag(variances / (variances + 5e-4)), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 8), (8, 3)])
 def test_dirac_kernel_copies_its_inputs(inputs: int, outputs: int) -> None:
     kernel = fast_cnn.dirac(jax.random.key(0), (3, 3, inputs, outputs))
@@ -155,6 +156,7 @@ def test_cost_is_that_of_the_description(
     assert values.parameters == by_hand == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "sam", "muon"])
 @pytest.mark.parametrize("decay_all", [False, True])
 def test_no_optimizer_changes_the_whitening_kernel(optimizer: str, decay_all: bool) -> None:

@@ -37,9 +37,13 @@ def logits(model, variables, images):
 
 # Without the deeper networks with the blocks of resnet14.
 NETWORKS = [name for name in models.MODELS if name not in {f"resnet{n}" for n in (20, 32, 44, 56)}]
+WITH_SLOW = [
+    name if name in ("resnet8", "fast_cnn") else pytest.param(name, marks=pytest.mark.slow)
+    for name in NETWORKS
+]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITH_SLOW)
 def test_folded_network_has_no_batch_norm_and_the_same_logits(name):
     model, variables, images = case(name)
     folded, inference = models.fold_batch_norm(model, variables)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdjax import models
 from kdjax.errors import InputError
-from kdjax.models import common, resnet
+from kdjax.models import apply, common, resnet
 
 # At 10 outputs and 3 channels.
 COUNTS = {
@@ -44,6 +44,11 @@ COUNTS = {
 DEEPER = ("resnet20", "resnet32", "resnet44", "resnet56")
 NETWORKS = [name for name in models.MODELS if name not in DEEPER]
 SMALL = ("alexnet_small", "resnet8")
+# Tests of the larger networks only repeat what those of small ones have shown.
+WITH_SLOW = [
+    name if name in (*SMALL, "fast_cnn") else pytest.param(name, marks=pytest.mark.slow)
+    for name in NETWORKS
+]
 
 
 def images_of(*shape):
@@ -97,12 +102,13 @@ def test_parameters_of_alexnet_sum_up_to_the_published_count():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (9, 13)])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITH_SLOW)
 def test_every_model_accepts_every_image_size(name, size, channels):
     logits, _ = shapes(models.create(name, 11), (5, *size, channels))
     assert (logits.shape, logits.dtype) == ((5, 11), jnp.float32)
 
 
+@pytest.mark.slow
 @given(st.integers(8, 70), st.integers(8, 70))
 @settings(max_examples=20, deadline=None)
 def test_no_feature_map_of_alexnet_is_empty(height, width):
@@ -111,6 +117,7 @@ def test_no_feature_map_of_alexnet_is_empty(height, width):
     assert all(leaf.size > 0 for (leaf,) in maps.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_width_scales_every_layer(name):
     _, narrow = shapes(models.create(name, 3, width=2), (1, 8, 8, 1))
@@ -122,6 +129,7 @@ def test_width_scales_every_layer(name):
         assert large.shape[-1] == (outputs if outputs == 3 else 2 * outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_only_the_head_is_computed_in_float32(name):
     model = models.create(name, 3, width=2, dtype="bfloat16")
@@ -160,6 +168,7 @@ def test_evaluation_mode_is_independent_of_the_batch(name, dtype, tolerance):
     assert np.ptp(separate / size, axis=0).max() > 5 * tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, path, fan",
     [
@@ -366,6 +375,7 @@ def test_head_averages_bfloat16_features_in_float32():
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, width", [(8, 4), (32, 16)])
 def test_bfloat16_network_is_close_to_float32(size, width):
     images = images_of(8, size, size, 3)
@@ -451,3 +461,14 @@ def test_alexnet_has_one_stem(size):
         assert jax.tree.map(jnp.shape, intermediate_shapes(model, (1, *size, 3))) == jax.tree.map(
             jnp.shape, expected
         )
+
+
+def test_hash_of_the_weights_changes_with_any_number_and_no_other_variable():
+    variables = {"params": {"a": jnp.arange(3.0)}, "batch_stats": {"b": jnp.ones(2)}}
+    expected = apply.weights_hash(variables)
+    assert apply.weights_hash({**variables, "folds": {"c": jnp.zeros(4)}}) == expected
+    assert apply.variables_hash(variables) == expected
+    wrapped = {name: {"network": values} for name, values in variables.items()}
+    assert apply.weights_hash(wrapped) == expected
+    for changed in ({"params": {"a": jnp.ones(3)}}, {"batch_stats": {"b": jnp.zeros(2)}}):
+        assert apply.weights_hash(variables | changed) != expected

@@ -231,6 +231,22 @@ def test_fault_of_a_class_is_one_line(tmp_path, name, words) -> None:
     assert message.startswith("model '") and re.search(words, message), message
 
 
+def test_equal_networks_are_checked_once_and_a_fault_every_time(tmp_path, monkeypatch) -> None:
+    path, init_all, traced = write(tmp_path, LINEN), apply.init_all, []
+
+    def count(*arguments):
+        traced.append(arguments)
+        return init_all(*arguments)
+
+    monkeypatch.setattr(apply, "init_all", count)
+    for shape, outputs in ((SHAPE, 5), (list(SHAPE), 5), (SHAPE, 5), ((9, 8, 1), 5)):
+        own.check(created(path), shape, outputs)
+    assert len(traced) == 2  # the shape of the images counts
+    for _ in range(2):
+        refusal(lambda: own.check(created(path), SHAPE, 6))
+    assert len(traced) == 4
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

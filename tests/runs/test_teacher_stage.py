@@ -49,8 +49,9 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def dataset(run: pathlib.Path) -> data.Dataset:
-    return restore.load_dataset(run)
+def dataset(data_dir: pathlib.Path) -> data.Dataset:
+    """The data set of `run`."""
+    return restore.load_data(tiny(data_dir, **FOLDS))
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,7 @@ def results_of(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_onnx_teacher_is_evaluated_and_named_in_the_results(onnx_run, data_dir) -> None:
     results = results_of(onnx_run)
     dataset = data.limit_examples(data.load("digits", data_dir=data_dir), 64, 0)
@@ -72,6 +73,27 @@ def test_onnx_teacher_is_evaluated_and_named_in_the_results(onnx_run, data_dir) 
     assert not (onnx_run / "teacher" / "checkpoints").exists()
 
 
+@pytest.mark.slow
+def test_teacher_of_another_run_has_seen_the_images_unless_it_has_folds(
+    finished_run, onnx_run, data_dir, tmp_path
+) -> None:
+    copy = tmp_path / "folds"
+    copy.mkdir()
+    stored = json.loads((finished_run.folder / "teacher" / "config.json").read_text())
+    stored["config"]["teacher"]["folds"] = 5
+    (copy / "config.json").write_text(json.dumps(stored))
+
+    def has_seen(**fields: str | int) -> bool:
+        named = {f"teacher.{name}": value for name, value in fields.items()}
+        return teachers.has_seen_train(tiny(data_dir, **named))
+
+    assert has_seen() and has_seen(workdir=str(finished_run.folder))
+    assert not has_seen(folds=5)
+    assert not has_seen(workdir=str(copy))
+    assert not has_seen(workdir=str(onnx_run / "teacher"))  # what it has seen is unknown
+
+
+@pytest.mark.slow
 def test_evaluation_needs_no_teacher_file_once_its_logits_are_stored(
     onnx_run, tmp_path, monkeypatch
 ) -> None:
@@ -82,6 +104,7 @@ def test_evaluation_needs_no_teacher_file_once_its_logits_are_stored(
     assert results_of(copy) == results_of(onnx_run)
 
 
+@pytest.mark.slow
 def test_run_with_a_teacher_file_resumes_to_the_same_bits(
     onnx_run, onnx_file, data_dir, tmp_path
 ) -> None:
@@ -96,6 +119,7 @@ def test_run_with_a_teacher_file_resumes_to_the_same_bits(
         np.testing.assert_array_equal(leaf, other)
 
 
+@pytest.mark.slow
 def test_file_that_changes_is_refused_on_resume(onnx_run, onnx_file, data_dir, tmp_path) -> None:
     copy = shutil.copytree(onnx_run, tmp_path / "run")
     changed = tmp_path / "linear.onnx"
@@ -130,6 +154,7 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+@pytest.mark.slow
 def test_logits_file_gives_the_results_of_its_model(onnx_run, data_dir, tmp_path, capsys) -> None:
     path = write_logits(tmp_path / "logits.npz", data_dir, *logits_file.SPLITS)
     changes = {"teacher.logits": str(path)}
@@ -151,6 +176,7 @@ def test_logits_file_gives_the_results_of_its_model(onnx_run, data_dir, tmp_path
     np.testing.assert_allclose(*views, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_logits_of_some_splits_give_the_accuracies_that_can_be_computed(
     onnx_run, data_dir, tmp_path
 ) -> None:
@@ -202,6 +228,7 @@ def weights_file(data_dir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: An
     return path
 
 
+@pytest.mark.slow
 def test_flax_network_with_weights_is_a_teacher(
     weights_file, onnx_run, data_dir, tmp_path, capsys
 ) -> None:
@@ -240,6 +267,7 @@ def test_weights_that_do_not_fit_are_refused(weights_file, data_dir, tmp_path) -
     assert not (tmp_path / "run" / "teacher").exists()
 
 
+@pytest.mark.slow
 def test_teacher_given_as_a_file_can_be_used_by_its_workdir(onnx_run, data_dir, tmp_path) -> None:
     for path in (onnx_run, onnx_run / "teacher"):
         changes = {"teacher.workdir": str(path)}
@@ -328,6 +356,7 @@ def test_classes_of_a_trained_teacher_are_mapped_by_name(trained, data_dir, tmp_
     np.testing.assert_array_equal(logits[0][:, ::-1], logits[1])
 
 
+@pytest.mark.slow
 def test_teacher_given_as_a_file_cannot_be_restored_as_a_network(onnx_run) -> None:
     with pytest.raises(InputError, match="a teacher of kind 'onnx'"):
         restore.restore(onnx_run / "teacher")

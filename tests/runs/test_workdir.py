@@ -333,6 +333,7 @@ def test_lock_held_by_the_same_process_is_refused_with_its_owner(tmp_path):
     assert_lock_is_free(folder)
 
 
+@pytest.mark.slow
 def test_lock_held_by_another_process_is_refused_with_its_owner(tmp_path, holder):
     folder = tmp_path / "run"
     owner = f"process {holder.pid} on {socket.gethostname()}"
@@ -345,6 +346,7 @@ def test_lock_held_by_another_process_is_refused_with_its_owner(tmp_path, holder
     assert_lock_is_free(folder)
 
 
+@pytest.mark.slow
 def test_lock_of_a_killed_process_is_free(tmp_path, holder):
     folder = tmp_path / "run"
     holder.kill()

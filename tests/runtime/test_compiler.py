@@ -1,5 +1,6 @@
 """The allocator options reduce page faults, and the compiler options depend on the program."""
 
+import pathlib
 import platform
 import subprocess
 import sys
@@ -75,12 +76,27 @@ def test_compilation_cache_is_in_the_users_cache_folder(tmp_path, monkeypatch, c
     assert jax.config.values["jax_compilation_cache_max_size"] == compiler.MAX_CACHE_BYTES
 
 
-def test_existing_compilation_cache_is_kept(tmp_path, monkeypatch, cache_options):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "given"))
+def test_cache_folder_that_the_user_chose_is_kept_and_repaired(tmp_path, cache_options):
+    """JAX stores no program where another one lacks the time of its last use."""
+    (tmp_path / "empty-cache").write_bytes(b"")
+    (tmp_path / "empty-atime").write_bytes(bytes(8))
+    (tmp_path / "whole-cache").write_bytes(b"a format of a later version")
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     compiler.enable_compilation_cache()
-    assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "given")
-    assert list(tmp_path.iterdir()) == []
+    assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path)
+    assert {path.name for path in tmp_path.glob("*-*")} == {"whole-cache", "whole-atime"}
+
+
+@pytest.mark.parametrize("folder", ["gs://bucket/programs", "file"])
+def test_cache_folder_that_cannot_be_repaired_is_left_to_jax(
+    folder, tmp_path, monkeypatch, cache_options
+):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("file").write_text("where a folder should be")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compiler.enable_compilation_cache()
+    assert jax.config.values["jax_compilation_cache_dir"] == folder
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_cache_folder_that_cannot_be_created_is_not_used(tmp_path, monkeypatch, cache_options):

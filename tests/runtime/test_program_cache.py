@@ -22,17 +22,21 @@ process.prepare()
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 compiler.enable_compilation_cache()
-for factor in (2, 3, 4):
+factors = 2, 3, 4
+{after}
+for factor in factors:
     jax.jit(lambda x: x * factor + 1)(jnp.ones(4))
 print(hits.count("/jax/compilation_cache/cache_hits"))
 """
 NO_CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1"}
 
 
-def compile_programs(caches: pathlib.Path, before: str = "", **variables: str) -> tuple[int, list]:
+def compile_programs(
+    caches: pathlib.Path, before: str = "", after: str = "", **variables: str
+) -> tuple[int, list]:
     """Returns the number of programs that came from the cache, and the lines of stderr."""
     variables = {**NO_CACHE, "XDG_CACHE_HOME": str(caches), **variables}
-    done = python("-c", COMPILE.format(before=before), **variables)
+    done = python("-c", COMPILE.format(before=before, after=after), **variables)
     assert done.returncode == 0, done.stderr
     return int(done.stdout), done.stderr.splitlines()
 
@@ -85,28 +89,53 @@ def empty_programs(folder: pathlib.Path) -> None:
         path.write_bytes(b"")
 
 
+def damage_in_every_way(folder: pathlib.Path) -> None:
+    """Cuts off one program, empties one, removes one, and the time of another one."""
+    cut, empty, removed, without_time, *_ = sorted(folder.glob("*-cache"))
+    cut.write_bytes(cut.read_bytes()[:100])
+    empty.write_bytes(b"")
+    removed.unlink()
+    without_time.with_name(without_time.name.replace("-cache", "-atime")).unlink()
+
+
+def names(folder: pathlib.Path, kind: str) -> set[str]:
+    """Returns the programs of which a cache holds a file, `cache` or `atime`."""
+    return {path.name.removesuffix(f"-{kind}") for path in folder.glob(f"*-{kind}")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("damage", "kept"),
+    ("damage", "lost"),
     [
-        (lambda folder: None, 1.0),
-        (remove_times, 1.0),
-        (remove_a_program, 0.5),
-        (truncate_programs, 0.0),
-        (leave_half_a_program, 0.5),
-        (empty_programs, 0.0),
+        (lambda folder: None, 0),
+        (remove_times, 0),
+        (remove_a_program, 1),
+        (truncate_programs, None),
+        (leave_half_a_program, 1),
+        (empty_programs, None),
     ],
 )
-def test_damaged_cache_is_repaired_silently_and_works_again(damage, kept, caches, filled) -> None:
+def test_only_damaged_programs_are_removed(damage, lost, caches) -> None:
+    folder = programs(caches)
+    (folder / ".kdjax_checked").unlink()  # as if all programs were new
+    before = names(folder, "cache")
+    damage(folder)
+    assert program_cache.repair(folder) is None
+    kept = names(folder, "cache")
+    assert kept <= before and len(kept) == (0 if lost is None else len(before) - lost)
+    assert names(folder, "atime") == kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [remove_times, damage_in_every_way])
+def test_damaged_cache_is_repaired_silently_and_works_again(damage, caches, filled) -> None:
     every = filled[1]
     damage(programs(caches))
     hits, lines = compile_programs(caches)
     assert lines == []
-    assert hits == every if kept == 1 else hits == 0 if not kept else 0 < hits < every
+    assert hits == every if damage is remove_times else 0 < hits < every
     assert compile_programs(caches) == (every, [])
-    folder = programs(caches)
-    names = {path.name.rpartition("-")[0] for path in folder.glob("*-cache")}
-    assert names == {path.name.rpartition("-")[0] for path in folder.glob("*-atime")}
+    assert names(programs(caches), "cache") == names(programs(caches), "atime")
 
 
 def entry(folder: pathlib.Path, content: bytes) -> pathlib.Path:
@@ -173,14 +202,36 @@ def test_cache_that_cannot_be_used_is_one_warning(tmp_path) -> None:
     assert hits == 0 and "no home directory" in line
 
 
-@pytest.mark.slow
-def test_damaged_cache_of_the_user_warns_once_per_kind(tmp_path) -> None:
-    given = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+def given(folder: pathlib.Path) -> dict[str, str]:
+    """The variables with which a user chooses the folder of JAX's cache."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    assert compile_programs(tmp_path, **given) == (0, [])
-    truncate_programs(tmp_path)
-    hits, (line,) = compile_programs(tmp_path, **given)
-    assert hits == 0
-    assert line.startswith("kdjax: warning: a compiled program cannot be read from the compilation")
+
+
+REMOVE_TIMES = """
+import pathlib
+for path in pathlib.Path({folder!r}).glob("*-atime"): path.unlink()
+"""
+
+
+@pytest.mark.slow
+def test_cache_damaged_during_a_run_is_one_warning_and_the_next_run_repairs_it(tmp_path) -> None:
+    """Without the time of one program JAX stores no other program, and warns about each."""
+    assert compile_programs(tmp_path, **given(tmp_path)) == (0, [])
+    stored = {path.name for path in tmp_path.glob("*-cache")}
+    remove = REMOVE_TIMES.format(folder=str(tmp_path))
+    hits, (line,) = compile_programs(
+        tmp_path, after=f"{remove}\nfactors = 5, 6, 7", **given(tmp_path)
+    )
+    assert hits < len(stored)
+    assert line.startswith(
+        "kdjax: warning: a compiled program cannot be written to the compilation"
+    )
+    assert line.endswith("further warnings of this kind are not shown")
+    assert {path.name for path in tmp_path.glob("*-cache")} == stored
+    assert compile_programs(tmp_path, **given(tmp_path)) == (len(stored), [])
+    times = {path.name.replace("-atime", "-cache") for path in tmp_path.glob("*-atime")}
+    assert times == stored

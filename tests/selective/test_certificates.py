@@ -302,3 +302,23 @@ def test_bad_input_raises_an_error_with_its_value(certify, change, error, messag
     given_ = {"confidence": [0.0, 1.0], "correct": [True, False], "risk": 0.1, **change}
     with pytest.raises(error, match=message):
         certify(given_.pop("confidence"), given_.pop("correct"), **given_)
+
+
+def test_sgr_reproduces_the_published_row_of_vgg_16_on_cifar_10():
+    """arXiv 1705.08500, CIFAR-10, r = .02, delta = .001, 5,000 calibration images.
+
+    Published: train risk about .0121, coverage .84, bound .0199. Here 51 of the 4,200 most
+    confident are errors, most of them at the end as for a good score, and a quarter of the others.
+    """
+    confidence, correct = np.arange(5_000, 0, -1), np.ones(5_000, bool)
+    correct[(4_199 * (np.arange(1, 52) / 51) ** 0.25).astype(int)] = False
+    correct[4_200::4] = False
+    found = sgr(confidence, correct, risk=0.02, delta=0.001)
+    accepted = confidence >= found.threshold
+    assert found.coverage == pytest.approx(0.84, abs=0.005)
+    assert np.mean(~correct[accepted]) == pytest.approx(0.0121, abs=0.0002)
+    assert round(found.risk_bound, 4) == 0.0199
+    # The bound of the paper: delta / ceil(log2 5000) in each of the 13 steps.
+    errors = int(np.sum(~correct[accepted]))
+    tail = stats.binom.cdf(errors, accepted.sum(), found.risk_bound)
+    assert tail == pytest.approx(0.001 / 13, rel=1e-6)

@@ -313,6 +313,7 @@ def test_other_bad_arguments_raise_an_error_with_their_value(call, error, messag
         call()
 
 
+@pytest.mark.slow
 def test_importing_the_package_does_not_import_scikit_learn():
     code = "import sys, kdjax.selective; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

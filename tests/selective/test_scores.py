@@ -15,7 +15,8 @@ from kdjax import selective
 from kdjax.errors import InputError
 from kdjax.selective.scales import LOG_FORMS
 
-DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
+HALF = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.bfloat16, jnp.float16)]
+DTYPES = [jnp.float32, *HALF]
 CLASS_ONLY = [
     "softmax_response", "negative_entropy", "margin", "max_logit_pnorm",
     "softmax_response_log_odds", "margin_log", "doctor", "energy",
@@ -106,6 +107,7 @@ def test_scores_follow_their_equations_with_finite_gradients(name, dtype):
     assert np.all(np.isfinite(pull_back(jnp.ones_like(values))[0]))
 
 
+@pytest.mark.slow
 @each_score
 def test_jit_and_vmap_give_the_same_scores(name):
     score, logits = SCORES[name], random_logits((3, 5, 4))
@@ -115,6 +117,7 @@ def test_jit_and_vmap_give_the_same_scores(name):
     assert_allclose(jax.jit(jax.vmap(jax.vmap(score)))(logits), plain, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @each_score
 def test_gradients_follow_finite_differences_of_the_equation(name):
     logits, step = random_logits((5,), scale=1.0), 1e-6
@@ -159,6 +162,7 @@ def test_thresholds_of_log_forms_are_shown_as_probabilities_too():
     assert selective.shown_threshold("energy", 12.5) == "12.5"
 
 
+@pytest.mark.slow
 def test_doctor_is_the_log_odds_of_the_sum_of_squared_probabilities():
     """Its paper rejects by (1 - g) / g."""
     logits = random_logits((50, 6))
@@ -209,6 +213,7 @@ def test_infinite_p_divides_by_the_largest_modulus():
     assert_allclose(max_logit_pnorm(random_logits(), p=np.inf), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_p_may_be_traced_and_vmapped():
     logits = random_logits()
     loop = [max_logit_pnorm(logits, p=p) for p in POWERS[:-1]]
@@ -276,6 +281,7 @@ def test_class_only_logits_of_scikit_learn_give_its_predictions(digits):
     assert_allclose(response, classifier.predict_proba(images).max(axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES_ONLY)
 def test_scores_without_abstention_are_those_of_an_abstention_logit_of_minus_infinity(name):
     logits = random_logits((30, 5))
@@ -302,12 +308,23 @@ def test_scores_of_the_abstention_column_refuse_logits_without_it(name):
         getattr(selective, name)(random_logits(), abstention=False)
 
 
+def test_entropy_of_a_masked_class_is_that_of_the_other_classes():
+    score = partial(selective.negative_entropy, abstention=False)
+    others = random_logits((30, 5))
+    masked = jnp.insert(others, 2, -jnp.inf, axis=1)
+    assert_allclose(score(masked), score(others), rtol=1e-6)
+    gradient = jax.grad(lambda logits: score(logits).sum())
+    expected = np.insert(np.asarray(gradient(others)), 2, 0, axis=1)
+    assert_allclose(gradient(masked), expected, atol=1e-6)
+
+
 def test_two_class_columns_are_enough_without_abstention():
     assert selective.predict(jnp.array([[0.0, 1.0]]), abstention=False) == 1
     with pytest.raises(InputError, match=r"\(1, 1\).*k >= 2"):
         selective.predict(jnp.array([[0.0]]), abstention=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
 def test_p_of_each_example_gives_the_score_of_that_example(transform):
     logits, powers = random_logits((3, 4)), jnp.array([1.5, 2.0, 8.0])  # as many as classes

@@ -148,6 +148,7 @@ def test_combination_is_finite_at_extreme_logits():
     assert np.all(np.isfinite(coefficients)) and np.all(np.isfinite(scores))
 
 
+@pytest.mark.slow
 def test_cross_validated_aurc_of_combination_fits_without_the_fold_of_each_error():
     logits, labels = random_split(95, 4)
     inputs, correct = log_odds(logits), selective.is_correct(logits, labels)

@@ -7,7 +7,7 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax.data import Split
-from kdjax.evaluation import predictions, summary
+from kdjax.evaluation import predictions, promises, summary
 from kdjax.evaluation.predictions import Predictions
 
 CLASSES = ("<b>&amp", "T-shirt", "$x_1$", "ankle boot")
@@ -126,3 +126,20 @@ def gallery_split(folder, shape=(6, 5, 1)):
     """Returns random test images with the labels of the run."""
     labels = predictions.load(folder / "predictions" / "test.npz").labels
     return Split(images(len(labels), shape), labels)
+
+
+def add_promises(folder, *, coverage=0.0, runs=1):
+    """Adds to `results.json` of a workdir of `write` what `evaluate` writes of promises."""
+    outputs = {
+        name: predictions.load(predictions.path_of(folder, name))
+        for name in ("dev", "calibration", "test")
+    }
+    results = json.loads((folder / "results.json").read_text())
+    guarantee = results["guarantee"]
+    requested = {name: guarantee[name] for name in ("risk", "delta")}
+    results |= summary.summarize(outputs, abstains=True, **requested, coverage=coverage, runs=runs)
+    names = json.loads((folder / "config.json").read_text())["dataset"]["class_names"]
+    evidence = promises.evidence_of(results, outputs, class_names=names, settings={})
+    results["promises"] = promises.compute_all(evidence)
+    write_json(folder / "results.json", results)
+    return folder

@@ -267,6 +267,7 @@ def warns_of_damage():
 each_damaged_file = pytest.mark.parametrize("file", ["metrics/metrics", "state/_METADATA"])
 
 
+@pytest.mark.slow
 @damages
 @each_damaged_file
 def test_skipped_checkpoint_is_saved_again_repeatedly(folder, file):
@@ -309,6 +310,7 @@ def save_all(folder, scores):
             checkpoints.save(step, state_at(step), score=score, clock=step / 3, metrics=metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scores", "kept", "best"),
     [
@@ -340,6 +342,7 @@ def test_unscored_checkpoint_with_dev_metrics_is_not_best(tmp_path):
         assert checkpoints.latest(state_at(0)).metrics == {"accuracy": 0.6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scores", "best"),
     [

@@ -32,6 +32,7 @@ def test_target_is_shared_with_all_classes(smoothing: float) -> None:
     np.testing.assert_array_equal(terms["cross_entropy"], loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_smoothed_loss_is_finite_at_large_logits(dtype: jnp.dtype) -> None:
     logits = jnp.array([[1e4, -1e4, 0], [-1e4, 1e4, 1e4]], dtype)

@@ -135,6 +135,7 @@ def quadratic(size):
     return root @ root.T / size, rng.normal(size=size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sam_steps_along_the_gradient_at_the_perturbed_weights(momentum):
     matrix, vector = quadratic(5)
@@ -172,6 +173,7 @@ def test_sam_at_a_stationary_point_stays_there():
     assert_allclose(updates["kernel"], 0)
 
 
+@pytest.mark.slow
 def test_muon_updates_kernels_as_matrices_and_the_others_as_adam():
     rng = np.random.default_rng(4)
     params = {

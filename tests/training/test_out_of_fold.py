@@ -133,6 +133,7 @@ def test_teacher_without_folds_is_applied_to_all_images_at_once() -> None:
         predict.assert_called_once_with(model, variables, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [0, 2])
 def test_cached_logits_of_every_augmentation_are_those_of_the_online_teacher(
     views: int, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]

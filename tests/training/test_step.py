@@ -164,6 +164,7 @@ def test_batch_depends_on_the_epoch_of_the_step(source) -> None:
     assert np.any(first != next_epoch)  # the same position of another epoch: other crops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["online", "cached"])
 def test_bfloat16_computation_keeps_state_loss_and_logits_in_float32(kind: str, source) -> None:
     options = {"width": 2, "dtype": "bfloat16"}

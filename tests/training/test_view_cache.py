@@ -109,6 +109,7 @@ def test_only_views_of_epochs_with_a_teacher_are_computed(views, first_epoch, ep
     assert [int(rows[view]) for view in used] == list(range(len(used)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True])
 def test_cache_holds_the_logits_of_every_view_of_every_image(teacher, dataset, streamed) -> None:
     examples = streamed_examples() if streamed else device_examples()

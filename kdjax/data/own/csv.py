@@ -1,4 +1,4 @@
-"""Own images listed in a CSV file: columns path and label, and optionally split and group."""
+"""Own images in a CSV file: columns path and label; optionally split, group and subgroup."""
 
 import csv
 import difflib
@@ -11,7 +11,7 @@ from kdjax.data.own.contents import Files
 from kdjax.data.own.listing import Example, Listing, class_name, order_classes, split_name
 from kdjax.errors import InputError
 
-REQUIRED, OPTIONAL = ("path", "label"), ("split", "group")
+REQUIRED, OPTIONAL = ("path", "label"), ("split", "group", "subgroup")
 _DELIMITERS = (",", ";", "\t")
 
 
@@ -20,8 +20,8 @@ def read(path: pathlib.Path) -> Listing:
 
     Column `path` is relative to the folder of the file and stays within it; `label` is the name of
     the class; `split` is train (also if empty), dev, calibration or test; images of one `group`
-    stay in one split. Other columns are not read. The columns are separated by a comma, a
-    semicolon or a tab.
+    stay in one split; those of one `subgroup` need not, and promises are made for each. Other
+    columns are not read. The columns are separated by a comma, a semicolon or a tab.
 
     Args:
         path: an existing file, UTF-8.
@@ -55,6 +55,7 @@ def _example(values: Mapping[str, str], where: str) -> Example:
         class_name(values["label"], where),
         split_name(values.get("split", ""), where),
         values.get("group", ""),
+        values.get("subgroup", ""),
     )
 
 
@@ -108,12 +109,17 @@ def _columns(title: str, header: Sequence[str]) -> list[str]:
     Raises:
         InputError: if a column is missing or repeated, or nearly has the name of an optional one.
     """
-    columns = [name.strip().lower() for name in header]
-    for name in (*REQUIRED, *OPTIONAL):
-        near = difflib.get_close_matches(name, set(columns) - {*REQUIRED, *OPTIONAL}, n=1)
+    columns, known = [name.strip().lower() for name in header], (*REQUIRED, *OPTIONAL)
+    for name in known:
+        near = difflib.get_close_matches(name, set(columns) - set(known), n=1)
         if columns.count(name) > 1:
             raise InputError(f"{title}: the header has column {name!r} twice")
-        if name not in columns and near:
+        # A column that is nearer to another name is reported with that one.
+        if (
+            name not in columns
+            and near
+            and difflib.get_close_matches(near[0], known, n=1) == [name]
+        ):
             raise InputError(f"{title}: unknown column {near[0]!r}: did you mean {name!r}?")
         if name in REQUIRED and name not in columns:
             raise InputError(

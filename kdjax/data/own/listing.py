@@ -58,12 +58,15 @@ class Example(NamedTuple):
         label: name of its class.
         split: one of `SPLITS`; the splits that no example has are cut from `train`.
         group: examples of one group stay in one split; "": not in a group.
+        subgroup: such as the device; examples of one subgroup may be in several splits, and results
+            are given for each subgroup; "": in none.
     """
 
     name: str
     label: str
     split: str = "train"
     group: str = ""
+    subgroup: str = ""
 
 
 class Listing(NamedTuple):

@@ -35,6 +35,8 @@ class OwnImages(NamedTuple):
         version: hash of pixels, labels, given splits and groups.
         class_names: by label.
         splits: by name, the images, uint8 [n, h, w, c] or `Records`, and the labels, int32 [n].
+        groups: by name of the split, the subgroup of each image or, without subgroups, the group,
+            str [n], "" for none; None if the images have neither.
         moments: of the train images, see `arrays.moments`.
     """
 
@@ -42,6 +44,7 @@ class OwnImages(NamedTuple):
     version: str
     class_names: tuple[str, ...]
     splits: dict[str, tuple[np.ndarray | Records, np.ndarray]]
+    groups: dict[str, np.ndarray | None]
     moments: np.ndarray
 
 
@@ -116,6 +119,7 @@ def load(
             name: (pictures.take(part.rows, stream=stream, name=name), part.labels)
             for name, part in parts.items()
         },
+        _groups(kept, parts),
         np.asarray(decoded["moments"])[parts["train"].rows],
     )
 
@@ -186,6 +190,7 @@ def _table(
             labels=np.array([labels[example.label] for example in examples], np.int32),
             splits=np.array([example.split for example in examples], np.str_),
             groups=np.array([example.group for example in examples], np.str_),
+            subgroups=np.array([example.subgroup for example in examples], np.str_),
             rows=rows,
             numbers=np.array(numbers, np.int64),
         )
@@ -212,6 +217,13 @@ def _check_splits(listing: Listing, table: splits.Table, rows: dict[str, np.ndar
             )
 
 
+def _groups(table: splits.Table, parts: dict[str, splits.Table]) -> dict[str, np.ndarray | None]:
+    """Returns the groups for which results are given: subgroups, else groups, by split."""
+    column = "subgroups" if np.any(table.subgroups != "") else "groups"
+    present = bool(np.any(getattr(table, column) != ""))
+    return {name: getattr(part, column) if present else None for name, part in parts.items()}
+
+
 def _say_copies(listing: Listing, table: splits.Table, kept: splits.Table) -> None:
     """Says how many pictures are equal, and how many of these have different labels."""
     say(listing, listing.ignored)
@@ -235,4 +247,6 @@ def _version(listing: Listing, table: splits.Table) -> str:
     """Returns a hash of everything on which splits, images and labels depend."""
     columns = zip(table.keys, table.labels.tolist(), table.splits, table.groups, strict=True)
     lines = [repr(listing.class_names), *(repr(tuple(map(str, row))) for row in columns)]
+    if np.any(table.subgroups != ""):  # so that the version of other data sets stays as it was
+        lines.append(repr(table.subgroups.tolist()))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

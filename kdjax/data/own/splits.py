@@ -29,6 +29,7 @@ class Table(NamedTuple):
         labels: int32 [n].
         splits: str [n], one of `SPLITS`.
         groups: str [n]; "": not in a group.
+        subgroups: str [n]; "": in none. They have no influence on the splits.
         rows: int [n], of the decoded arrays.
         numbers: int [n], of the pictures in their listing.
     """
@@ -37,6 +38,7 @@ class Table(NamedTuple):
     labels: np.ndarray
     splits: np.ndarray
     groups: np.ndarray
+    subgroups: np.ndarray
     rows: np.ndarray
     numbers: np.ndarray
 
@@ -46,8 +48,8 @@ class Table(NamedTuple):
 
 
 def ordered(table: Table) -> Table:
-    """Returns the examples sorted by pixels, then label, then group."""
-    return table.take(np.lexsort((table.groups, table.labels, table.keys)))
+    """Returns the examples sorted by pixels, then label, group and subgroup."""
+    return table.take(np.lexsort((table.subgroups, table.groups, table.labels, table.keys)))
 
 
 def drop_copies_across_splits(table: Table) -> Table:

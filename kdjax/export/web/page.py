@@ -53,6 +53,7 @@ def page_card(model_card: Mapping[str, Any], runtime_version: str) -> dict[str, 
         "shape": shape,
         "fit": model_card["input"].get("fit", STRETCH),
         "threshold": model_card["threshold"],
+        "class_thresholds": model_card.get("class_thresholds"),
         "score": selective.display_name(score["name"]),
         "scale": score.get("scale"),
         "texts": {

@@ -1,7 +1,7 @@
 """The section of a page on coverage and selective risk by class."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,14 @@ COLUMNS = (
 )
 
 
+# Of predicted classes, with the promise for each of them.
+OWN_COLUMNS = (
+    "threshold of the class",
+    f"accepted with it,{formatting.SPACE}%",
+    "wrong among these",
+)
+
+
 def section(run: Run) -> dict[str, Any]:
     """Returns the variables of the section: `certified`, `warnings`, `tables` and `complete`.
 
@@ -29,7 +37,11 @@ def section(run: Run) -> dict[str, Any]:
     `complete` has the tables of all classes; it is empty if `tables` already shows all of them.
     """
     rates = per_class.per_class(run.results, run.test, run.classes)
-    tables = [table(rates, grouping) for grouping in classes.LABELS]
+    own = own_thresholds(run, rates["predicted"]["examples"])
+    tables = [
+        table(rates, grouping, own if grouping == "predicted" else None)
+        for grouping in classes.LABELS
+    ]
     shortened = len(run.classes) > MAX_CLASSES
     return {
         "certified": rates["risk"] is not None,
@@ -46,23 +58,62 @@ def _threshold(run: Run, threshold: float | None) -> str:
     return "none" if threshold is None else selective.shown_threshold(run.best_score, threshold)
 
 
-def table(rates: Mapping[str, Any], grouping: str) -> Table:
+class OwnThresholds(NamedTuple):
+    """The cells of `OWN_COLUMNS` by class, and a note on them."""
+
+    cells: Sequence[Sequence[str]]
+    note: str
+
+
+def own_thresholds(run: Run, examples: Sequence[int]) -> OwnThresholds | None:
+    """Returns the thresholds of the classes and what they do on test; None in older results.
+
+    Args:
+        run: a finished run.
+        examples: number of test images by predicted class.
+    """
+    promise = (run.results.get("promises") or {}).get("by_class")
+    if promise is None:
+        return None
+    test = promise["test"]
+    columns = promise["threshold"], examples, test["accepted"], test["errors"]
+    cells = [
+        (
+            _threshold(run, threshold),
+            f"{100 * accepted / total:.2f}" if total else formatting.NONE,
+            f"{errors:,}" if accepted else formatting.NONE,
+        )
+        for threshold, total, accepted, errors in zip(*columns, strict=True)
+    ]
+    risk, sure = (f"{100 * share:g}" for share in (promise["risk"], 1 - promise["delta"]))
+    note = (
+        f" Threshold of the class: certified, so that at most {risk}{formatting.SPACE}% of what is "
+        f"accepted as the class is wrong, with {sure}{formatting.SPACE}% certainty for all classes "
+        "together; none: this could not be shown."
+    )
+    return OwnThresholds(cells, note)
+
+
+def table(rates: Mapping[str, Any], grouping: str, own: OwnThresholds | None = None) -> Table:
     """Returns the rates of every class, the lowest coverage first.
 
     Args:
         rates: of `per_class.at_operating_point`.
         grouping: `true` or `predicted`.
+        own: of `own_thresholds`; None: without these columns.
     """
     label = classes.LABELS[grouping]
     level = f"{100 * rates['level']:g}{formatting.SPACE}%"
     coverage = [np.inf if share is None else share for share in rates[grouping]["coverage"]]
     order = np.argsort(coverage, kind="stable").tolist()
-    return Table(
-        f"Test images by {label}, the lowest coverage first",
-        [label, *COLUMNS],
-        [[rates["classes"][index], *_cells(rates[grouping], index)] for index in order],
-        f"Second lines: exact {level} intervals, each for one class.",
-    )
+    rows = [[rates["classes"][index], *_cells(rates[grouping], index)] for index in order]
+    note = f"Second lines: exact {level} intervals, each for one class."
+    columns = [label, *COLUMNS]
+    if own:
+        columns += OWN_COLUMNS
+        rows = [[*row, *own.cells[index]] for row, index in zip(rows, order, strict=True)]
+        note += own.note
+    return Table(f"Test images by {label}, the lowest coverage first", columns, rows, note)
 
 
 def _cells(rates: Mapping[str, Any], index: int) -> list[str]:

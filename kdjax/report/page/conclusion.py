@@ -74,7 +74,24 @@ def _certified(run: Run, guarantee: Mapping[str, Any]) -> list[str]:
         f"{formatting.percent(point.certificate['coverage'])}. The certificate fails for at most "
         f"{formatting.exact_percent(delta)} of such splits.",
         _on_test(int(accepted.sum()), int((accepted & ~run.correct).sum()), len(accepted), risk),
+        *_coverage_requested(guarantee),
         *_among_students(guarantee),
+    ]
+
+
+def _coverage_requested(guarantee: Mapping[str, Any]) -> list[str]:
+    """Returns whether a requested coverage is certified too; empty if none was requested."""
+    if "joint" not in guarantee:
+        return []
+    requested = formatting.exact_percent(guarantee["coverage"])
+    if guarantee["joint"]["both"]:
+        return [
+            f"The requested coverage of at least {requested} is certified together with the risk: "
+            "both hold on new images with this probability."
+        ]
+    return [
+        f"The requested coverage of at least {requested} could not be certified together with the "
+        'risk; what is possible is said under "What is promised".'
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from kdjax import config as configs
 from kdjax import selective
 from kdjax.errors import InputError
-from kdjax.evaluation import predictions
+from kdjax.evaluation import predictions, promises
 from kdjax.evaluation.certification import (
     OperatingPoint,
     certify_again,
@@ -20,6 +20,7 @@ from kdjax.evaluation.predictions import Predictions
 from kdjax.runs import workdir
 from kdjax.runtime import atomic_io
 from kdjax.selective.scales import LOG_FORMS
+from kdjax.training.spec import TEACHER
 
 
 class Run(NamedTuple):
@@ -76,7 +77,9 @@ class Run(NamedTuple):
     def accepted(self) -> np.ndarray:
         """Whether each test image is accepted, bool [n]."""
         confidence = self.confidence[self.best_score].astype(np.float64)
-        return self.operating_point.accepts(confidence)
+        accepted = np.asarray(self.operating_point.accepts(confidence))
+        gate = self.operating_point.gate
+        return accepted if gate is None else accepted & gate.passed(self.test)
 
 
 def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None = None) -> Run:
@@ -104,6 +107,7 @@ def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None
         results["pnorm"] = selective.best_pnorm(*dev)
     if risk is not None or delta is not None:
         results["guarantee"] = _certify(folder, results, test, risk, delta)
+        results["promises"] = _promises(folder, metadata, results, test)
     scores = scores_of(results)
     return Run(
         folder=folder,
@@ -189,7 +193,8 @@ def _read_results(folder: pathlib.Path, num_classes: int) -> dict[str, Any]:
 def _read_split(folder: pathlib.Path, split: str, num_classes: int) -> Predictions:
     """Reads predictions; a teacher's get an abstention output, which its file does not have."""
     path = predictions.path_of(folder, split)
-    logits, labels = predictions.load(path)
+    loaded = predictions.load(path)
+    logits, labels = loaded
     if not len(labels):
         raise InputError(f"predictions {str(path)!r} contain no example")
     if logits.shape[1] not in (num_classes, num_classes + 1):
@@ -202,7 +207,7 @@ def _read_split(folder: pathlib.Path, split: str, num_classes: int) -> Predictio
         raise InputError(f"predictions {str(path)!r}: labels must be integers 0..{num_classes - 1}")
     if logits.shape[1] == num_classes:
         logits = selective.append_abstention(logits)
-    return Predictions(logits, labels)
+    return Predictions(logits, labels).with_gate(loaded.gate)
 
 
 def _certify(
@@ -218,3 +223,27 @@ def _certify(
     return certify_again(
         {**results, "guarantee": requested}, calibration, test, risk=risk, delta=delta
     )
+
+
+def _promises(
+    folder: pathlib.Path, metadata: dict[str, Any], results: dict[str, Any], test: Predictions
+) -> dict[str, Any]:
+    """Returns the promises at another risk or delta, as far as the files of the workdir allow."""
+    outputs = {"test": test}
+    for split in ("dev", "calibration"):
+        if not predictions.path_of(folder, split).exists():
+            return {}
+        outputs[split] = _read_split(folder, split, results["classes"])
+    files = {split: predictions.path_of(folder / TEACHER, split) for split in outputs}
+    taught = all(file.exists() for file in files.values())
+    extras: dict[str, Any] = {"groups": predictions.stored_groups(folder, outputs)}
+    if taught:
+        extras["teacher"] = {name: predictions.load(files[name]) for name in files}
+    evidence = promises.evidence_of(
+        results,
+        outputs,
+        class_names=metadata["dataset"]["class_names"],
+        settings=configs.base().selective.to_dict() | metadata["config"].get("selective", {}),
+        extras=extras,
+    )
+    return promises.compute_all(evidence)

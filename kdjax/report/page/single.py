@@ -15,7 +15,7 @@ from kdjax.evaluation.certification import FALLBACK_COVERAGE, operating_point
 from kdjax.models.user_class import short_name
 from kdjax.objectives import METHODS
 from kdjax.report import teacher
-from kdjax.report.page import classes, figures, formatting, gallery, html, runs, tables
+from kdjax.report.page import classes, figures, formatting, gallery, html, promised, runs, tables
 from kdjax.report.page.conclusion import conclude
 from kdjax.report.page.runs import Run
 from kdjax.runs import workdir
@@ -59,6 +59,7 @@ def _content(run: Run, images: np.ndarray | None) -> dict[str, Any]:
         "model_name": short_name(run.metadata["config"][run.metadata["stage"]]["model"]),
         "training_note": _training_note(run),
         "conclusion": conclude(run),
+        "promised": promised.section(run.results),
         "score": tables.score(run),
         "tables": {
             "selective_risks": tables.selective_risks(run, intervals),
@@ -159,11 +160,15 @@ def _shift(run: Run) -> dict[str, Any] | None:
     if shifts is None:
         return None
     point = operating_point(run.results, fallback_coverage=FALLBACK_COVERAGE)
-    if (shifts.get("score", point.score), shifts["threshold"]) != (point.score, point.threshold):
+    gate = point.gate._asdict() if point.gate else None
+    evaluated = shifts.get("score", point.score), shifts["threshold"], shifts.get("gate")
+    if evaluated != (point.score, point.threshold, gate):
+        what = f"threshold {shifts['threshold']:.6g}, and the run now has {point.threshold:.6g}"
+        if evaluated[:2] == (point.score, point.threshold):
+            what = f"gate {_gate_name(shifts.get('gate'))}, and the run now has {_gate_name(gate)}"
         warnings.warn(
             f"shift.json of {str(run.folder)!r} is left out of the report: it was evaluated at the "
-            f"threshold {shifts['threshold']:.6g}, and the run now has {point.threshold:.6g}; "
-            f"{workdir.evaluate_command(run.folder)} --shift=... evaluates it again",
+            f"{what}; {workdir.evaluate_command(run.folder)} --shift=... evaluates it again",
             stacklevel=4,
         )
         return None
@@ -173,6 +178,10 @@ def _shift(run: Run) -> dict[str, Any] | None:
         "figure": figures.shift(shifts) if shifts["shifts"] else None,
         "table": tables.shifted(shifts),
     }
+
+
+def _gate_name(gate: dict[str, Any] | None) -> str:
+    return "none" if gate is None else f"{gate['name']} at {gate['threshold']}"
 
 
 def _confusion(run: Run) -> list[dict[str, Any]]:

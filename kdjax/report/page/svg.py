@@ -1,6 +1,7 @@
 """Matplotlib figures as inline SVG, with text as text and the colours of the page's theme."""
 
 import io
+import pathlib
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,20 @@ def render(
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)
     return Markup(_to_inline(text.getvalue(), name, escape(title)))
+
+
+def standalone(figure: str) -> str:
+    """Returns a figure of `render` as the content of a file: with colours, on white paper.
+
+    Args:
+        figure: an `<svg>` element.
+    """
+    theme = (pathlib.Path(__file__).parent / "templates" / "style.css").read_text()
+    light = dict(re.findall(r"--([\w-]+): (#\w+)", theme.partition("}")[0]))
+    text = re.sub(r"var\(--([\w-]+)\)", lambda match: light[match[1]], figure)
+    paper = f'<rect width="100%" height="100%" fill="{light["paper"]}"/>'
+    head = r'<svg xmlns="http://www.w3.org/2000/svg"\1>' + paper
+    return re.sub(r"^<svg([^>]*)>", head, text, count=1) + "\n"
 
 
 def _settings(name: str) -> Any:

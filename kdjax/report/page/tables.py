@@ -7,7 +7,8 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.evaluation import certification, cost, cost_table, summary
-from kdjax.report import console
+from kdjax.report import certificates as alone
+from kdjax.report import promises
 from kdjax.report.console import RANKING
 from kdjax.report.page import formatting
 from kdjax.report.page.runs import Run
@@ -21,6 +22,9 @@ SHIFT_COLUMNS = {
     "error": "selective risk",
     "accuracy": "accuracy on all images",
 }
+
+
+GATE_COLUMNS = ("passed by the gate", "coverage without the gate")
 
 
 class Table(NamedTuple):
@@ -136,9 +140,16 @@ def thresholds(run: Run) -> Table:
 
 
 def certificates(run: Run) -> Table:
-    """Returns the certified thresholds of a run that has a guarantee, with their test results."""
+    """Returns the certified thresholds of a run that has a guarantee, with their test results.
+
+    The risks that hold together; of results of an earlier version, each risk alone.
+    """
+    if promises.ladder(run.results) is not None:
+        notes = ". ".join(note[0].upper() + note[1:] for note in promises.ladder_notes(run.results))
+        risks = promises.ladder_rows(run.results)
+        return Table(promises.ladder_title(run.results), promises.COLUMNS, risks, f"{notes}.")
     guarantee: Any = run.operating_point.guarantee
-    together = console.simultaneous_coverage(guarantee)
+    together = alone.simultaneous_coverage(guarantee)
     rows = [
         [
             *_certificate(run, entry, name),
@@ -192,14 +203,24 @@ def shifted(shifts: Mapping[str, Any]) -> Table:
     lines = [("none", {"severity": "", **shifts["clean"]})]
     lines += [(name, line) for name, severities in shifts["shifts"].items() for line in severities]
     rows = [
-        [name, str(line["severity"]), *(formatting.cell(line[key]) for key in SHIFT_COLUMNS)]
+        [
+            name,
+            str(line["severity"]),
+            *(formatting.cell(line[key]) for key in SHIFT_COLUMNS),
+            *(formatting.cell(share) for share in _gated(line)),
+        ]
         for name, line in lines
     ]
     return Table(
         f"Shifted test images at the threshold {shifted_threshold(shifts)}, in %",
-        ["shift", "severity", *SHIFT_COLUMNS.values()],
+        ["shift", "severity", *SHIFT_COLUMNS.values(), *(GATE_COLUMNS if "gate" in shifts else ())],
         rows,
     )
+
+
+def _gated(line: Mapping[str, Any]) -> list[float]:
+    """Returns the values of `GATE_COLUMNS`; none of a run without a gate."""
+    return [line["passed"], line["without_gate"]["coverage"]] if "passed" in line else []
 
 
 def shifted_threshold(shifts: Mapping[str, Any]) -> str:

@@ -168,9 +168,9 @@ def test_csv_with_any_delimiter_order_of_columns_and_byte_order_mark(
     listing = csv.read(write_csv(tmp_path, text))
     assert listing.class_names == ("Écru", "日本")
     assert [tuple(example) for example in listing.examples] == [
-        ("x/1.png", "Écru", "train", "one"),
-        ("./x/../2.png", "日本", "test", ""),
-        ("3, 4; 5.png", "Écru", "dev", "one"),
+        ("x/1.png", "Écru", "train", "one", ""),
+        ("./x/../2.png", "日本", "test", "", ""),
+        ("3, 4; 5.png", "Écru", "dev", "one", ""),
     ]
     assert [file.name for file in listing.pictures.paths] == ["1.png", "2.png", "3, 4; 5.png"]
 
@@ -183,6 +183,8 @@ def test_csv_with_any_delimiter_order_of_columns_and_byte_order_mark(
         ("file,label\n", "no column 'path'"),
         ("path,lable\n1.png,a\n", "unknown column 'lable': did you mean 'label'"),
         ("path,label,spilt\n1.png,a,\n", "unknown column 'spilt': did you mean 'split'"),
+        ("path,label,groups\n1.png,a,\n", "unknown column 'groups': did you mean 'group'"),
+        ("path,label,subgroups\n1.png,a,\n", "column 'subgroups': did you mean 'subgroup'"),
         ("path,label,path\n1.png,a,\n", "column 'path' twice"),
         ("path,label\n1.png,a\n2.png\n", "line 3: 1 values, but the header has 2"),
         ("path,label\n1.png,a\n1.png,b\n", "line 3: path '1.png' is that of line 2"),

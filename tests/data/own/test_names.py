@@ -114,6 +114,7 @@ def test_config_refuses_invalid_fields(field: str, value: object, message: str) 
         resolve(config)
 
 
+@pytest.mark.slow
 def test_own_images_need_no_tfds(make_files: Callable[..., pathlib.Path]) -> None:
     folder = make_files(*(f"{label}/{i}.png" for label in ("cat", "dog") for i in range(10)))
     code = (

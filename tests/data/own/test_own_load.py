@@ -84,8 +84,8 @@ def test_pixels_are_those_of_prediction(
         assert data.dataset_metadata(loaded)["fit"] == how
         trained = {
             (image.tobytes(), loaded.class_names[label])
-            for name in SPLITS
-            for image, label in zip(*vars(getattr(loaded, name)).values(), strict=True)
+            for split in (getattr(loaded, name) for name in SPLITS)
+            for image, label in zip(split.images, split.labels, strict=True)
         }
         broken = {album / name for name in pictures.BROKEN}
         predicted = {
@@ -254,6 +254,53 @@ def test_groups_of_a_csv_stay_in_one_split(make_files: Make, cache: pathlib.Path
         for image in getattr(loaded, name).images:
             places.setdefault(person[image.tobytes()], set()).add(name)
     assert len(places) == 20 and all(len(names) == 1 for names in places.values())
+
+
+def load_with(
+    root: pathlib.Path, cache: pathlib.Path, **columns: dict[str, str]
+) -> tuple[data.Dataset, dict[bytes, str]]:
+    """Loads pictures with columns of a CSV file; also returns the path of each, by its pixels."""
+    loaded = data.load(f"csv:{pictures.make_csv(root, **columns)}", data_dir=cache)
+    files = root.rglob("*.png")
+    paths = {np.asarray(PIL.Image.open(file)).tobytes(): file for file in files}
+    return loaded, {key: file.relative_to(root).as_posix() for key, file in paths.items()}
+
+
+def test_subgroups_of_a_csv_travel_with_the_images_and_do_not_change_the_splits(
+    make_files: Make, cache: pathlib.Path
+) -> None:
+    names = [f"{label}/{i}.png" for label in "ab" for i in range(30)]
+    root = make_files(*names)
+    without, _ = load_with(root, cache)
+    device = {name: ["left", "right", ""][i % 3] for i, name in enumerate(names)}
+    loaded, paths = load_with(root, cache, subgroup=device)
+    for name in SPLITS:
+        split, plain = getattr(loaded, name), getattr(without, name)
+        assert plain.groups is None and np.array_equal(split.labels, plain.labels)
+        expected = [device[paths[image.tobytes()]] for image in split.images]
+        assert split.groups.tolist() == expected
+    assert loaded.version != without.version
+    limited = data.limit_examples(loaded, 5, 0)
+    for name in SPLITS:
+        split = getattr(limited, name)
+        expected = [device[paths[image.tobytes()]] for image in split.images]
+        assert len(split.images) <= 5 and split.groups.tolist() == expected
+
+
+def test_groups_travel_with_the_images_unless_there_are_subgroups(
+    make_files: Make, cache: pathlib.Path
+) -> None:
+    names = [f"{label}/{i}.png" for label in "ab" for i in range(30)]
+    root = make_files(*names)
+    person = {name: f"person {i // 2}" for i, name in enumerate(names)}
+    loaded, paths = load_with(root, cache, group=person)
+    for name in SPLITS:
+        split = getattr(loaded, name)
+        expected = [person[paths[image.tobytes()]] for image in split.images]
+        assert split.groups.tolist() == expected
+    both, _ = load_with(root, cache, group=person, subgroup=dict.fromkeys(names, "left"))
+    assert set(both.test.groups.tolist()) == {"left"}
+    assert np.array_equal(both.test.images, loaded.test.images)
 
 
 def test_grey_pictures_have_one_channel(make_files: Make, cache: pathlib.Path) -> None:

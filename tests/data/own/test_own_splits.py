@@ -24,6 +24,7 @@ def make_table(
         labels=np.array(labels, np.int32),
         splits=np.array(given_splits or ["train"] * count, np.str_),
         groups=np.array(groups or [""] * count, np.str_),
+        subgroups=np.full(count, "", np.str_),
         rows=np.arange(count),
         numbers=np.arange(count),
     )

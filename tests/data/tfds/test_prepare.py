@@ -147,6 +147,7 @@ def failing_after(count: int, failure: BaseException) -> Callable[..., Iterator[
     return generate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError("no space left on device")])
 def test_interrupted_preparation_leaves_no_files(
     failure: BaseException, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -159,6 +160,7 @@ def test_interrupted_preparation_leaves_no_files(
     assert len(data.load("digits", data_dir=tmp_path).test.labels) == 359
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 5000, 70000])
 def test_full_disk_during_preparation_is_one_line_and_leaves_no_data_set(
     size: int, tmp_path: pathlib.Path

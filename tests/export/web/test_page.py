@@ -282,6 +282,21 @@ def test_page_without_a_threshold_says_that_it_accepts_nothing(visit, tmp_path):
     assert "it accepts no picture" in tab.inner_text("#results")
 
 
+def test_page_names_the_threshold_of_the_predicted_class(visit, tmp_path):
+    tab = visit(write(tmp_path, b"0.5", class_thresholds=[None, 0.25, 0.75]))
+    pictures = [
+        (f"{number}.png", png(PIL.Image.new("RGB", (5, 4), colour)))
+        for number, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 51)])
+    ]
+    drop(tab, *pictures)
+    blue, green, red = tab.locator("#results li").all_inner_texts()
+    assert "below the threshold 0.75 of blue" in blue
+    assert "at least the threshold 0.25 of green" in green
+    assert "it accepts no picture as <b>red</b>" in red
+    text = tab.inner_text("main")
+    assert "at most 2 % are wrong, for 2 of the 3 classes" in text
+
+
 def test_model_that_cannot_be_loaded_is_reported_on_the_page(visit, tmp_path):
     tab = visit(write(tmp_path, b"damaged"), state="failed")
     line = "The model cannot be loaded in this browser: not a model"

@@ -87,6 +87,7 @@ def test_gradients_equal_those_of_lax_in_float64(case):
             np.testing.assert_allclose(value, reference, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["1x1, stride 2", "3x3", "small image"])
 def test_vmap_over_kernels_with_gradients(name):
     size, sides, padding, strides = CASES[name]
@@ -103,6 +104,7 @@ def test_vmap_over_kernels_with_gradients(name):
         np.testing.assert_allclose(value, np.stack(reference), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", [(0, 0), (0, None), (None, 0)])
 @pytest.mark.parametrize("name", ["3x3, stride 2", "small image"])
 def test_vmap_over_either_array_equals_separate_calls(name, mapped):

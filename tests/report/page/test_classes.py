@@ -98,3 +98,45 @@ def test_of_many_classes_the_worst_are_shown_first_and_all_in_a_list(written):
     for short, complete in zip(section["tables"], section["complete"], strict=True):
         assert len(complete.rows) == 30
         assert list(short.rows) == complete.rows[: tables.MAX_CLASSES]
+
+
+def with_class_thresholds(run):
+    """Returns a run with the promise for each predicted class; class 3 has no threshold."""
+    predicted = run.predicted
+    kept = predicted < 3
+    values = {
+        "risk": 0.1,
+        "delta": 0.05,
+        "threshold": [0.25, 0.5, 0.75, None],
+        "test": {
+            "examples": np.bincount(predicted, minlength=4).tolist(),
+            "accepted": np.bincount(predicted[kept], minlength=4).tolist(),
+            "errors": np.bincount(predicted[kept & ~run.correct], minlength=4).tolist(),
+        },
+    }
+    results = {**run.results, "best_score": "margin", "promises": {"by_class": values}}
+    return run._replace(results=results, operating_point=margin_point(run)), values
+
+
+def margin_point(run):
+    return run.operating_point._replace(score="margin", threshold=0.5)
+
+
+def test_predicted_classes_have_their_own_thresholds_and_what_they_accept(written):
+    run, values = with_class_thresholds(written.run)
+    true_table, predicted_table = classes.section(run)["tables"]
+    assert len(true_table.head) == 6 and len(predicted_table.head) == 9
+    rows = {row[0]: row[6:] for row in predicted_table.rows}
+    for index, name in enumerate(run.classes[:3]):
+        expected = ["0.25", "0.5", "0.75"][index], "100.00", str(values["test"]["errors"][index])
+        assert tuple(rows[name]) == expected
+    assert tuple(rows[run.classes[3]]) == ("none", "0.00", formatting.NONE)
+    assert "at most 10" in predicted_table.note and "for all classes together" in (
+        predicted_table.note
+    )
+
+
+def test_results_of_an_earlier_version_have_no_thresholds_of_classes(written):
+    results = {name: value for name, value in written.run.results.items() if name != "promises"}
+    tables_of_old = classes.section(written.run._replace(results=results))["tables"]
+    assert [len(table.head) for table in tables_of_old] == [6, 6]

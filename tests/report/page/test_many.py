@@ -48,6 +48,7 @@ def text(runs, tmp_path_factory):
     return page.write_comparison(runs, out).read_text()
 
 
+@pytest.mark.slow
 def test_page_is_valid_and_has_a_small_figure_for_each_group(text):
     assert len(assert_valid(text).all("svg")) == 5  # of six runs two differ in their seed only
     assert "5: payoff 3.5 4 and 1 more" in plain_text(text)

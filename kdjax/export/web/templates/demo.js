@@ -66,6 +66,7 @@ const kdjaxDemo = (() => {
       label: Number(outputs.label.data[0]),
       confidence: Number(outputs.confidence.data[0]),
       accepted: Boolean(outputs.accepted.data[0]),
+      outlier: outputs.outlier ? Boolean(outputs.outlier.data[0]) : false,
       probabilities: softmax(Array.from(outputs.logits.data, Number).slice(0, card.classes.length)),
     };
   }
@@ -104,14 +105,16 @@ const kdjaxDemo = (() => {
   }
 
   function answer(result) {
-    const label = card.classes[result.label], { confidence, accepted } = result;
+    const label = card.classes[result.label], { confidence, accepted, outlier } = result;
     const title = accepted ? label : `abstains (it would say ${label})`;
-    const threshold = card.threshold === null
-      ? "it accepts no picture" : `${accepted ? "at least" : "below"} the threshold ${number(shown(card.threshold))}`;
+    const own = card.class_thresholds, least = own ? own[result.label] : card.threshold;
+    const threshold = least === null
+      ? `it accepts no picture${own ? ` as ${label}` : ""}`
+      : `${accepted ? "at least" : "below"} the threshold ${number(shown(least))}${own ? ` of ${label}` : ""}`;
     return [
       node("h3", title, accepted ? "accepted" : "abstained"),
       node("p", `${accepted ? "accepted" : "abstained"}: confidence (${card.score}) ` +
-        `${number(shown(confidence))}, ${threshold}`),
+        `${number(shown(confidence))}, ${outlier ? "but unlike the training images" : threshold}`),
       table(result.probabilities),
     ];
   }

@@ -1,0 +1,161 @@
+"""Times several students of one structure in one program against the same number alone.
+
+python -m experiments.student_scaling --networks resnet8 alexnet_small --counts 1 3 7 21 --rounds=5
+    [--batch=128] [--steps=4] [--dtype=float32] [--out=FILE.md]
+
+Students differ in their seed, see the same random images of 32x32 and have no teacher. In each
+round every program trains for some steps, in turn. The ratio is the images per second of the
+students together over those of one student alone in the same round: above 1, one program is faster
+than the students one after another.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from experiments.benchmark.protocol import processor, public_command
+from kdjax import config as configs
+from kdjax.data import Split, batches
+from kdjax.data.augment import epoch_order
+from kdjax.models import DTYPES, MODELS
+from kdjax.runtime.compiler import tune_allocator
+from kdjax.training import loop, multi_student, spec, step
+
+CLASSES, SHAPE = 10, (32, 32, 3)
+Times = Mapping[int, Sequence[float]]
+
+
+def train_spec(network: str, batch: int, dtype: str, steps: int) -> spec.TrainSpec:
+    """Returns the spec of a student that is trained with cross-entropy, `steps` an epoch."""
+    config = configs.base()
+    config.update_from_flattened_dict(
+        {
+            "objective.method": "ce",
+            "student.model": network,
+            "student.batch_size": batch,
+            "student.compute_dtype": dtype,
+        }
+    )
+    metadata = {"class_names": range(CLASSES), "train_examples": steps * batch}
+    return spec.train_spec(configs.resolve(config), spec.STUDENT, metadata, None)
+
+
+def random_examples(count: int) -> batches.Examples:
+    """Returns random images and labels on the devices."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *SHAPE), np.uint8)
+    split = Split(images, rng.integers(0, CLASSES, count, np.int32))
+    return batches.put_split(split, np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
+
+
+def timed_program(
+    one: spec.TrainSpec, examples: batches.Examples, students: int
+) -> Callable[[], float]:
+    """Returns a compiled function that trains for one epoch and returns the seconds it took."""
+    specs = [dataclasses.replace(one, seed=seed) for seed in range(students)]
+    program = multi_student.make_program(specs)
+    states = tuple(step.init_state(each, SHAPE) for each in specs)
+    order = epoch_order(len(examples.labels), seed=0, epoch=0)
+
+    def train_epoch() -> float:
+        nonlocal states
+        start = time.perf_counter()
+        for source, count in loop.iterate_calls(one.batches, examples, order, 0):
+            states, _ = program(states, source, None, count)
+        jax.block_until_ready(states)
+        return time.perf_counter() - start
+
+    train_epoch()  # compiles
+    return train_epoch
+
+
+def measure(one: spec.TrainSpec, counts: Sequence[int], rounds: int) -> dict[int, list[float]]:
+    """Returns the seconds of an epoch in each round by number of students; 1 is among them."""
+    steps = one.batches.steps_per_epoch
+    examples = random_examples(steps * one.batches.batch_size)
+    programs = {
+        students: timed_program(one, examples, students) for students in sorted({1, *counts})
+    }
+    seconds: dict[int, list[float]] = {students: [] for students in programs}
+    for _ in range(rounds):
+        for students, train_epoch in programs.items():
+            seconds[students].append(train_epoch())
+    return seconds
+
+
+def rows(network: str, seconds: Times, images: int) -> list[str]:
+    """Returns the lines of a table for a network.
+
+    Args:
+        network: its name.
+        seconds: of an epoch, by number of students.
+        images: of an epoch.
+    """
+    lines = []
+    for students, times in seconds.items():
+        ratios = [students * one / all_ for one, all_ in zip(seconds[1], times, strict=True)]
+        rate = students * images / statistics.median(times)
+        low, median, high = min(ratios), statistics.median(ratios), max(ratios)
+        lines.append(
+            f"| {network} | {students} | {rate:,.0f} | {median:.2f} ({low:.2f} to {high:.2f}) |"
+        )
+    return lines
+
+
+def conditions(options: argparse.Namespace) -> str:
+    """Returns the device, the versions and the command."""
+    command = shlex.join(public_command("experiments.student_scaling"))
+    return (
+        f"{jax.devices()[0].device_kind}, {processor()}, jax {jax.__version__}, python "
+        f"{sys.version.split()[0]}; batch size {options.batch}, {options.dtype}; medians over "
+        f"{options.rounds} rounds of {options.steps} steps, in which the programs run in turn. "
+        f"`{command}`"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    small = ["resnet8", "alexnet_small"]
+    arguments.add_argument("--networks", nargs="+", choices=MODELS, default=small)
+    arguments.add_argument("--counts", nargs="+", type=int, default=[1, 3, 7, 21])
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--batch", type=int, default=128, help="images of a step")
+    arguments.add_argument("--steps", type=int, default=4, help="of a timed run")
+    arguments.add_argument("--dtype", choices=DTYPES, default="float32")
+    arguments.add_argument("--out", type=pathlib.Path, default=None, help="the results page")
+    return arguments
+
+
+def main() -> None:
+    """Measures, prints the table and writes it to a page."""
+    options = parser().parse_args()
+    tune_allocator()  # as in kdjax.main
+    lines = [
+        "| network | students | images/s, all students | relative to one after another |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for network in options.networks:
+        one = train_spec(network, options.batch, options.dtype, options.steps)
+        seconds = measure(one, options.counts, options.rounds)
+        lines += rows(network, seconds, options.steps * options.batch)
+        print("\n".join(lines[-len(seconds) :]), file=sys.stderr, flush=True)
+    table = "\n".join(lines)
+    page = f"# Many small students in one program\n\n{table}\n\n{conditions(options)}\n"
+    if options.out:
+        options.out.write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

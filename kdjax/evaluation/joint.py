@@ -1,0 +1,96 @@
+"""A risk and a coverage that are certified together, as values for JSON."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kdjax import selective
+from kdjax.selective import Pair
+
+# Confidence [n] and whether each prediction is correct, bool [n].
+Sample = tuple[np.ndarray, np.ndarray]
+
+
+def measure(
+    calibration: Sample,
+    test: Sample,
+    *,
+    risk: float,
+    coverage: float,
+    delta: float,
+    totals: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Certifies a risk and a coverage together, and evaluates the thresholds on test.
+
+    Args:
+        calibration: sample that was used for nothing else.
+        test: sample of the test split.
+        risk: requested, in (0, 1).
+        coverage: requested, in [0, 1); 0: none.
+        delta: probability that any of the bounds fails, in (0, 1).
+        totals: numbers of images of calibration and test, if a gate stops some that are not in the
+            samples.
+
+    Returns:
+        `risk`, `coverage` and `delta`; `examples`, the number of calibration images; `both`,
+        whether both were certified; `at_risk` and `at_coverage`, the pairs of
+        `selective.joint_certificate`, or None: each has `threshold`, the bounds `risk` and
+        `coverage`, and for `calibration` and `test` the numbers of `images`, of those that are
+        `accepted`, and of `errors` among these.
+    """
+    numbers = totals or (len(calibration[1]), len(test[1]))
+    found = selective.joint_certificate(
+        *calibration, risk=risk, coverage=coverage, delta=delta, total=numbers[0]
+    )
+
+    def values(pair: Pair | None) -> dict[str, Any] | None:
+        if pair is None:
+            return None
+        on_test = counts(*test, pair.threshold)
+        return {
+            "threshold": pair.threshold,
+            "risk": pair.risk,
+            "coverage": pair.coverage,
+            "calibration": {"images": numbers[0], "accepted": pair.accepted, "errors": pair.errors},
+            "test": {"images": numbers[1], **on_test},
+        }
+
+    return {
+        "risk": risk,
+        "coverage": coverage,
+        "delta": delta,
+        "examples": numbers[0],
+        "both": found.both,
+        "at_risk": values(found.at_risk),
+        "at_coverage": values(found.at_coverage),
+    }
+
+
+def counts(confidence: np.ndarray, correct: np.ndarray, threshold: float) -> dict[str, int]:
+    """Returns how many predictions a threshold accepts, and how many of these are errors."""
+    kept = confidence >= threshold
+    return {"accepted": int(kept.sum()), "errors": int((kept & ~correct).sum())}
+
+
+def certificate(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the certificate of a run with both bounds, see `certification.certify`.
+
+    Args:
+        values: of `measure`.
+
+    Returns:
+        None if not both were certified.
+    """
+    if not values["both"]:
+        return None
+    pair = values["at_risk"]
+    calibration, test = pair["calibration"], pair["test"]
+    return {
+        "threshold": pair["threshold"],
+        "coverage": calibration["accepted"] / calibration["images"],
+        "risk_bound": pair["risk"],
+        "test_coverage": test["accepted"] / test["images"],
+        "test_error": test["errors"] / test["accepted"] if test["accepted"] else None,
+        "least_coverage": pair["coverage"],
+    }

@@ -1,0 +1,143 @@
+"""What a promise is computed from, and what report, console and model card show of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdjax import selective
+from kdjax.evaluation.certification import operating_point, scores_of
+from kdjax.evaluation.predictions import Predictions
+
+
+class Evidence(NamedTuple):
+    """Predictions of a run and its choices, from which promises are computed.
+
+    Attributes:
+        dev: logits [n, m+1] and labels [n] of the split by which everything was chosen.
+        calibration: of the split that was used for nothing else.
+        test: of the test split.
+        confidence: the score of the run, logits [n, m+1] -> [n], numpy.
+        threshold: the lowest accepted confidence of the operating point; infinite if nothing is
+            accepted.
+        source: of the threshold, see `certification.OperatingPoint`.
+        risk: the requested risk, in (0, 1).
+        delta: probability that a promise may fail, in (0, 1).
+        runs: number of runs among which one may be chosen after a look at their promises.
+        class_names: m names, by label.
+        settings: fields of the group `selective` of the config, by name without the group.
+        extras: what only some runs have, by name: `teacher`, the teacher's `Predictions`
+            (logits [n, m]) by split; `groups`, the groups of the images by split; `features`.
+        class_thresholds: of each predicted class, if the operating point has them, see
+            `certification.OperatingPoint`.
+        gate: of `gate.measure`; None without a gate. The other promises then get the images that
+            pass.
+    """
+
+    dev: Predictions
+    calibration: Predictions
+    test: Predictions
+    confidence: Callable[[np.ndarray], np.ndarray]
+    threshold: float
+    source: str
+    risk: float
+    delta: float
+    runs: int
+    class_names: Sequence[str]
+    settings: Mapping[str, Any]
+    extras: Mapping[str, Any]
+    class_thresholds: Sequence[float] | None = None
+    gate: Mapping[str, Any] | None = None
+
+    def sample(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the confidence [n] and whether predictions are correct, bool [n], of a split."""
+        outputs: Predictions = getattr(self, split)
+        return self.confidence(outputs.logits), selective.is_correct(*outputs)
+
+    def images(self, split: str) -> int:
+        """Returns the number of images of a split, with those that a gate stops."""
+        return self.gate[split]["examples"] if self.gate else len(getattr(self, split).labels)
+
+    def accepted(self, split: str) -> np.ndarray:
+        """Returns which images of a split the operating point accepts, bool [n]."""
+        if self.class_thresholds is None:
+            return self.sample(split)[0] >= self.threshold
+        predicted = selective.predict(getattr(self, split).logits, abstention=True)
+        return self.sample(split)[0] >= np.asarray(self.class_thresholds)[np.asarray(predicted)]
+
+
+class Table(NamedTuple):
+    """A table of a statement.
+
+    Attributes:
+        heading: what it shows.
+        columns: headings of the columns.
+        rows: cells as text, as many as there are columns.
+    """
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Statement(NamedTuple):
+    """What report, console and model card show of a promise.
+
+    Attributes:
+        title: such as "Risk and coverage together".
+        sentences: with the numbers in them, readable without knowing the terms.
+        scope: which statements hold together, such as "holds alone".
+        table: or None.
+    """
+
+    title: str
+    sentences: tuple[str, ...]
+    scope: str
+    table: Table | None = None
+
+
+class Promise(NamedTuple):
+    """A promise by its two functions.
+
+    Attributes:
+        compute: evidence -> values for JSON; None if the run lacks what the promise needs.
+        statement: these values -> what is shown.
+    """
+
+    compute: Callable[[Evidence], dict[str, Any] | None]
+    statement: Callable[[Mapping[str, Any]], Statement]
+
+
+def evidence_of(
+    results: Mapping[str, Any],
+    outputs: Mapping[str, Predictions],
+    *,
+    class_names: Sequence[str],
+    settings: Mapping[str, Any],
+    extras: Mapping[str, Any] | None = None,
+) -> Evidence:
+    """Returns the evidence of an evaluated run.
+
+    Args:
+        results: content of `results.json`, with a `guarantee`.
+        outputs: logits [n, m+1] and labels of dev, calibration and test.
+        class_names: m names, by label.
+        settings: fields of the group `selective` of the config.
+        extras: see `Evidence`.
+    """
+    point, guarantee = operating_point(results), results["guarantee"]
+    return Evidence(
+        outputs["dev"],
+        outputs["calibration"],
+        outputs["test"],
+        confidence=scores_of(results)[results["best_score"]],
+        threshold=point.threshold,
+        source=point.source,
+        risk=guarantee["risk"],
+        delta=guarantee["delta"],
+        runs=guarantee.get("runs", 1),
+        class_names=class_names,
+        settings={**settings, "coverage": guarantee.get("coverage", 0.0)},
+        extras=extras or {},
+        gate=results.get("gate"),
+    )

@@ -1,0 +1,119 @@
+"""What a monitor has seen, on the terminal: a row for each test, and the alarms."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kdjax.selective.monitor import COVERAGE, DRIFT, LEVEL, RISK
+
+WIDTH = 110  # characters of the table
+COLUMNS = ("test", "watched", "seen", "wealth", "largest", "alarm")
+NOTE = (
+    f"In brackets: {100 * LEVEL:g} % intervals, in %, which hold at all times together if the "
+    "share does not change."
+)
+_LARGE = 1e6  # wealth from which on only its power of ten is shown
+
+
+def show(report: Mapping[str, Any], alarms: Sequence[str]) -> None:
+    """Prints the table, what is not watched, the alarms and what they mean.
+
+    Args:
+        report: of `kdjax.predict.monitoring.report`.
+        alarms: a line for each alarm, see `kdjax.predict.monitoring.alarm_line`.
+    """
+    table = Table(title=title(report), title_justify="left", title_style="bold")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="right" if heading in ("wealth", "largest") else "left")
+    for cells in rows(report):
+        table.add_row(*map(Text, cells))
+    console = Console(width=WIDTH, soft_wrap=True)
+    console.print(table)
+    print(*summary(report, alarms), sep="\n")
+
+
+def title(report: Mapping[str, Any]) -> str:
+    """Returns the numbers of images and labels."""
+    last = report["last"]
+    time = f", time {last['time']}" if last["time"] else ""
+    return (
+        f"{report['examples']:,} images, {report['labelled']:,} with a true label; the last one: "
+        f"{last['file']}, line {last['line']:,}{time}"
+    )
+
+
+def rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yields the cells of `COLUMNS` for each test.
+
+    Args:
+        report: of `kdjax.predict.monitoring.report`.
+    """
+    for name, test in report["tests"].items():
+        alarm = test["alarm"]
+        yield (
+            name,
+            hypothesis(name, test["bound"]),
+            _seen(name, test),
+            wealth(test["log_wealth"]),
+            wealth(test["max_log_wealth"]),
+            f"image {alarm['example']:,}" if alarm else "none",
+        )
+
+
+def hypothesis(name: str, bound: float) -> str:
+    """Returns what a test supposes.
+
+    Args:
+        name: of the test.
+        bound: of its `selective.MonitorStatus`.
+    """
+    return {
+        RISK: f"at most {_percent(bound)} of accepted wrong",
+        COVERAGE: f"at least {_percent(bound)} accepted",
+        DRIFT: "confidences as on calibration",
+    }[name]
+
+
+def wealth(log_wealth: float) -> str:
+    """Returns a wealth as text, of any size."""
+    if log_wealth < math.log(_LARGE):
+        return f"{math.exp(log_wealth):.3g}"
+    return f"10^{log_wealth / math.log(10):.0f}"
+
+
+def summary(report: Mapping[str, Any], alarms: Sequence[str]) -> Iterator[str]:
+    """Yields the lines below the table; the last one says whether there is an alarm."""
+    tests = report["tests"]
+    yield (
+        f"wealth: an alarm at {report['limit']:.4g} or more; a test alarms falsely with "
+        f"probability at most {report['delta'] / len(tests):.3g}, and any of these {len(tests)} "
+        f"at most {report['delta']:g}, at whatever time"
+        if len(tests) > 1
+        else f"wealth: an alarm at {report['limit']:.4g} or more; it is false with probability at "
+        f"most {report['delta']:g}, at whatever time"
+    )
+    yield NOTE
+    yield from (f"not watched: {name}: {why}" for name, why in report["not_watched"].items())
+    if RISK in tests and not tests[RISK]["size"]:
+        yield "risk: no accepted image has a true label, so nothing is known about the risk"
+    yield from alarms
+    yield (
+        "alarm" if report["alarm"] else "no alarm: what was seen is compatible with what is watched"
+    )
+
+
+def _seen(name: str, test: Mapping[str, Any]) -> str:
+    if not test["size"]:
+        return "nothing"
+    if name == DRIFT:
+        return f"mean rank {test['mean']:.3f} (0.5) of {test['size']:,}"
+    low, high = (100 * end for end in test["interval"])
+    return f"{_percent(test['mean'])} of {test['size']:,} ({low:.1f} to {high:.1f})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

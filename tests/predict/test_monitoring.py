@@ -1,0 +1,272 @@
+"""Watching the predictions of a model: what a card permits, files, states and alarms."""
+
+import json
+import math
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from support import colours, monitored
+
+from kdjax.errors import InputError
+from kdjax.predict import monitor_state, monitoring
+from kdjax.predict.monitoring import Settings, watch
+from kdjax.selective import Monitor
+
+BAD = {"seed": 5, "wrong": 0.4, "shift": -1.0, "labelled": 1.0}  # of which all tests alarm
+
+
+@pytest.fixture
+def model(tmp_path):
+    return monitored.model(tmp_path / "model")
+
+
+def refused(*arguments, **options):
+    with pytest.raises(InputError) as raised:
+        watch(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def append(path, results):
+    with pathlib.Path(path).open("a") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in results)
+
+
+def test_a_session_sees_what_a_monitor_sees(model, tmp_path):
+    results = [*monitored.rows(300), *monitored.rows(200, **BAD)]
+    path = monitored.write_csv(tmp_path / "labels.csv", results)
+    session = watch(model, [path])
+    monitor = session.monitor
+    own = Monitor(risk=0.05, coverage=0.7, reference=reference_of(model))
+    correct = [
+        math.nan if row["truth"] is None else row["truth"] == row["label"] for row in results
+    ]
+    own.update([row["accepted"] for row in results], correct, [row["score"] for row in results])
+    assert own.state() == monitor.state()
+    report = monitoring.report(session)
+    assert report["examples"] == 500 and report["labelled"] == int(np.sum(~np.isnan(correct)))
+    assert report["limit"] == pytest.approx(60) and report["not_watched"] == {}
+    for name, test in report["tests"].items():
+        alarm = own.alarms()[name]
+        assert test["alarm"] == alarm._asdict()
+        row = results[alarm.example - 1]
+        assert test["place"] == {"file": path, "line": alarm.example + 1, "time": row["time"]}
+    json.dumps(report, allow_nan=False)
+
+
+def reference_of(model):
+    from kdjax.export.monitoring import reference_of
+
+    return reference_of(json.loads((model / "card.json").read_text())["monitoring"])
+
+
+def test_alarms_are_told_in_words_with_their_line_and_time(model, tmp_path):
+    path = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(400, **BAD))
+    lines = []
+    session = watch(model, [path], on_alarm=lines.append)
+    assert sorted(line.partition(":")[0] for line in lines) == ["coverage", "drift", "risk"]
+    (line,) = (line for line in lines if line.startswith("risk"))
+    alarm = session.monitor.alarms()["risk"]
+    assert f"alarm at image {alarm.example} ({path}, line {alarm.example}, time 2026-03-0" in line
+    assert f"from about image {alarm.since} on" in line and "at most 5 % was promised" in line
+    assert f"of {alarm.size} accepted labelled images are wrong" in line
+    assert any("but at least 70 % was expected" in line for line in lines)
+
+
+def test_files_without_labels_advance_coverage_and_drift_alone(model, tmp_path):
+    results = [
+        {name: row[name] for name in monitored.COLUMNS} for row in monitored.rows(400, **BAD)
+    ]
+    session = watch(model, [monitored.write_csv(tmp_path / "new.csv", results)])
+    tests = monitoring.report(session)["tests"]
+    assert tests["risk"]["size"] == 0 and tests["risk"]["mean"] is None
+    assert [name for name, test in tests.items() if test["alarm"]] == ["coverage", "drift"]
+
+
+def test_what_a_card_permits_is_watched(tmp_path):
+    results = monitored.rows(50)
+    path = monitored.write_csv(tmp_path / "labels.csv", results)
+    figures = {"calibration": {"accepted": 160, "images": 200}}
+    point = {"figures": figures, "bound": None}
+    earlier = monitored.model(tmp_path / "earlier", monitoring=None, operating_point=point)
+    session = watch(earlier, [path])
+    assert list(session.monitor.bounds) == ["risk", "coverage"]
+    assert "export the model again with this version" in session.not_watched["drift"]
+    assert session.monitor.bounds["coverage"] < 0.8
+    assert "drift cannot be watched: the card has no" in refused(
+        earlier, [path], Settings(watch=["drift"])
+    )
+    nothing = colours.write(tmp_path / "nothing", b"")
+    assert "nothing can be watched: the model has no certificate" in refused(nothing, [path])
+    session = watch(nothing, [path], Settings(risk=0.1))
+    assert session.monitor.bounds == {"risk": 0.1}
+    session = watch(earlier, [path], Settings(watch=["risk"], delta=0.01))
+    assert session.monitor.log_limit == pytest.approx(math.log(100))
+    assert session.not_watched["coverage"] == "left out by --watch"
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        (Settings(watch=["rsk"]), "unknown test 'rsk': did you mean 'risk'?"),
+        (Settings(watch=["drift"], risk=0.1), "--risk is given, but --watch=drift leaves it out"),
+        (Settings(risk=2.0), "risk must lie in (0, 1): got 2.0"),
+        (Settings(delta=0.0), "delta must lie in (0, 1): got 0.0"),
+        (Settings(truth="tru"), "unknown column 'tru': did you mean 'truth'?"),
+        (Settings(time="when"), "unknown column 'when'"),
+    ],
+)
+def test_invalid_settings_are_one_line(model, tmp_path, settings, part):
+    path = monitored.write_csv(tmp_path / "labels.csv", monitored.rows(5))
+    assert part in refused(model, [path], settings)
+
+
+def test_files_that_cannot_be_read_are_one_line(model, tmp_path):
+    assert "nowhere.csv' cannot be read: No such file" in refused(model, [tmp_path / "nowhere.csv"])
+    assert "cannot be read: Is a directory" in refused(model, [tmp_path])
+    (tmp_path / "empty.csv").write_text("label,accepted,score\n")
+    assert "no rows: give the output of kdjax predict" in refused(model, [tmp_path / "empty.csv"])
+    assert "no model in" in refused(tmp_path, [tmp_path / "empty.csv"])
+
+
+def test_standard_input_is_read(model, tmp_path, monkeypatch):
+    path = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(60))
+    with pathlib.Path(path).open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file}))
+        session = watch(model, ["-"])
+    assert session.last == {"file": "standard input", "line": 60, "time": "2026-03-01"}
+    assert session.monitor.state() == watch(model, [path]).monitor.state()
+
+
+# States
+
+
+def test_a_growing_file_is_read_once(model, tmp_path):
+    results = monitored.rows(400, seed=3)
+    path, state, notes = tmp_path / "labels.jsonl", tmp_path / "state.json", []
+    path.touch()
+    for start, end in ((0, 1), (1, 150), (150, 150), (150, 400)):
+        append(path, results[start:end])
+        session = watch(model, [path], state=state, on_note=notes.append)
+        assert session.monitor.examples == end
+    assert notes == [
+        f"{path}: the first {lines} lines were read before and are skipped"
+        for lines in (1, 150, 150)
+    ]
+    at_once = watch(model, [path])
+    for name in at_once.monitor.bounds:
+        a, b = at_once.monitor.status(name), session.monitor.status(name)
+        assert a.log_wealth == pytest.approx(b.log_wealth, abs=1e-9) and a.size == b.size
+    assert session.last["line"] == 400 and session.labelled == at_once.labelled
+    assert [point[0] for point in session.history] == list(range(1, 401))
+    moved = path.rename(tmp_path / "labels.jsonl.1")  # as programs do that rotate logs
+    assert watch(model, [moved], state=state).monitor.examples == 400
+    append(path, monitored.rows(30, seed=4))
+    assert watch(model, [moved, path], state=state).monitor.examples == 430
+
+
+def test_a_line_that_is_being_written_is_left_for_the_next_call(model, tmp_path):
+    path, state, notes = tmp_path / "labels.jsonl", tmp_path / "state.json", []
+    text = "".join(f"{json.dumps(row)}\n" for row in monitored.rows(20))
+    path.write_text(text[:-30])
+    session = watch(model, [path], state=state, on_note=notes.append)
+    assert session.monitor.examples == 19
+    assert notes == [f"{path}: the last line has no end and is left for the next call"]
+    path.write_text(text)
+    assert watch(model, [path], state=state).monitor.examples == 20
+
+
+def test_an_alarm_stays_and_its_place_is_kept(model, tmp_path):
+    state, lines = tmp_path / "state.json", []
+    bad = monitored.write_json(tmp_path / "bad.jsonl", monitored.rows(400, **BAD))
+    first = watch(model, [bad], state=state, on_alarm=lines.append)
+    assert len(lines) == 3
+    good = monitored.write_json(tmp_path / "good.jsonl", monitored.rows(100))
+    later = watch(model, [good], state=state, on_alarm=lines.append)
+    assert len(lines) == 3 and later.places == first.places
+    assert monitoring.report(later)["alarm"]
+    assert [monitoring.alarm_line(later, name) for name in later.places] == lines
+
+
+def test_an_error_leaves_the_state_as_it_was(model, tmp_path):
+    state = tmp_path / "state.json"
+    good = monitored.write_json(tmp_path / "good.jsonl", monitored.rows(100))
+    watch(model, [good], state=state)
+    before = state.read_bytes()
+    broken = tmp_path / "broken.jsonl"
+    append(broken, monitored.rows(50, seed=1))
+    with broken.open("a") as file:
+        file.write("{\n")
+    assert "broken.jsonl, line 51: not JSON" in refused(model, [broken], state=state)
+    assert state.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.glob("*state*")) in (
+        ["state.json"],
+        ["state.json", "state.json.lock"],
+    )
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_was_read_of_a_pipe_is_saved_when_it_is_stopped(model, tmp_path, monkeypatch, stop):
+    class Pipe:
+        blocks = iter([f"{json.dumps(row)}\n".encode() for row in monitored.rows(3)])
+
+        def read1(self, _):
+            for block in self.blocks:
+                return block
+            raise stop
+
+    monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": Pipe()}))
+    with pytest.raises(stop):
+        watch(model, ["-"], state=tmp_path / "state.json")
+    more = monitored.write_json(tmp_path / "more.jsonl", monitored.rows(2, seed=1))
+    assert watch(model, [more], state=tmp_path / "state.json").monitor.examples == 5
+
+
+def test_the_state_of_another_model_or_of_other_settings_is_refused(model, tmp_path):
+    state = tmp_path / "state.json"
+    path = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(20))
+    watch(model, [path], state=state)
+    other = monitored.model(tmp_path / "other", threshold=-1.0)
+    assert "is the state of another model, or of another export" in refused(
+        other, [path], state=state
+    )
+    for settings, part in (
+        (Settings(delta=0.1), "delta 0.05 there, 0.1 here; choose another --state"),
+        (Settings(risk=0.2), "risk 0.05 there, 0.2 here"),
+        (Settings(watch=["risk"]), "coverage 0.7 there, None here"),
+    ):
+        assert part in refused(model, [path], settings, state=state)
+    content = json.loads(state.read_text())
+    for damage, part in (
+        ({"format": 2}, "has format 2"),
+        ({"history": None}, "is damaged: history must be of type list"),
+    ):
+        state.write_text(json.dumps(content | damage))
+        assert part in refused(model, [path], state=state)
+    for text, part in (("{", "is damaged"), ("[]", "is not a state of kdjax monitor")):
+        state.write_text(text)
+        assert part in refused(model, [path], state=state)
+    del content["stride"]
+    state.write_text(json.dumps(content))
+    assert "is damaged: stride must be of type int" in refused(model, [path], state=state)
+
+
+def test_a_state_is_used_by_one_process_at_a_time(model, tmp_path):
+    path = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(5))
+    with monitor_state.lock(tmp_path / "state.json"):
+        assert "is in use by another process" in refused(
+            model, [path], state=tmp_path / "state.json"
+        )
+    assert watch(model, [path], state=tmp_path / "state.json").monitor.examples == 5
+
+
+def test_the_history_has_few_points_of_a_long_stream(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(monitoring, "POINTS", 16)
+    path = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(300))
+    session = watch(model, [path])
+    assert [point[0] for point in session.history] == list(range(1, 301, session.stride))
+    assert 8 <= len(session.history) <= 16
+    full = watch(model, [path], Settings())
+    assert full.history == session.history

@@ -1,0 +1,116 @@
+"""The closed-form derivative of `soft_gambler` against float64 numpy and finite differences."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from kdjax import losses
+
+PAYOFF = 2.5
+
+
+def arguments(scale=1.0, rows=5, classes=4, seed=0):
+    """Returns logits [rows, classes + 1] and targets [rows, classes], float64; a target is zero."""
+    rng = np.random.default_rng(seed)
+    logits = scale * rng.normal(size=(rows, classes + 1))
+    targets = rng.random((rows, classes)) * (np.arange(classes) > 0)
+    return logits, targets / targets.sum(axis=1, keepdims=True)
+
+
+def reference(logits, targets, payoff=PAYOFF):
+    total = np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    gains = np.logaddexp(logits[:, :-1], logits[:, -1:] - np.log(payoff))
+    return np.sum(targets * (total - gains), axis=1)
+
+
+def reference_gradients(logits, targets, payoff=PAYOFF):
+    """The gradients of the summed loss: with respect to logits, targets and payoff."""
+    probs = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    mixed = probs[:, :-1] + probs[:, -1:] / payoff
+    ratio = targets / mixed
+    d_probs = -np.concatenate([ratio, ratio.sum(1, keepdims=True) / payoff], axis=1)
+    d_logits = probs * (d_probs - np.sum(d_probs * probs, axis=1, keepdims=True))
+    d_payoff = np.sum(ratio * probs[:, -1:]) / payoff**2
+    return d_logits, -np.log(mixed), d_payoff
+
+
+def loss(logits, targets, payoff):
+    return losses.soft_gambler(logits, targets, payoff=payoff).sum()
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 20.0])
+def test_gradients_of_all_arguments_are_those_of_the_equation(scale):
+    logits, targets = arguments(scale)
+    gradients = jax.grad(loss, argnums=(0, 1, 2))(
+        *(jnp.asarray(array, jnp.float32) for array in (logits, targets)), jnp.float32(PAYOFF)
+    )
+    for found, expected in zip(gradients, reference_gradients(logits, targets), strict=True):
+        assert_allclose(found, expected, rtol=3e-5, atol=3e-6)
+
+
+def test_forward_mode_gives_the_directional_derivative():
+    logits, targets = arguments()
+    rng = np.random.default_rng(1)
+    directions = rng.normal(size=logits.shape), rng.normal(size=targets.shape), 0.7
+    with jax.enable_x64(True):
+        _, found = jax.jvp(loss, (logits, targets, PAYOFF), directions)
+    pairs = zip(reference_gradients(logits, targets), directions, strict=True)
+    assert_allclose(found, sum(np.sum(gradient * step) for gradient, step in pairs), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_second_derivatives_are_those_of_finite_differences():
+    logits, targets = arguments(rows=1)
+    with jax.enable_x64(True):
+        hessian = jax.jit(jax.hessian(loss))(logits, targets, PAYOFF)[0, :, 0]
+        mixed = jax.jit(jax.jacobian(jax.grad(loss), argnums=2))(logits, targets, PAYOFF)[0]
+    step = 1e-5
+    for column in range(logits.shape[1]):
+        moved = step * (np.arange(logits.shape[1]) == column)
+        ends = [reference_gradients(logits + sign * moved, targets)[0] for sign in (1, -1)]
+        assert_allclose(hessian[column], (ends[0] - ends[1])[0] / (2 * step), atol=1e-8)
+    ends = [reference_gradients(logits, targets, PAYOFF + d)[0] for d in (step, -step)]
+    assert_allclose(mixed, (ends[0] - ends[1])[0] / (2 * step), atol=1e-8)
+
+
+def test_second_derivatives_are_finite_at_extreme_logits():
+    logits = jnp.array([[1e4, -1e4, 0.0, 1e4], [-1e4, -1e4, -1e4, 1e4], [1e4, 0.0, -1e4, -1e4]])
+    targets = jnp.full((3, 3), 1 / 3)
+    assert np.isfinite(jax.jit(jax.hessian(loss))(logits, targets, PAYOFF)).all()
+
+
+def test_each_example_alone_gives_the_same_loss_and_gradient():
+    logits, targets = (jnp.asarray(array, jnp.float32) for array in arguments(rows=6))
+    payoffs = jnp.linspace(1.5, 4.0, 6)
+    each = functools.partial(losses.soft_gambler, payoff=PAYOFF)
+    assert_allclose(jax.jit(jax.vmap(each))(logits, targets), each(logits, targets), rtol=1e-6)
+    gradient = jax.grad(loss)
+    found = jax.jit(jax.vmap(gradient))(logits, targets, payoffs)
+    assert_allclose(found, jax.jit(gradient)(logits, targets, payoffs), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("excluded", [[0], [4], [0, 4]])
+def test_excluded_outputs_with_target_zero_contribute_nothing(excluded):
+    logits, targets = arguments()
+    removed = logits.copy()
+    removed[:, excluded] = -np.inf
+    with np.errstate(invalid="ignore"):
+        gains = np.logaddexp(removed[:, 1:-1], removed[:, -1:] - np.log(PAYOFF))
+    total = np.logaddexp.reduce(removed, axis=1, keepdims=True)
+    expected = np.sum(targets[:, 1:] * (total - gains), axis=1)
+    values = jnp.asarray(removed, jnp.float32), jnp.asarray(targets, jnp.float32)
+    assert_allclose(losses.soft_gambler(*values, payoff=PAYOFF), expected, rtol=1e-5)
+    gradient = np.asarray(jax.grad(loss)(*values, PAYOFF))
+    assert np.isfinite(gradient).all() and (gradient[:, excluded] == 0).all()
+
+
+@pytest.mark.parametrize("program", ["loss", "gradient"])
+def test_the_program_has_no_selection_over_the_classes(program):
+    logits, targets = (jnp.asarray(array, jnp.float32) for array in arguments())
+    function = loss if program == "loss" else jax.grad(loss)
+    text = jax.jit(function, static_argnums=2).lower(logits, targets, PAYOFF).as_text()
+    assert "exponential" in text and "stablehlo.select" not in text
