@@ -90,6 +90,20 @@ def test_a_coverage_is_requested_of_a_finished_run(
     assert json.loads((copy / "results.json").read_text()) == json.loads(json.dumps(results))
 
 
+@pytest.mark.slow
+def test_certificates_of_one_of_several_students_stay_those_of_all(
+    run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    dataset = restore.load_dataset(copy)
+    first = evaluate.evaluate(copy, dataset, risk=0.9, runs=3)
+    again = evaluate.evaluate(copy, dataset, risk=0.9)
+    assert again["guarantee"] == first["guarantee"] and again["guarantee"]["runs"] == 3
+    assert again["promises"]["ladder"] == first["promises"]["ladder"]
+    (copy / "results.json").write_text("{")  # damaged: what is not known cannot be kept
+    assert evaluate.evaluate(copy, dataset, risk=0.9)["guarantee"]["runs"] == 1
+
+
 def test_interrupted_evaluation_leaves_no_results(
     run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

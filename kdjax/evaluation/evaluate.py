@@ -49,7 +49,7 @@ def evaluate(
     risk: float | None = None,
     delta: float | None = None,
     teacher_predictions: TeacherOutputs | None = None,
-    runs: int = 1,
+    runs: int | None = None,
     gate: str | None = None,
     gate_acceptance: float | None = None,
     coverage: float | None = None,
@@ -62,7 +62,8 @@ def evaluate(
         risk: of the certificate, instead of the config's.
         delta: of the certificate, instead of the config's.
         teacher_predictions: of `predict_teacher`, if already computed.
-        runs: number of students among which one may be chosen, see `certification.certify`.
+        runs: number of students among which one may be chosen, see `certification.certify`; None:
+            as in the last evaluation of the workdir, 1 in the first.
         gate: name of `outliers.GATES`, instead of the config's.
         gate_acceptance: instead of the config's.
         coverage: to be certified together with the risk, instead of the config's.
@@ -96,7 +97,7 @@ def evaluate(
     )
     outputs = gated.outputs
     names, groups = list(dataset.class_names), predictions.groups_to_save(folder, dataset, outputs)
-    summarized = certificate | {"runs": runs, "gate": gated.gate}
+    summarized = certificate | {"runs": runs or _last_runs(folder), "gate": gated.gate}
     results = _summarize(folder, outputs, summarized, names) | {"views": views}
     if teacher.exists():
         if teacher_predictions is None:
@@ -116,6 +117,14 @@ def evaluate(
         gates.save_fitted(folder, gated.fitted)
     _write(folder, outputs, results, groups)
     return results
+
+
+def _last_runs(folder: pathlib.Path) -> int:
+    """Returns `runs` of the last evaluation; 1 without one, or if its results are damaged."""
+    try:
+        return int(workdir.read_results(folder)["guarantee"]["runs"])
+    except (InputError, KeyError, TypeError):
+        return 1
 
 
 def _requested(config: ConfigDict, **given: float | None) -> dict[str, float]:

@@ -73,7 +73,7 @@ def promise(model_card: Mapping[str, Any]) -> str:
             "The model abstains on every image, because no threshold could be certified. Its "
             "labels and probabilities are still given."
         )
-    return "No selective risk is promised, as the threshold has no certificate."
+    return "The threshold has no certificate for a requested risk."
 
 
 def _least(certificate: Mapping[str, Any]) -> str:

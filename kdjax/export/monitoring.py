@@ -65,8 +65,10 @@ def _coverage(model_card: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     point = model_card.get("operating_point")
     joint = (model_card.get("promises") or {}).get("joint")
-    if joint and joint["coverage"] and joint["both"] and model_card["certificate"]:
-        return {"bound": joint["coverage"], "delta": joint["delta"], "split": "calibration"}
+    # Of a model with thresholds of its classes, or another one, the joint promise is not about it.
+    if joint and joint["coverage"] and joint["both"] and joint["used"] and joint["certified"]:
+        bound = joint["at_risk"]["coverage"]
+        return {"bound": bound, "delta": joint["delta"], "split": "calibration"}
     if not point or model_card["threshold"] is None:
         return None
     split = "test" if _has_several_thresholds(model_card) else "calibration"

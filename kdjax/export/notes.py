@@ -98,7 +98,7 @@ def _gate_notes(gate: Mapping[str, Any] | None) -> list[str]:
 
 
 def _no_certificate(served: serving.Served) -> str:
-    """Returns that nothing is promised, how the threshold was chosen, and what was measured."""
+    """Returns that no risk is certified, how the threshold was chosen, and what was measured."""
     figures, bound, request = served.figures["calibration"], served.bound, served.request
     chosen = "given by the user"
     if request.coverage is not None:
@@ -113,7 +113,7 @@ def _no_certificate(served: serving.Served) -> str:
             "choice"
         )
     return (
-        "This threshold has no certificate: no selective risk is promised. It was "
+        "This threshold has no certificate for a requested risk. It was "
         f"{chosen}. Measured: {measured}."
     )
 

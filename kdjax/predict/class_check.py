@@ -93,4 +93,6 @@ def verdict(
 def not_refuted(by_class: Values) -> str:
     """Returns the sentence about the classes if the promise is not refuted."""
     tested = sum(value is not None for value in by_class["refuted"])
+    if tested == 1:
+        return ". The class with a threshold does not refute it either"
     return f". None of the {tested:,} classes with a threshold refutes it either"

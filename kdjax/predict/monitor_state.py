@@ -1,6 +1,7 @@
 """The file in which `kdjax monitor` keeps what it has seen, and the lines that it has read."""
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from kdjax.export import card
 from kdjax.runtime.atomic_io import read_json, write_json
 
 FORMAT = 1  # of the file
+_HEADER = ("format", "kdjax", "model", "sha256")
 
 
 @contextlib.contextmanager
@@ -56,13 +58,20 @@ def load(path: pathlib.Path, model: str) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder, and not a state of kdjax monitor")
     content = read_json(path)
-    if not isinstance(content, dict) or "model" not in content or "format" not in content:
+    if not isinstance(content, dict) or not set(_HEADER) <= content.keys():
         raise InputError(f"{str(path)!r} is not a state of kdjax monitor")
     if content["format"] != FORMAT:
         raise InputError(
             f"{str(path)!r} has format {content['format']!r}, written by kdjax "
             f"{content.get('kdjax')}: kdjax {kdjax.__version__} reads format {FORMAT}"
+        )
+    if content["sha256"] != _checksum(content):
+        raise InputError(
+            f"{str(path)!r} is damaged: its checksum is another one; restore a copy of it, or "
+            "choose another --state, which begins anew"
         )
     if content["model"] != model:
         raise InputError(
@@ -80,4 +89,10 @@ def save(path: pathlib.Path, model: str, content: Mapping[str, Any]) -> None:
         model: of `identity`.
         content: for JSON.
     """
-    write_json(path, {"format": FORMAT, "kdjax": kdjax.__version__, "model": model, **content})
+    header = {"format": FORMAT, "kdjax": kdjax.__version__, "model": model}
+    write_json(path, {**header, "sha256": _checksum(content), **content})
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    stored = json.loads(json.dumps(content))  # as it is read again
+    return card.sha256_json({name: stored[name] for name in stored.keys() - set(_HEADER)})

@@ -18,14 +18,7 @@ from kdjax.selective.monitor import COVERAGE, DRIFT, RISK
 STDIN = "-"
 POINTS = 1024  # of the history at most
 # Attributes of a session that a state holds, besides the monitor.
-_STORED: Mapping[str, type] = {
-    "places": dict,
-    "history": list,
-    "stride": int,
-    "files": list,
-    "labelled": int,
-    "last": dict,
-}
+_STORED = ("places", "history", "stride", "files", "labelled", "last")
 
 
 class Session:
@@ -126,11 +119,8 @@ class Session:
             path: of its file, for messages.
 
         Raises:
-            InputError: for other settings or a damaged state.
+            InputError: for other settings.
         """
-        for name, kind in {"monitor": dict, **_STORED}.items():
-            if not isinstance(state.get(name), kind):
-                raise InputError(f"{path!r} is damaged: {name} must be of type {kind.__name__}")
         try:
             self.monitor.restore(state["monitor"])
         except InputError as error:

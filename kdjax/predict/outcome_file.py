@@ -15,6 +15,7 @@ LABEL, ACCEPTED, SCORE, CONFIDENCE = "label", "accepted", "score", "confidence"
 CASCADE = "answered_by"  # column of a cascade, see `kdjax.predict.rows`
 _BLOCK = 1 << 20  # bytes
 _BATCH = 4096  # rows
+_SHOWN = 40  # characters of a wrong value in a message
 _FLAGS: Mapping[Any, bool] = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -156,7 +157,7 @@ def _json_records(first: str, lines: Lines, name: str) -> Iterator[tuple[int, Ma
         if line.strip():
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{name}, line {number}: not JSON ({error})") from None
             if not isinstance(record, dict):
                 raise InputError(f"{name}, line {number}: not a JSON object")
@@ -268,10 +269,10 @@ def _flag(value: Any) -> bool:
 def _number(value: Any, column: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number) or isinstance(value, bool):
-        raise InputError(f"{column} {value!r}: must be a number")
+        raise InputError(f"{column} {repr(value)[:_SHOWN]}: must be a number")
     return number
 
 

@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.evaluation import cost_table
-from kdjax.evaluation.promises.words import exact_percent
+from kdjax.evaluation.promises.words import exact_percent, percent_up
 from kdjax.report.promise_table import WIDTH
 from kdjax.selective.cascade import FEW_EXAMPLES, threshold_text
 
+MAX_CHARACTERS = 9  # of a percentage with all its digits
 COLUMNS = ("passed on %", "wrong %", "at most %", "multiply-adds", "--threshold")
 
 
@@ -58,7 +59,7 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _certificate(certificate: Mapping[str, Any], delta: float) -> str:
-    risk, point = exact_percent(certificate["risk"]), certificate["point"]
+    risk, point = _exact(certificate["risk"]), certificate["point"]
     if point is not None:
         return (
             f"cheapest threshold at which at most {risk} of all answers are wrong, with "
@@ -68,9 +69,15 @@ def _certificate(certificate: Mapping[str, Any], delta: float) -> str:
     if certificate["reason"] == FEW_EXAMPLES:
         return f"no threshold can be certified at {risk}: too few images, even without an error"
     return (
-        f"no threshold can be certified at {risk}: the fallback itself errs too often, on "
-        f"{_percent(certificate['first']['risk'])} % of the images"
+        f"no threshold can be certified at {risk}: the fallback itself errs too often for that, on "
+        f"{_percent(certificate['first']['risk'])} % of these images"
     )
+
+
+def _exact(risk: float) -> str:
+    """Returns a requested risk as it was given; one that was computed is rounded up."""
+    text = exact_percent(risk)
+    return text if len(text) <= MAX_CHARACTERS else percent_up(risk)
 
 
 def _rule(point: Mapping[str, Any]) -> str:

@@ -13,7 +13,9 @@ n examples, k(t) of them accepted, and true coverage C(t) = P(confidence >= t):
    beforehand, that bound would not hold for a threshold chosen from the sample.)
 2. Coverage at least k(t) / n - d for every t at once, with d the quantile of the one-sided
    Kolmogorov-Smirnov statistic: P(sup_t (k(t) / n - C(t)) >= d) = a. The distribution of the
-   statistic is exact for confidences without ties (Smirnov 1944), and with ties it is smaller.
+   statistic is exact for confidences without ties (Smirnov 1944), and with ties it is smaller. For
+   large n, where it takes long to compute, d = sqrt(ln(1 / a) / (2 n)), which is less than 1 %
+   larger, is used instead (Massart 1990).
 3. Risk at most r at the threshold of `learn_then_test`, see `certificates`.
 4. Risk at the threshold that accepts the k_c most confident examples: k_c depends on n, c and a
    only, so that the bound of Clopper and Pearson from the errors among them holds.
@@ -35,6 +37,8 @@ from scipy.special import bdtrc, smirnovi
 from kdjax.errors import InputError
 from kdjax.selective import binomial, certificates, ranking, validation
 from kdjax.selective.certificates import Certificate
+
+EXACT_UP_TO = 20_000  # examples for which the exact statistic is used
 
 
 class Shares(NamedTuple):
@@ -103,7 +107,7 @@ def joint_certificate(
     correct: ArrayLike,
     *,
     risk: float,
-    coverage: float,
+    coverage: float = 0.0,
     delta: float = 0.05,
     total: int | None = None,
 ) -> JointCertificate:
@@ -123,7 +127,8 @@ def joint_certificate(
         confidence: `[n]`, finite or -inf, higher = more confident.
         correct: `[n]`, boolean or 0 and 1.
         risk: r in (0, 1).
-        coverage: c in [0, 1); 0: none is requested, and the result has the largest one at r.
+        coverage: c in [0, 1); 0: none is requested, and the result has the largest one at r. `both`
+            is then whether r alone can be certified.
         delta: in (0, 1), the probability that any of the bounds fails.
         total: number of examples, if some were never accepted for another reason and are not in the
             sample; their share counts as not covered. None: n.
@@ -144,7 +149,7 @@ def joint_certificate(
 
     Sources: Angelopoulos et al., "Learn then Test", arXiv 2110.01052; Clopper, Pearson, Biometrika
     1934; Smirnov, "Approximate laws of distribution of random variables from empirical data",
-    Uspekhi Mat. Nauk 1944.
+    Uspekhi Mat. Nauk 1944; Massart, Annals of Probability 1990.
     """
     target, level = validation.probability("risk", risk), validation.probability("delta", delta)
     least = validation.share("coverage", coverage)
@@ -199,8 +204,10 @@ def _at_risk(
 
 @functools.lru_cache(maxsize=256)
 def _band(total: int, delta: float) -> float:
-    """Returns the d that sup_t (k(t) / n - C(t)) exceeds with probability delta."""
-    return float(smirnovi(total, delta))
+    """Returns the d that sup_t (k(t) / n - C(t)) exceeds with probability at most delta."""
+    if total <= EXACT_UP_TO:
+        return float(smirnovi(total, delta))
+    return math.sqrt(-math.log(delta) / (2 * total))  # for delta <= 1/2, as all shares are
 
 
 def _at_coverage(

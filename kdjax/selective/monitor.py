@@ -130,7 +130,8 @@ class Monitor:
             accepted: `[n]`, boolean or 0 and 1.
             correct: `[n]`, boolean, 0 and 1, or nan for an example without a label; None: none has
                 one. Only labels of accepted examples matter. Which examples get a label must not
-                depend on whether they are correct.
+                depend on what they are, neither on correctness nor on confidence: label all, or
+                choose at random.
             confidence: `[n]`, on the scale of the reference; needed if drift is watched, and
                 otherwise ignored.
 

@@ -56,10 +56,7 @@ def test_page_states_the_promise_the_figures_and_the_files():
 
 def test_page_of_a_threshold_without_a_certificate_promises_nothing():
     page = card_page.render(card_of(certificate=None))
-    assert (
-        "\n## Promise\n\nNo selective risk is promised, as the threshold has no certificate."
-        in page
-    )
+    assert "\n## Promise\n\nThe threshold has no certificate for a requested risk." in page
 
 
 def test_page_of_a_model_that_abstains_on_everything_says_so():

@@ -403,9 +403,9 @@ def test_coverage_with_another_score_has_no_certificate(trained, tmp_path, witho
     bound = expected.proportion_ci(0.9, "exact").high
     assert point["bound"] == {"risk": pytest.approx(bound), "delta": 0.1}
     note, page_text = model_card["notes"][0], (out / "card.md").read_text()
-    assert note.startswith("This threshold has no certificate: no selective risk is promised.")
+    assert note.startswith("This threshold has no certificate for a requested risk.")
     assert "chosen to accept 80 % of the dev split" in note
-    assert "No selective risk is promised, as the threshold has no certificate." in page_text
+    assert "The threshold has no certificate for a requested risk." in page_text
     test = restore.load_dataset(folder).test
     prediction = load(out)(test.images)
     assert prediction.accepted.sum() == point["figures"]["test"]["accepted"]

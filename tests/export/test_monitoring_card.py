@@ -56,10 +56,12 @@ def test_the_bound_of_several_thresholds_comes_from_test(several):
 
 
 def test_a_promised_coverage_is_watched_instead_of_a_bound():
-    joint = {"coverage": 0.75, "both": True, "delta": 0.05}
+    states = dict.fromkeys(("both", "used", "certified"), True)
+    joint = {"coverage": 0.75, "delta": 0.05, "at_risk": {"coverage": 0.78}, **states}
     promised = monitoring.bounds(card_of(promises={"joint": joint}))["coverage"]
-    assert promised == {"bound": 0.75, "delta": 0.05, "split": "calibration"}
-    for other in ({"both": False}, {"coverage": 0.0}):
+    assert promised == {"bound": 0.78, "delta": 0.05, "split": "calibration"}
+    # Such as that of an export with another threshold, or with thresholds of its classes.
+    for other in ({"both": False}, {"coverage": 0.0}, {"used": False}, {"certified": False}):
         coverage = monitoring.bounds(card_of(promises={"joint": joint | other}))["coverage"]
         assert coverage["bound"] == exact(CALIBRATION, 0.1 / 200)
 

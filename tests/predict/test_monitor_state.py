@@ -47,6 +47,22 @@ def test_a_state_is_read_as_it_was_saved(tmp_path):
         monitor_state.load(path, "n")
 
 
+@pytest.mark.parametrize(
+    "change", [("30", "31"), ('"log_wealth":', '"log_wealth": 1'), ("[", "[9,")]
+)
+def test_a_state_that_was_changed_is_refused_and_kept(tmp_path, change):
+    model, state = monitored.model(tmp_path / "model"), tmp_path / "state.json"
+    path = monitored.write_json(tmp_path / "rows.jsonl", monitored.rows(30))
+    monitoring.watch(model, [path], state=state)
+    damaged = state.read_text().replace(*change, 1)
+    state.write_text(damaged)
+    with pytest.raises(InputError, match=r"'.*state.json' is damaged"):
+        monitoring.watch(model, [path], state=state)
+    assert state.read_text() == damaged
+    with pytest.raises(InputError, match="is a folder"):
+        monitoring.watch(model, [path], state=tmp_path)
+
+
 def test_a_failed_write_leaves_the_last_state(tmp_path, monkeypatch):
     model, state = monitored.model(tmp_path / "model"), tmp_path / "state.json"
     first = monitored.write_json(tmp_path / "first.jsonl", monitored.rows(20))

@@ -104,6 +104,11 @@ def test_confidence_stands_for_the_score_only_where_it_is_the_same():
             "'answered_by': these are predictions of a cascade",
         ),
         ('{"label": "red"\n', "f, line 1: not JSON"),
+        ('{"label": ' + "[" * 100_000 + "\n", "f, line 1: not JSON"),
+        (
+            '{"label": "red", "accepted": true, "score": 1' + "0" * 400 + "}\n",
+            f"f, line 1: score 1{'0' * 39}: must be a number",
+        ),
         ('{"label": "red", "accepted": true, "score": 1}\n[1]\n', "f, line 2: not a JSON object"),
         ('{"label": "red", "accepted": null, "score": 1}\n', "f, line 1: accepted None: must be"),
         ('{"label": "red", "accepted": true, "score": true}\n', "score True: must be a number"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy import stats
+from scipy import special, stats
 
 from kdjax.errors import InputError
 from kdjax.selective import joint, joint_certificate, learn_then_test
@@ -238,3 +238,13 @@ def test_the_needed_number_of_calibration_images_for_everything():
     for n, both in ((38, False), (39, True)):
         found = joint_certificate(np.arange(n), np.ones(n), risk=0.2, coverage=0.9)
         assert (0.9**n <= 0.05 / 3) == both == found.both
+
+
+@pytest.mark.parametrize("delta", [0.001, 0.01, 0.05, 0.4])
+def test_band_of_a_large_sample_is_slightly_wider_than_the_exact_one(delta):
+    n, size = 30_000, joint.EXACT_UP_TO
+    exact = special.smirnovi(n, delta)
+    correct = np.arange(n) % 50 > 0
+    found = joint_certificate(-np.arange(n), correct, risk=0.1, delta=2 * delta)
+    width = found.at_risk.accepted / n - found.at_risk.coverage
+    assert n > size and exact < width < 1.01 * exact
