@@ -177,14 +177,18 @@ def anytime_interval(count: float, total: int, level: float = 0.95) -> tuple[flo
         total: n >= 0, number of values.
         level: in (0, 1).
 
+    Raises:
+        ValueError: for another level.
+
     Source: Robbins, "Statistical methods related to the law of the iterated logarithm", 1970, with
     the mixture Beta(1/2, 1/2).
     """
     from scipy.optimize import brentq  # its import takes 0.3 s
 
+    confidence = validation.probability("level", level)
     if not total:
         return 0.0, 1.0
-    least = math.log(1 - level) + betaln(count + 0.5, total - count + 0.5) - betaln(0.5, 0.5)
+    least = math.log(1 - confidence) + betaln(count + 0.5, total - count + 0.5) - betaln(0.5, 0.5)
     excess = functools.partial(_log_likelihood_excess, count=count, total=total, least=least)
     share = count / total
     low = brentq(excess, 0.0, share, xtol=1e-12) if count and excess(0.0) < 0 else 0.0

@@ -222,14 +222,18 @@ def moments(
             that large means lose no digits.
 
     Raises:
-        InputError: for another shape, or features that are not finite.
-        TypeError: for a dtype that is not real.
+        InputError: for another shape, features that are not finite, or labels out of range.
+        TypeError: for features that are not real, or labels that are not integers.
     """
     values = validation.nonempty("features", features, ndim=2)
     validation.require(np.isfinite(values), values, "features must be finite")
     classes = np.asarray(labels)
     if classes.shape != values.shape[:1]:
         raise InputError(f"labels {classes.shape} of features {values.shape}: need [b] and [b, d]")
+    if classes.dtype.kind not in "iu":
+        raise TypeError(f"labels of dtype {classes.dtype}: need integers")
+    rule = f"labels must lie in 0..{num_classes - 1}"
+    validation.require((classes >= 0) & (classes < num_classes), classes, rule)
     size = values.shape[1]
     if earlier is None:
         zeros = np.zeros((num_classes, size)), np.zeros((size, size))

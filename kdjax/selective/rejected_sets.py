@@ -81,7 +81,11 @@ def rejected_quantile(
     Random World", 2005.
     """
     values, ranks = _sample(scores, confidence)
-    return _of_lower(values, ranks, threshold, alpha)
+    below = validation.floats("threshold", threshold)
+    validation.require(~np.isnan(below), below, "threshold must not be NaN")
+    if below.ndim:
+        raise InputError(f"threshold of shape {below.shape}: need a number")
+    return _of_lower(values, ranks, float(below), alpha)
 
 
 def certified_rejected_quantile(

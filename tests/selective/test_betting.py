@@ -193,3 +193,9 @@ def test_anytime_intervals_contain_the_share_and_the_exact_interval(total, part,
     assert low <= exact.low + 0.02 and high >= exact.high - 0.02
     wider = anytime_interval(count, total, 0.9999)
     assert wider[0] <= low and high <= wider[1]
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, -1, math.inf, math.nan])
+def test_an_interval_without_a_valid_level_is_refused(level):
+    with pytest.raises(InputError, match="level must lie in"):
+        betting.anytime_interval(1, 10, level)

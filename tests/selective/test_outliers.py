@@ -190,6 +190,14 @@ def test_jax_in_float32_agrees_with_numpy_in_float64():
         ),
         (lambda: outliers.fit_gaussian([[1.0, 2.0]], [0, 1], num_classes=2), "labels .2,. of"),
         (
+            lambda: outliers.fit_gaussian([[1.0, 2.0]] * 2, [0, 3], num_classes=3),
+            r"labels must lie in 0\.\.2: got 3",
+        ),
+        (
+            lambda: outliers.fit_gaussian([[1.0, 2.0]] * 2, [0, -1], num_classes=3),
+            r"labels must lie in 0\.\.2: got -1",
+        ),
+        (
             lambda: outliers.fit_gaussian([[1.0, 2.0], [5.0, 6.0]], [0, 1], num_classes=2),
             "do not vary within the classes",
         ),

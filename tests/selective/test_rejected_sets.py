@@ -324,3 +324,11 @@ def test_stored_rule_of_each_method_uses_its_scores(method, options):
     rule = selective.set_rule({**VALUES, "method": method, **options})
     expected = getattr(selective, method)(logits, abstention=False, **options)
     assert_array_equal(rule.scores(logits), expected)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"), [(np.nan, "threshold must not be NaN"), ([0.1], "need a number")]
+)
+def test_a_threshold_that_is_no_number_is_refused(threshold, message):
+    with pytest.raises(InputError, match=message):
+        selective.rejected_quantile([0.5], [0.5], threshold=threshold, alpha=0.1)
