@@ -245,3 +245,8 @@ def test_command_prints_the_table_and_refutes_with_its_own_status(folders, name)
     assert_refused(
         command("check", flags[0], name, "--threshold=0.5"), "--threshold=0.5 needs --fallback"
     )
+
+
+@pytest.mark.parametrize(("risk", "text"), [(0.01, "at 1 %:"), (0.01000001234, "at 1.01 %:")])
+def test_a_limit_that_was_computed_is_rounded_up(report_of, risk, text):
+    assert text in "".join(cascade_table.summary(report_of(risk=risk)))

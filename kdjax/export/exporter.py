@@ -217,32 +217,7 @@ def _card(
         "name": source_network.name(metadata),
         "data": {name: dataset[name] for name in ("name", "version")},
         "classes": dataset["class_names"],
-        "input": {
-            "shape": dataset["image_shape"],
-            "dtype": "uint8",
-            "axes": "n, height, width, channels; any n",
-            "preprocessing": "inside the model: (x / 255 - mean) / std, by channel",
-            **{name: dataset[name] for name in ("mean", "std")},
-            "fit": dataset.get("fit", STRETCH),
-        },
-        "views": {
-            "name": results.get("views", deployment_views.NONE),
-            "number": len(served.views),
-            "meaning": "inside the model: the mean of the logits over "
-            + deployment_views.describe(
-                results.get("views", deployment_views.NONE),
-                flip=metadata["config"]["data"]["flip"],
-            ),
-        },
-        "outputs": {
-            "logits": _logits_text(results["classes"], served.abstains),
-            "label": "int32 [n]: the most probable class, also for abstained images",
-            "confidence": "float32 [n]: the score, on the scale of the threshold; higher is more "
-            "confident",
-            "accepted": f"bool [n]: confidence >= {_threshold_text(point)}"
-            f"{', and not an outlier' if point.gate else ''}; otherwise the model abstains",
-            **(GATE_OUTPUTS if point.gate else {}),
-        },
+        **_signature(metadata, results, served),
         "score": {
             "name": point.score,
             "pnorm": point.pnorm,
@@ -278,6 +253,39 @@ def _card(
             "difference_from_run": reference.from_run,
         },
         "notes": notes.notes(metadata["config"], served, reference, results),
+    }
+
+
+def _signature(
+    metadata: Mapping[str, Any], results: Mapping[str, Any], served: serving.Served
+) -> dict[str, Any]:
+    """Returns `input`, `views` and `outputs` of the card."""
+    dataset, gate = metadata["dataset"], served.point.gate
+    views = results.get("views", deployment_views.NONE)
+    averaged = deployment_views.describe(views, flip=metadata["config"]["data"]["flip"])
+    return {
+        "input": {
+            "shape": dataset["image_shape"],
+            "dtype": "uint8",
+            "axes": "n, height, width, channels; any n",
+            "preprocessing": "inside the model: (x / 255 - mean) / std, by channel",
+            **{name: dataset[name] for name in ("mean", "std")},
+            "fit": dataset.get("fit", STRETCH),
+        },
+        "views": {
+            "name": views,
+            "number": len(served.views),
+            "meaning": f"inside the model: the mean of the logits over {averaged}",
+        },
+        "outputs": {
+            "logits": _logits_text(results["classes"], served.abstains),
+            "label": "int32 [n]: the most probable class, also for abstained images",
+            "confidence": "float32 [n]: the score, on the scale of the threshold; higher is more "
+            "confident",
+            "accepted": f"bool [n]: confidence >= {_threshold_text(served.point)}"
+            f"{', and not an outlier' if gate else ''}; otherwise the model abstains",
+            **(GATE_OUTPUTS if gate else {}),
+        },
     }
 
 

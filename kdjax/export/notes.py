@@ -37,6 +37,8 @@ def notes(
         "it.": True,
     }
     first = [*_point_notes(served), *_gate_notes(served.gate), *([teacher] if teacher else [])]
+    if "collapse" in results:
+        first.append(f"The network {results['collapse']}.")
     return [*first, *(note for note, applies in applicable.items() if note and applies)]
 
 
