@@ -15,7 +15,7 @@ def python(*arguments, cwd=ROOT, **variables):
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         **{"cwd": cwd, "env": {**os.environ, "PYTHONPATH": str(ROOT), **variables}},
-        **{"capture_output": True, "text": True, "timeout": 300},
+        **{"capture_output": True, "text": True, "timeout": 1200},
     )
 
 

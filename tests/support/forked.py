@@ -88,7 +88,7 @@ class Forked:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+    def communicate(self, timeout: float = 1200) -> tuple[str, str]:
         """Waits for the end of the process and returns its stdout and stderr."""
         self._process.join(timeout)
         ended = self.poll() is not None
