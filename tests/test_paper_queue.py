@@ -10,7 +10,6 @@ import time
 
 import numpy as np
 import pytest
-from support import forked
 from support.commands import ROOT
 from support.tiny_network import TINY_NETWORK
 
@@ -45,13 +44,14 @@ class Queue:
 
     def run_job(self, name: str) -> None:
         """Trains one job, as the queue does."""
-        done = forked.run("experiments.paper", ["job", name, *self.arguments], ROOT, os.environ)
+        command = [sys.executable, "-m", "experiments.paper", "job", name, *self.arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def finish(self) -> list[str]:
         """Runs the queue to its end and returns what it printed."""
         process = self.start()
-        lines = process.communicate(timeout=300)[0].splitlines()
+        lines = process.communicate(timeout=1200)[0].splitlines()
         logs = {path.name: path.read_text() for path in self.runs.glob("*.log")}
         assert process.returncode == 0, logs
         return lines

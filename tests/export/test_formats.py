@@ -56,8 +56,9 @@ def test_every_score_is_exported_in_every_format(export_format, score):
     np.testing.assert_array_equal(outputs.label, logits[:, :-1].argmax(axis=1))
     np.testing.assert_allclose(outputs.confidence, confidence, atol=1e-5)
     np.testing.assert_array_equal(outputs.accepted, outputs.confidence >= np.float32(0.3))
-    dtypes = [np.asarray(value).dtype for value in outputs]
-    assert dtypes == [np.float32, np.int32, np.float32, np.bool_]
+    *values, gate_score, outlier = outputs
+    assert [value.dtype for value in values] == [np.float32, np.int32, np.float32, np.bool_]
+    assert gate_score is None and outlier is None  # there is no gate
 
 
 def test_exported_function_takes_any_number_of_images(export_format):

@@ -230,6 +230,7 @@ RUN = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:teacher.warmup_epochs:RuntimeWarning")
 @pytest.mark.slow
 def test_run_with_a_view_per_epoch_is_the_uncached_run_bit_for_bit(data_dir, tmp_path) -> None:
     pipeline.train(tiny(data_dir, **RUN | {"teacher.cache": "off"}), tmp_path / "uncached")
@@ -244,6 +245,8 @@ def test_run_with_a_view_per_epoch_is_the_uncached_run_bit_for_bit(data_dir, tmp
         np.testing.assert_array_equal(leaf, other)
 
 
+@pytest.mark.filterwarnings("ignore:objective.rank_weight_start 0.6 with a teacher:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:teacher.warmup_epochs:RuntimeWarning")
 @pytest.mark.slow
 def test_students_with_views_and_weights_resume_to_the_same_bits(
     data_dir, tmp_path, capsys
