@@ -58,8 +58,8 @@ def main() -> None:
     given = [name for name, flag in changes.items() if flag.value is not None]
     if SHIFT.value is not None and given:
         raise InputError(
-            f"--shift uses the threshold and gate of results.json: run the command with {given[0]} "
-            "alone first"
+            "--shift uses the threshold and gate of results.json: run the command with "
+            f"{' and '.join(given)} and without --shift first"
         )
     # Raises for a folder that is not a workdir, before it is locked.
     folder = sweeps.resolve(pathlib.Path(WORKDIR.value))

@@ -19,7 +19,7 @@ from experiments.paper.plan import Job
 from kdjax import selective
 from kdjax.data import Dataset
 from kdjax.data import deployment_views as views
-from kdjax.evaluation import certification, evaluate, summary
+from kdjax.evaluation import certification, evaluate, predictions, summary
 from kdjax.evaluation.predictions import Predictions
 from kdjax.objectives import METHODS
 from kdjax.runtime import atomic_io
@@ -71,7 +71,7 @@ def collect(
     arrays: dict[str, np.ndarray] = {}
     for method, workdir in workdirs.items():
         for name in VIEWS:
-            outputs = evaluate.predict_splits(workdir, dataset, evaluate.SPLITS, views=name)
+            outputs = evaluate.predict_splits(workdir, dataset, predictions.SPLITS, views=name)
             results = _summarize(outputs, method)
             students.setdefault(method, {})[name] = results
             for score, log_form in scores(method, results).items():
@@ -100,7 +100,7 @@ def _summarize(outputs: Mapping[str, Predictions], method: str) -> dict[str, Any
         name: {metric: values[metric] for metric in METRICS}
         for name, values in results["scores"].items()
     }
-    names = (*evaluate.SPLITS, "best_score", "pnorm")
+    names = (*predictions.SPLITS, "best_score", "pnorm")
     return {name: results[name] for name in names} | {"scores": scores}
 
 
@@ -134,6 +134,6 @@ def _teacher(workdirs: Iterable[pathlib.Path]) -> dict[str, Any]:
     for workdir in workdirs:
         results = atomic_io.read_json(workdir / "results.json")
         if "teacher" in results:
-            teacher = {split: results["teacher"][split] for split in evaluate.SPLITS}
+            teacher = {split: results["teacher"][split] for split in predictions.SPLITS}
             return teacher | {"correction": results["correction"]}
     return {}

@@ -11,7 +11,7 @@ from kdjax import selective
 from kdjax.errors import InputError
 from kdjax.evaluation import gate as gates
 from kdjax.evaluation import joint
-from kdjax.evaluation.gate import Gate
+from kdjax.evaluation.gate import Gate, least_float32
 from kdjax.evaluation.predictions import Predictions
 from kdjax.selective.certificates import LEAST_ACCEPTED
 
@@ -22,6 +22,8 @@ RISKS = (0.1, 0.05, 0.02, 0.01, 0.005)
 LTT = "learn_then_test"
 # `OperatingPoint.source` of a certificate, and of one for each predicted class.
 CERTIFICATE, CLASS_CERTIFICATES = "certificate", "certificate of each class"
+NOTHING = "none"  # the source if nothing is accepted
+CHOSEN_ON_CALIBRATION = (CERTIFICATE, NOTHING)
 # Coverage on dev, in %, of the threshold for measurements of a run without a certified one.
 FALLBACK_COVERAGE = "90"
 CERTIFIERS = {"sgr": selective.sgr, LTT: selective.learn_then_test}
@@ -97,11 +99,11 @@ class OperatingPoint(NamedTuple):
         """
         exact = confidence.dtype == np.float64
         if self.class_thresholds is None:
-            return confidence >= (self.threshold if exact else _float32_from(self.threshold))
+            return confidence >= (self.threshold if exact else least_float32(self.threshold))
         if predicted is None:
             raise InputError("each class has a threshold of its own: give the predicted classes")
         thresholds = np.array(
-            [value if exact else _float32_from(value) for value in self.class_thresholds]
+            [value if exact else least_float32(value) for value in self.class_thresholds]
         )
         # One column for each class, because exported files need no gather then.
         is_class = predicted[:, None] == np.arange(len(thresholds), dtype=np.int32)[None]
@@ -127,7 +129,7 @@ def certify(
     risk: float,
     delta: float,
     runs: int = 1,
-    passed: tuple[float, float] = (1.0, 1.0),
+    totals: tuple[int, int] | None = None,
     coverage: float = 0.0,
 ) -> dict[str, Any]:
     """Certifies thresholds on a calibration split and evaluates them on test.
@@ -143,8 +145,8 @@ def certify(
         delta: in (0, 1), the probability that a certificate may fail.
         runs: S >= 1, the number of runs among which one may be chosen by its certificate, its
             coverage or its test results.
-        passed: shares of calibration and test that pass the gate, if the samples are those that
-            do: a coverage is then one of all images.
+        totals: numbers of images of calibration and test, if the samples are those that pass the
+            gate: a coverage is then one of all images.
         coverage: in [0, 1), to be certified together with the risk; 0: none.
 
     Returns:
@@ -163,6 +165,8 @@ def certify(
     if runs < 1:
         raise InputError(f"runs {runs}: must be at least 1")
     risks = sorted({*RISKS, risk}, reverse=True)
+    images = totals or (len(calibration[1]), len(test[1]))
+    passed = len(calibration[1]) / images[0], len(test[1]) / images[1]
 
     def certificate(certifier: str, target: float, level: float) -> dict[str, float | None]:
         found = CERTIFIERS[certifier](*calibration, risk=target, delta=level)
@@ -178,7 +182,7 @@ def certify(
         "examples": len(calibration[1]),
         "certificates": entries,
         **_for_all(certificate, risks, risk=risk, delta=delta, runs=runs),
-        **_with_coverage(calibration, test, passed, risk=risk, coverage=coverage, delta=delta),
+        **_with_coverage(calibration, test, images, risk=risk, coverage=coverage, delta=delta),
     }
 
 
@@ -205,13 +209,11 @@ def _for_all(
 
 
 def _with_coverage(
-    calibration: Sample, test: Sample, passed: tuple[float, float], **requested: float
+    calibration: Sample, test: Sample, totals: tuple[int, int], **requested: float
 ) -> dict[str, Any]:
     """Returns the requested coverage and its certificate; empty if none is requested."""
     if not requested["coverage"]:
         return {}
-    sizes = len(calibration[1]), len(test[1])
-    totals = round(sizes[0] / passed[0]), round(sizes[1] / passed[1])
     found = joint.measure(calibration, test, **requested, totals=totals)
     return {"coverage": requested["coverage"], "joint": found}
 
@@ -279,7 +281,7 @@ def certify_again(
     requested = results["guarantee"]
     return certify(
         *(sample_of(score, gates.kept(gate, split)) for split in (calibration, test)),
-        passed=(gates.passed_share(gate, calibration), gates.passed_share(gate, test)),
+        totals=(len(calibration.labels), len(test.labels)),
         risk=requested["risk"] if risk is None else risk,
         delta=requested["delta"] if delta is None else delta,
         runs=requested.get("runs", 1) if runs is None else runs,
@@ -305,7 +307,7 @@ def operating_point(
         threshold = results["scores"][score]["thresholds"][fallback_coverage]["threshold"]
         source = f"dev, {fallback_coverage} % coverage"
     else:
-        threshold, source = math.inf, "none"
+        threshold, source = math.inf, NOTHING
     return OperatingPoint(
         score,
         results["pnorm"],
@@ -330,12 +332,6 @@ def scores_of(results: Mapping[str, Any]) -> dict[str, Callable[[np.ndarray], np
         results: content of `results.json`.
     """
     return selective.numpy_scores(results["pnorm"], combination_of(results))
-
-
-def _float32_from(threshold: float) -> np.float32:
-    """Returns the least float32 number that is not below a threshold."""
-    rounded = np.float32(threshold)
-    return np.nextafter(rounded, np.float32(np.inf)) if float(rounded) < threshold else rounded
 
 
 def _on_test(

@@ -47,12 +47,8 @@ def write_cost(folder: pathlib.Path) -> dict[str, Any]:
         logits are averaged, its `multiply_adds` for one image over all of them, and `latency`, see
         `measure_latency`, in seconds by batch size; None in a smoke run.
     """
-    config, metadata = restore.load_config(folder), workdir.read_metadata(folder)
-    views = network.views_of(config) if metadata["stage"] == STUDENT else (IDENTITY,)
-    costs: dict[str, Any] = {"machine": machine()}
-    for path in (folder / TEACHER, folder):
-        if (path / "config.json").exists():
-            costs |= _cost_of(path, views, smoke=bool(config.smoke))
+    smoke = bool(restore.load_config(folder).smoke)
+    costs = {"machine": machine(), **_entries(folder, smoke=smoke)}
     atomic_io.write_json(folder / FILE_NAME, costs)
     return costs
 
@@ -65,12 +61,7 @@ def multiply_adds(folder: pathlib.Path) -> dict[str, int]:
     Args:
         folder: the workdir of a student or of a teacher.
     """
-    config, metadata = restore.load_config(folder), workdir.read_metadata(folder)
-    views = network.views_of(config) if metadata["stage"] == STUDENT else (IDENTITY,)
-    entries: dict[str, Any] = {}
-    for path in (folder / TEACHER, folder):
-        if (path / "config.json").exists():
-            entries |= _cost_of(path, views, smoke=True)
+    entries = _entries(folder, smoke=True)
     return {stage: entry["multiply_adds"] for stage, entry in entries.items()}
 
 
@@ -83,6 +74,17 @@ def read_cost(folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / FILE_NAME
     content: dict[str, Any] | None = atomic_io.read_json(path) if path.exists() else None
     return content
+
+
+def _entries(folder: pathlib.Path, *, smoke: bool) -> dict[str, Any]:
+    """Returns the entries of the networks of a workdir, without a latency in a smoke run."""
+    config, metadata = restore.load_config(folder), workdir.read_metadata(folder)
+    views = network.views_of(config) if metadata["stage"] == STUDENT else (IDENTITY,)
+    entries: dict[str, Any] = {}
+    for path in (folder / TEACHER, folder):
+        if (path / "config.json").exists():
+            entries |= _cost_of(path, views, smoke=smoke)
+    return entries
 
 
 def _cost_of(folder: pathlib.Path, views: tuple[View, ...], *, smoke: bool) -> dict[str, Any]:

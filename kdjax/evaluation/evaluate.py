@@ -25,7 +25,7 @@ from kdjax.evaluation import (
     teacher_outputs,
 )
 from kdjax.evaluation import gate as gates
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.teacher_outputs import TRAIN, TeacherOutputs
 from kdjax.runs import restore, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost
@@ -36,8 +36,6 @@ from kdjax.training.external import logits_teacher
 from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.spec import TEACHER
 
-# Without train, where the error is too low because the network was trained on it.
-SPLITS = ("dev", "calibration", "test")
 Outputs = Mapping[str, Predictions]
 Results = dict[str, Any]
 
@@ -97,7 +95,10 @@ def evaluate(
     )
     outputs = gated.outputs
     names, groups = list(dataset.class_names), predictions.groups_to_save(folder, dataset, outputs)
-    summarized = certificate | {"runs": runs or _last_runs(folder), "gate": gated.gate}
+    summarized = certificate | {
+        "runs": _last_runs(folder) if runs is None else runs,
+        "gate": gated.gate,
+    }
     results = _summarize(folder, outputs, summarized, names) | {"views": views}
     if teacher.exists():
         if teacher_predictions is None:

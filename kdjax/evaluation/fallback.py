@@ -8,12 +8,10 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.evaluation import cost, predictions
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.models.user_class import short_name
 from kdjax.runs import restore, teachers
 from kdjax.training.spec import STUDENT, TEACHER
-
-SPLITS = ("dev", "calibration", "test")
 
 
 def describe(folder: pathlib.Path, weights_sha256: str | None, views: str) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from ml_collections import ConfigDict
 
 from kdjax import selective
 from kdjax.errors import InputError, unknown_name_error
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.runtime import atomic_io
 from kdjax.selective import outliers, validation
 from kdjax.selective.outliers import ENERGY, GATES, MAHALANOBIS, NONE, ClassGaussian
 
-SPLITS = ("dev", "calibration", "test")
 _FITTED = ClassGaussian._fields
 
 
@@ -70,11 +69,6 @@ def kept(gate: Gate | None, split: Predictions) -> Predictions:
     passed = gate.passed(split)
     scores = None if split.gate is None else split.gate[passed]
     return Predictions(split.logits[passed], split.labels[passed]).with_gate(scores)
-
-
-def passed_share(gate: Gate | None, split: Predictions) -> float:
-    """Returns the share of the images that pass; 1 without a gate."""
-    return len(kept(gate, split).labels) / len(split.labels)
 
 
 def gate_of(results: Mapping[str, Any]) -> Gate | None:

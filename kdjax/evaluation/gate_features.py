@@ -12,7 +12,7 @@ from kdjax.data.deployment_views import View
 from kdjax.errors import InputError
 from kdjax.evaluation import gate as gates
 from kdjax.evaluation import network
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.models.features import WithFeatures
 from kdjax.runs import restore, workdir
 from kdjax.runs.restore import RestoredModel
@@ -82,7 +82,7 @@ def predict_splits(
             "gate"
         )
     fitted = _fit_workdir(folder, dataset) if request.name == MAHALANOBIS else None
-    outputs = predict(folder, dataset, gates.SPLITS, fitted=fitted)
+    outputs = predict(folder, dataset, SPLITS, fitted=fitted)
     chosen = gates.choose(request.name, outputs, acceptance=request.acceptance, delta=delta)
     if chosen is None:
         return Gated(outputs, None, None)

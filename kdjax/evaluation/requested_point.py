@@ -10,6 +10,7 @@ from kdjax import selective
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.evaluation.certification import (
     CLASS_CERTIFICATES,
+    NOTHING,
     OperatingPoint,
     certify_again,
     combination_of,
@@ -155,7 +156,7 @@ def _classwise(point: OperatingPoint, outputs: Mapping[str, Predictions]) -> Ope
     least = min(thresholds)
     return point._replace(
         threshold=least,
-        source=CLASS_CERTIFICATES if math.isfinite(least) else "none",
+        source=CLASS_CERTIFICATES if math.isfinite(least) else NOTHING,
         guarantee={**guarantee, "by_class": values},
         class_thresholds=thresholds,
     )

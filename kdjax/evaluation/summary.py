@@ -94,10 +94,8 @@ def summarize(
     if abstains:
         metrics["combination"]["dev_aurc"] = selective.cross_validated_combination_aurc(*dev)
     best = min(metrics, key=lambda name: metrics[name]["dev_aurc"])
-    stops = gates.gate_of({"gate": gate})
-    judged = outputs["calibration"], test
-    samples = (certification.sample_of(scores[best], gates.kept(stops, split)) for split in judged)
-    passed_calibration, passed_test = (gates.passed_share(stops, split) for split in judged)
+    rule, judged = gates.gate_of({"gate": gate}), (outputs["calibration"], test)
+    samples = (certification.sample_of(scores[best], gates.kept(rule, split)) for split in judged)
     return {
         "classes": dev.logits.shape[1] - 1,
         **{split: accuracy_metrics(predictions) for split, predictions in outputs.items()},
@@ -110,7 +108,7 @@ def summarize(
             risk=risk,
             delta=delta,
             runs=runs,
-            passed=(passed_calibration, passed_test),
+            totals=(len(judged[0].labels), len(judged[1].labels)),
             coverage=coverage,
         ),
         **({"gate": gate} if gate else {}),

@@ -34,8 +34,8 @@ FIELDS: Mapping[str, str] = {
     "class_thresholds": "the lowest accepted confidence of each predicted class, null where none "
     "is accepted; null or missing: `threshold` for all classes",
     "gate": "name and threshold of the gate that stops images unlike those of training, the share "
-    "of others that it passes with probability 1 - delta (bound), and what it passes of each "
-    "split; null: none",
+    "of images like those that it passes with probability 1 - delta (bound), and what it passes of "
+    "each split; null: none",
     "operating_point": "how the threshold was determined: its source, what was requested, what it "
     "accepts of dev, calibration and test, and without a certificate a bound on its risk",
     "certificate": "kind: learn_then_test, or classwise if its risk holds within each class; risk, "

@@ -192,7 +192,7 @@ def _gate(gate: Mapping[str, Any]) -> str:
         return f"{gate['name']}, stops no image"
     return (
         f"{gate['name']}: images unlike those of training are stopped; at least "
-        f"{words.percent_down(gate['bound'])} of the others pass"
+        f"{words.percent_down(gate['bound'])} of images like those pass"
     )
 
 

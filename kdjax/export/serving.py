@@ -24,9 +24,9 @@ from kdjax.evaluation import (
     summary,
 )
 from kdjax.evaluation import gate as gates
-from kdjax.evaluation.certification import OperatingPoint, scores_of
+from kdjax.evaluation.certification import OperatingPoint
 from kdjax.evaluation.gate_features import Outputs
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.requested_point import PointRequest
 from kdjax.export import formats, source_network
 from kdjax.export.forward import forward
@@ -40,7 +40,6 @@ from kdjax.training import teacher_network
 
 CHECKED_IMAGES = 256  # images of test, or of random pixels, on which the outputs are compared
 BATCH_SIZE = 256  # of the comparison
-SPLITS = ("dev", "calibration", "test")
 
 
 class Served(NamedTuple):
@@ -260,25 +259,14 @@ def evidence(
         results: content of its `results.json`.
         served: the network with its operating point, which may have another score than the run.
     """
-    guarantee = served.point.guarantee or results["guarantee"]
-    return promises.Evidence(
-        dev=served.outputs["dev"],
-        calibration=served.outputs["calibration"],
-        test=served.outputs["test"],
-        confidence=scores_of(results)[served.point.score],
-        threshold=served.point.threshold,
-        source=served.point.source,
-        risk=guarantee["risk"],
-        delta=served.delta,
-        runs=guarantee.get("runs", 1),
+    return promises.evidence_of(
+        {**results, "gate": served.gate},
+        served.outputs,
         class_names=metadata["dataset"]["class_names"],
-        settings={
-            **metadata["config"].get("selective", {}),
-            "coverage": results["guarantee"].get("coverage", 0.0),
-        },
+        settings=metadata["config"].get("selective", {}),
         extras=served.extras,
-        class_thresholds=served.point.class_thresholds,
-        gate=served.gate,
+        point=served.point,
+        delta=served.delta,
     )
 
 

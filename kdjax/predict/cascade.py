@@ -12,6 +12,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation import cost_table
 from kdjax.predict.cascade_rule import Rule, cost_of, rule_of
 from kdjax.predict.inputs import Shape, sources_of, to_pixels
+from kdjax.predict.lists import Lists, has_lists
 from kdjax.predict.model import BATCH_SIZE, Model, Prediction, load_part
 
 STUDENT, FALLBACK = "student", "fallback"
@@ -31,6 +32,9 @@ class CascadePrediction(NamedTuple):
         probabilities: float32 [n, m], in the order of the student's classes.
         score: float32 [n], of the model that answers, see `Prediction`.
         outlier: bool [n], whether the gate of the student stops the image; None: it has no gate.
+        sets: for each image a tuple of class names: the label alone of an accepted image; of an
+            abstained one, the list of the fallback, see `Prediction.sets`. None if the fallback has
+            no lists, as a model that an earlier version exported.
     """
 
     labels: np.ndarray
@@ -41,6 +45,7 @@ class CascadePrediction(NamedTuple):
     probabilities: np.ndarray
     score: np.ndarray
     outlier: np.ndarray | None
+    sets: Lists | None = None
 
 
 class Cascade(NamedTuple):
@@ -82,36 +87,33 @@ class Cascade(NamedTuple):
             sources: n paths of files, Pillow images or arrays, from which the images that are
                 passed on are read for the fallback.
         """
-        asked = self.student(pixels)
+        asked = self.student(pixels, lists=False)
         passed_on = np.flatnonzero(~self.rule.answers(asked))
         answered_by = np.full(len(pixels), STUDENT, dtype=object)
         answered_by[passed_on] = FALLBACK
         accepted = np.ones(len(pixels), bool)
         answers = {name: np.array(getattr(asked, name)) for name in _COMBINED}
+        sets: Lists = ()
         if passed_on.size:
-            others = self.ask_fallback(
-                pixels[passed_on], [sources[row] for row in passed_on.tolist()]
-            )
+            given = self._fallback_pixels(pixels[passed_on], [sources[row] for row in passed_on])
+            others = self.in_order(self.fallback(given, lists=self.fallback_abstains))
             for name, values in answers.items():
                 values[passed_on] = getattr(others, name)
             if self.fallback_abstains:
                 accepted[passed_on] = others.accepted
+                sets = others.sets or ()
+        labels = np.asarray(self.student.card["classes"])[answers["classes"]]
+        lists = [(label,) for label in labels.tolist()]
+        for row, names in zip(passed_on.tolist(), sets, strict=False):
+            lists[row] = names
         return CascadePrediction(
-            labels=np.asarray(self.student.card["classes"])[answers["classes"]],
+            labels=labels,
             accepted=accepted,
             answered_by=answered_by.astype(str),
             outlier=asked.outlier,
+            sets=tuple(lists) if has_lists(self.fallback.card) else None,
             **answers,
         )
-
-    def ask_fallback(self, pixels: np.ndarray, sources: Sequence[Any]) -> Prediction:
-        """Returns what the fallback predicts, with classes in the order of the student's.
-
-        Args:
-            pixels: as read for the student.
-            sources: as for `predict`.
-        """
-        return self.in_order(self.fallback(self._fallback_pixels(pixels, sources)))
 
     def in_order(self, answers: Prediction) -> Prediction:
         """Returns predictions of the fallback with classes in the order of the student's."""
@@ -234,9 +236,7 @@ def summary(cascade: Cascade, passed_on: int, images: int) -> str:
     cost = cascade.cost(share) if images else None
     if cost is None:
         return line
-    factor = cost["speed_up"]
-    compared = "less" if factor >= 1 else "more"
     return (
         f"{line}; {cost_table.with_unit(round(cost['multiply_adds']))} multiply-adds per image, "
-        f"{max(factor, 1 / factor):.1f} times {compared} than with the fallback alone"
+        f"{100 / cost['speed_up']:.0f} % of those of the fallback alone"
     )

@@ -11,6 +11,7 @@ from rich.text import Text
 from kdjax import selective
 from kdjax.evaluation import cost_table, selection
 from kdjax.evaluation.certification import CHOICE, external_teacher_note
+from kdjax.evaluation.predictions import SPLITS
 from kdjax.report import certificates, classes, outcomes, sweep_table, teacher, terminal
 
 # Keys of a score's metrics, with their column headings.
@@ -147,7 +148,7 @@ def _accuracy(results: Mapping[str, Any], title: str) -> Table:
         networks = {"teacher": results["teacher"], **networks}
     for name, network in networks.items():
         # A teacher that is given as logits may lack some splits.
-        for split in filter(network.__contains__, ("dev", "calibration", "test")):
+        for split in filter(network.__contains__, SPLITS):
             values = network[split]
             table.add_row(
                 name,

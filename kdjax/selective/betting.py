@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln
 
+from kdjax.errors import InputError
 from kdjax.selective import validation
 
 Array = NDArray[np.float64]
@@ -178,7 +179,7 @@ def anytime_interval(count: float, total: int, level: float = 0.95) -> tuple[flo
         level: in (0, 1).
 
     Raises:
-        ValueError: for another level.
+        ValueError: for another count, total or level.
 
     Source: Robbins, "Statistical methods related to the law of the iterated logarithm", 1970, with
     the mixture Beta(1/2, 1/2).
@@ -186,6 +187,9 @@ def anytime_interval(count: float, total: int, level: float = 0.95) -> tuple[flo
     from scipy.optimize import brentq  # its import takes 0.3 s
 
     confidence = validation.probability("level", level)
+    validation.integer("total", total, least=0)
+    if not 0 <= count <= total:
+        raise InputError(f"count {count}: must be from 0 to total, {total}")
     if not total:
         return 0.0, 1.0
     least = math.log(1 - confidence) + betaln(count + 0.5, total - count + 0.5) - betaln(0.5, 0.5)

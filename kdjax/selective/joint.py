@@ -153,18 +153,18 @@ def joint_certificate(
     """
     target, level = validation.probability("risk", risk), validation.probability("delta", delta)
     least = validation.share("coverage", coverage)
-    shares = _shares(level, bool(least))
-    sequence = certificates.fixed_sequence(confidence, correct, risk=target, level=shares.risk)
+    parts = shares(level, is_requested=bool(least))
+    sequence = certificates.fixed_sequence(confidence, correct, risk=target, level=parts.risk)
     groups = sequence.groups
     examples = _total(total, int(groups.accepted[-1]))
-    needed = least_accepted(examples, least, shares.coverage) if least else 0
-    loosest = sequence.certificate(shares.risk)
+    needed = least_accepted(examples, least, parts.coverage) if least else 0
+    loosest = sequence.certificate(parts.risk)
     accepted = round(loosest.coverage * int(groups.accepted[-1]))
     both = accepted >= max(1, needed)
-    at_risk = _at_risk(groups, loosest, accepted, examples, shares.band)
+    at_risk = _at_risk(groups, loosest, accepted, examples, parts.band)
     if at_risk and both:
         at_risk = at_risk._replace(coverage=max(least, at_risk.coverage))
-    at_coverage = _at_coverage(groups, needed, least, shares.risk_at_coverage) if least else None
+    at_coverage = _at_coverage(groups, needed, least, parts.risk_at_coverage) if least else None
     return JointCertificate(both, at_risk, at_coverage, target, least, level)
 
 
@@ -185,7 +185,13 @@ def _total(total: int | None, sample: int) -> int:
     return total
 
 
-def _shares(delta: float, is_requested: bool) -> Shares:
+def shares(delta: float, *, is_requested: bool) -> Shares:
+    """Returns how delta is divided.
+
+    Args:
+        delta: probability that any of the bounds fails.
+        is_requested: whether a coverage is requested.
+    """
     if not is_requested:
         return Shares(delta / 2, 0.0, delta / 2, 0.0)
     return Shares(delta / 3, delta / 3, delta / 6, delta / 6)

@@ -74,7 +74,7 @@ def test_predictions_of_every_split_are_averages_over_the_default_views(trained)
     config, folder, dataset = trained
     assert config.selective.views == results_of(folder)["views"] == "flip"
     restored = network.restore_network(folder)
-    for split in evaluate.SPLITS:
+    for split in predictions.SPLITS:
         logits = predictions.load(predictions.path_of(folder, split)).logits
         assert_allclose(logits, expected_logits(restored, dataset, split), rtol=1e-4, atol=1e-4)
     plain = evaluate.predict_splits(folder, dataset, ["test"], views="none")["test"].logits

@@ -138,7 +138,9 @@ def test_exported_pair_errs_as_the_card_says_at_every_certified_threshold(run, m
 def test_export_without_the_outputs_of_the_teacher_has_no_cascade(finished_run, tmp_path, change):
     folder = shutil.copytree(finished_run.folder, tmp_path / "run")
     results = workdir.read_results(folder)
-    splits = {name: predictions.load(predictions.path_of(folder, name)) for name in fallback.SPLITS}
+    splits = {
+        name: predictions.load(predictions.path_of(folder, name)) for name in predictions.SPLITS
+    }
     saved = fallback.saved_extras(folder, results, splits)
     assert saved["fallback"] == cascade_of(results)["fallback"]
     np.testing.assert_array_equal(saved["teacher"]["test"].labels, splits["test"].labels)
@@ -160,7 +162,7 @@ def test_linked_teacher_has_its_outputs_in_the_run_of_the_student(data_dir, run,
     results, _ = train(data_dir, folder, **{"teacher.workdir": str(run[0]), "seed": 1})
     assert (folder / "teacher").is_symlink()
     names = {path.name for path in (folder / "predictions").iterdir()}
-    assert {f"teacher_{split}.npz" for split in fallback.SPLITS} <= names
+    assert {f"teacher_{split}.npz" for split in predictions.SPLITS} <= names
     exported = export(folder, tmp_path / "student")
     assert cascade_of(exported)["fallback"] == cascade_of(results)["fallback"]
     same = cascade_of(run[1])["fallback"]

@@ -199,3 +199,9 @@ def test_anytime_intervals_contain_the_share_and_the_exact_interval(total, part,
 def test_an_interval_without_a_valid_level_is_refused(level):
     with pytest.raises(InputError, match="level must lie in"):
         betting.anytime_interval(1, 10, level)
+
+
+@pytest.mark.parametrize(("count", "total"), [(5, 3), (-1, 3), (math.nan, 3)])
+def test_an_interval_of_an_impossible_count_is_refused(count, total):
+    with pytest.raises(InputError, match="count .* must be from 0 to total, 3"):
+        betting.anytime_interval(count, total)

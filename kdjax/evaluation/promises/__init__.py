@@ -7,6 +7,7 @@ console and model card show them.
 from collections.abc import Mapping
 from typing import Any
 
+from kdjax.evaluation.predictions import SPLITS
 from kdjax.evaluation.promises import (
     by_class,
     by_group,
@@ -45,6 +46,8 @@ __all__ = [
 def compute_all(evidence: Evidence) -> dict[str, Any]:
     """Returns `promises` of `results.json`: the values of each promise that the run can give."""
     evidence = gate.passing(evidence)
+    # Most promises need the confidences of the same splits.
+    evidence = evidence._replace(samples={split: evidence.sample(split) for split in SPLITS})
     values = {name: promise.compute(evidence) for name, promise in PROMISES.items()}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -62,7 +65,7 @@ def statements(results: Mapping[str, Any]) -> list[Statement]:
         for name, promise in PROMISES.items()
         if name in stored
     }
-    if not (stored.get("gate") or {}).get("threshold"):
+    if (stored.get("gate") or {}).get("threshold") is None:
         return list(found.values())
     return [
         each if name == "gate" else each._replace(scope=f"{each.scope}, {gate.OTHERS}")

@@ -1,12 +1,13 @@
 """What a promise is computed from, and what report, console and model card show of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdjax import selective
-from kdjax.evaluation.certification import operating_point, scores_of
+from kdjax.evaluation.certification import OperatingPoint, operating_point, scores_of
 from kdjax.evaluation.predictions import Predictions
 
 
@@ -27,11 +28,13 @@ class Evidence(NamedTuple):
         class_names: m names, by label.
         settings: fields of the group `selective` of the config, by name without the group.
         extras: what only some runs have, by name: `teacher`, the teacher's `Predictions`
-            (logits [n, m]) by split; `groups`, the groups of the images by split; `features`.
+            (logits [n, m]) by split; `groups`, the groups of the images by split; `fallback`, see
+            `evaluation.fallback.describe`.
         class_thresholds: of each predicted class, if the operating point has them, see
             `certification.OperatingPoint`.
         gate: of `gate.measure`; None without a gate. The other promises then get the images that
             pass.
+        samples: what `sample` returns, by split, where it is already known.
     """
 
     dev: Predictions
@@ -48,9 +51,12 @@ class Evidence(NamedTuple):
     extras: Mapping[str, Any]
     class_thresholds: Sequence[float] | None = None
     gate: Mapping[str, Any] | None = None
+    samples: Mapping[str, tuple[np.ndarray, np.ndarray]] = MappingProxyType({})
 
     def sample(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the confidence [n] and whether predictions are correct, bool [n], of a split."""
+        if split in self.samples:
+            return self.samples[split]
         outputs: Predictions = getattr(self, split)
         return self.confidence(outputs.logits), selective.is_correct(*outputs)
 
@@ -115,8 +121,10 @@ def evidence_of(
     class_names: Sequence[str],
     settings: Mapping[str, Any],
     extras: Mapping[str, Any] | None = None,
+    point: OperatingPoint | None = None,
+    delta: float | None = None,
 ) -> Evidence:
-    """Returns the evidence of an evaluated run.
+    """Returns the evidence of an evaluated run, or of a model that is exported from it.
 
     Args:
         results: content of `results.json`, with a `guarantee`.
@@ -124,20 +132,24 @@ def evidence_of(
         class_names: m names, by label.
         settings: fields of the group `selective` of the config.
         extras: see `Evidence`.
+        point: the operating point of the model; None: that of the run.
+        delta: of a model whose threshold has no guarantee; None: that of the guarantee.
     """
-    point, guarantee = operating_point(results), results["guarantee"]
+    chosen = point or operating_point(results)
+    guarantee = chosen.guarantee or results["guarantee"]
     return Evidence(
         outputs["dev"],
         outputs["calibration"],
         outputs["test"],
-        confidence=scores_of(results)[results["best_score"]],
-        threshold=point.threshold,
-        source=point.source,
+        confidence=scores_of(results)[chosen.score],
+        threshold=chosen.threshold,
+        source=chosen.source,
         risk=guarantee["risk"],
-        delta=guarantee["delta"],
+        delta=guarantee["delta"] if delta is None else delta,
         runs=guarantee.get("runs", 1),
         class_names=class_names,
-        settings={**settings, "coverage": guarantee.get("coverage", 0.0)},
+        settings={**settings, "coverage": results["guarantee"].get("coverage", 0.0)},
         extras=extras or {},
+        class_thresholds=chosen.class_thresholds,
         gate=results.get("gate"),
     )

@@ -8,7 +8,8 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.evaluation import cost_table
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.certification import CHOSEN_ON_CALIBRATION
+from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement, Table
 from kdjax.selective import CascadePoint, cascade
@@ -16,8 +17,6 @@ from kdjax.selective import CascadePoint, cascade
 TITLE = "Student and teacher together"
 # Shares of the dev images that are passed on in the rows of the table; its bounds hold together.
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-# Sources of a threshold that was chosen on the calibration split.
-_ON_CALIBRATION = ("certificate", "none")
 
 # Confidence, and whether student and fallback are correct.
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -36,17 +35,16 @@ def compute(evidence: Evidence) -> dict[str, Any] | None:
         where the student answers nothing.
     """
     teacher, fallback = evidence.extras.get("teacher"), evidence.extras.get("fallback")
-    if not teacher or not fallback or not {"dev", "calibration", "test"} <= teacher.keys():
+    if not teacher or not fallback or not set(SPLITS) <= teacher.keys():
         return None
     dev, calibration, test = (
-        (*evidence.sample(split), is_right(teacher[split]))
-        for split in ("dev", "calibration", "test")
+        (*evidence.sample(split), is_right(teacher[split])) for split in SPLITS
     )
     grid = selective.cascade_thresholds(dev[0])
     result = _certify(dev, calibration, grid, evidence)
     own = _own(calibration, grid, evidence)
     rows = selective.cascade_bounds(
-        *calibration, thresholds=_row_thresholds(dev[0]), delta=evidence.delta
+        *calibration, thresholds=_row_thresholds(grid, dev[0]), delta=evidence.delta
     )
 
     def values(point: CascadePoint | None) -> dict[str, Any] | None:
@@ -70,8 +68,7 @@ def compute(evidence: Evidence) -> dict[str, Any] | None:
 
 def is_right(outputs: Predictions) -> np.ndarray:
     """Returns whether each prediction of a teacher is correct, bool [n]."""
-    right: np.ndarray = outputs.logits.argmax(axis=1) == outputs.labels
-    return right
+    return np.asarray(selective.predict(outputs.logits, abstention=False)) == outputs.labels
 
 
 def _certify(
@@ -84,10 +81,10 @@ def _certify(
 
 
 def _own(calibration: Sample, grid: np.ndarray, evidence: Evidence) -> CascadePoint | None:
-    if evidence.class_thresholds:
+    if evidence.class_thresholds is not None:
         return None
     threshold = max(evidence.threshold, cascade.LOWEST)
-    if evidence.source in _ON_CALIBRATION:
+    if evidence.source in CHOSEN_ON_CALIBRATION:
         return selective.cascade_bound_anywhere(
             *calibration, threshold=threshold, thresholds=grid, delta=evidence.delta
         )
@@ -95,9 +92,8 @@ def _own(calibration: Sample, grid: np.ndarray, evidence: Evidence) -> CascadePo
     return point
 
 
-def _row_thresholds(confidence: np.ndarray) -> np.ndarray:
+def _row_thresholds(grid: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """Returns a threshold for each of `SHARES` of dev, the loosest first, without repetition."""
-    grid = selective.cascade_thresholds(confidence)
     shares = np.array([np.mean(confidence < threshold) for threshold in grid])
     nearest = [int(np.abs(shares - share).argmin()) for share in SHARES]
     return grid[list(dict.fromkeys(nearest))]

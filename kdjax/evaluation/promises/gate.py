@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax.evaluation import gate as gates
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement
 
 TITLE = "Images unlike those of training"
-SCOPE = "holds alone"
 # What the other statements of a run with a gate are about.
 OTHERS = "for images that pass the gate"
 
@@ -28,7 +27,7 @@ def passing(evidence: Evidence) -> Evidence:
     gate = gates.gate_of({"gate": evidence.gate})
     if gate is None or gate.threshold is None:
         return evidence
-    splits: dict[str, Predictions] = {split: getattr(evidence, split) for split in gates.SPLITS}
+    splits: dict[str, Predictions] = {split: getattr(evidence, split) for split in SPLITS}
     rows = {split: gate.passed(outputs) for split, outputs in splits.items()}
 
     def select(name: str, value: Any) -> Any:
@@ -58,21 +57,20 @@ def statement(values: Mapping[str, Any]) -> Statement:
             f"{values['dev']['examples']:,} of dev, are too few to show that it would pass "
             f"{requested} of the images."
         )
-        return Statement(TITLE, (sentence,), SCOPE)
+        return Statement(TITLE, (sentence,), words.alone(values["delta"]))
     # Rounded down, because it is a lower bound.
     bound = words.percent_down(values["bound"])
     less = ", fewer than were requested" if values["bound"] < values["acceptance"] else ""
     sentences = (
-        "Before the model answers, a gate stops images that look unlike those of training, however "
-        "confident the model is.",
-        f"At least {bound} of the new images like those of training pass (requested: {requested})"
-        f"{less}. This holds with {words.exact_percent(1 - values['delta'])} certainty. Of the "
-        f"test images, {words.percent(test['passed'] / test['examples'])} pass.",
+        f"A gate ({values['name']}) stops images that look unlike those of training, however "
+        f"confident the model is. At least {bound} of the new images like those of training pass "
+        f"it (requested: {requested}){less}. Of the test images, "
+        f"{words.percent(test['passed'] / test['examples'])} pass.",
         "How many images of another kind it stops is not promised, because nothing is known about "
         "them.",
         "The other statements are about the images that pass.",
     )
-    return Statement(TITLE, sentences, SCOPE)
+    return Statement(TITLE, sentences, words.alone(values["delta"]))
 
 
 PROMISE = Promise(compute, statement)

@@ -100,7 +100,8 @@ def _command(values: Mapping[str, Any]) -> str:
     risk = next((each for each in possible if each != values["risk"]), possible[0])
     return (
         f" To use the row of {words.exact_percent(risk)}, export the model with kdjax export "
-        f"--risk={risk:g} --delta={level(values)}. Each row that is picked after a look, also *, "
+        f"--risk={risk:g} --delta={level(values)}: it gets the threshold of the row, or a stricter "
+        "one. Each row that is picked after a look, also *, "
         "needs its stricter threshold in this way."
     )
 

@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 
 from kdjax import selective
+from kdjax.evaluation.certification import CHOSEN_ON_CALIBRATION
 from kdjax.evaluation.predictions import Predictions
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement
-from kdjax.selective import SetMetrics, SetRule, set_rule
+from kdjax.selective import SetMetrics, SetRule, joint, set_rule
 from kdjax.selective.set_scores import Floats
 
 TITLE = "A list of possible classes when the model abstains"
 # Of a config of a version without these fields, which promised no lists.
 ALPHA, METHOD = 0.1, "lac"
-# `selective.joint_certificate` with a requested coverage certifies the risk at delta / 3.
-JOINT_PARTS = 3
 SHOWN_SIZES = 4  # sizes of lists that a sentence tells apart
 
 
@@ -70,7 +69,7 @@ def _rejected(evidence: Evidence, own: Floats, alpha: float) -> dict[str, Any] |
     if evidence.class_thresholds is not None:
         return None
     confidence, correct = evidence.sample("calibration")
-    if evidence.source not in ("certificate", "none"):
+    if evidence.source not in CHOSEN_ON_CALIBRATION:
         found = selective.rejected_quantile(
             own, confidence, threshold=evidence.threshold, alpha=alpha
         )
@@ -117,7 +116,7 @@ def _levels(
         return (delta,) if certifies(delta) else None
     if math.isinf(evidence.threshold):
         return None
-    share = delta / JOINT_PARTS
+    share = joint.shares(delta, is_requested=True).risk
     if certifies(share):
         return (share,)
     return (delta, share) if certifies(delta) else None
@@ -154,7 +153,7 @@ def statement(values: Mapping[str, Any]) -> Statement:
     """Returns how often the right class is on the list, and how long the lists are."""
     sure = words.exact_percent(1 - values["alpha"])
     sentences = (*_promised(values, sure), *_measured(values["test"]["rejected"]))
-    return Statement(TITLE, sentences, "holds alone, on average over calibration images")
+    return Statement(TITLE, sentences, "Holds on average over calibration images")
 
 
 def _promised(values: Mapping[str, Any], sure: str) -> Sequence[str]:

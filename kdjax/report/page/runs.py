@@ -9,7 +9,7 @@ import numpy as np
 from kdjax import config as configs
 from kdjax import selective
 from kdjax.errors import InputError
-from kdjax.evaluation import predictions, promises
+from kdjax.evaluation import fallback, predictions, promises
 from kdjax.evaluation.certification import (
     OperatingPoint,
     certify_again,
@@ -20,7 +20,6 @@ from kdjax.evaluation.predictions import Predictions
 from kdjax.runs import workdir
 from kdjax.runtime import atomic_io
 from kdjax.selective.scales import LOG_FORMS
-from kdjax.training.spec import TEACHER
 
 
 class Run(NamedTuple):
@@ -234,11 +233,10 @@ def _promises(
         if not predictions.path_of(folder, split).exists():
             return {}
         outputs[split] = _read_split(folder, split, results["classes"])
-    files = {split: predictions.path_of(folder / TEACHER, split) for split in outputs}
-    taught = all(file.exists() for file in files.values())
-    extras: dict[str, Any] = {"groups": predictions.stored_groups(folder, outputs)}
-    if taught:
-        extras["teacher"] = {name: predictions.load(files[name]) for name in files}
+    extras = {
+        "groups": predictions.stored_groups(folder, outputs),
+        **fallback.saved_extras(folder, results, outputs),
+    }
     evidence = promises.evidence_of(
         results,
         outputs,

@@ -181,7 +181,11 @@ def _shift(run: Run) -> dict[str, Any] | None:
 
 
 def _gate_name(gate: dict[str, Any] | None) -> str:
-    return "none" if gate is None else f"{gate['name']} at {gate['threshold']}"
+    if gate is None:
+        return "none"
+    if gate["threshold"] is None:
+        return f"{gate['name']}, which stops no image"
+    return f"{gate['name']} at {gate['threshold']:.6g}"
 
 
 def _confusion(run: Run) -> list[dict[str, Any]]:

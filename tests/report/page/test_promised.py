@@ -106,6 +106,13 @@ def test_another_risk_computes_the_promises_again(tmp_path):
     assert read(folder)["promises"]["selective_risk"]["requested"] == 0.1
 
 
+def test_another_risk_keeps_the_statement_about_student_and_teacher(finished_run):
+    stored = finished_run.results["promises"]["cascade"]
+    computed = page.read(finished_run.folder, risk=0.9).results["promises"]["cascade"]
+    assert (computed["risk"], computed["fallback"]) == (0.9, stored["fallback"])
+    assert computed["rows"] == stored["rows"]  # they do not depend on the risk
+
+
 def test_without_predictions_of_dev_nothing_is_promised_again(tmp_path):
     folder = sample_runs.add_promises(sample_runs.write(tmp_path / "run"))
     (folder / "predictions" / "dev.npz").unlink()
