@@ -5,9 +5,7 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import pathlib
-import platform
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +18,7 @@ from ml_collections import ConfigDict
 
 from experiments.benchmark import cases, ceiling
 from experiments.benchmark.forward import forward_function
-from experiments.benchmark.protocol import Prepared, Reply, serve
+from experiments.benchmark.protocol import Prepared, Reply, serve, versions
 from experiments.benchmark.reference import agreement
 from kdjax import config as configs
 from kdjax import models
@@ -70,9 +68,8 @@ class TrainingRun:
 def describe() -> Reply:
     """Returns versions, device, and the FLOP/s of matrix products on it."""
     device = jax.default_backend()
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
-        "versions": {**versions, "python": platform.python_version()},
+        "versions": versions(*LIBRARIES),
         "device": device,
         "device_name": "" if device == "cpu" else jax.devices()[0].device_kind,
         "ceilings": _ceilings(device),

@@ -8,8 +8,6 @@ through `fit`, on images that are normalized beforehand and not augmented.
 """
 
 import contextlib
-import importlib.metadata
-import platform
 from typing import Any
 
 import jax
@@ -18,15 +16,14 @@ import numpy as np
 from keras import layers
 
 from experiments.benchmark import cases, structure
-from experiments.benchmark.protocol import Prepared, Reply, serve
+from experiments.benchmark.protocol import Prepared, Reply, serve, versions
 
 
 def describe() -> Reply:
     """Returns versions and device."""
-    versions = {name: importlib.metadata.version(name) for name in ("keras", "jax", "jaxlib")}
     device = jax.default_backend()
     return {
-        "versions": {**versions, "python": platform.python_version()},
+        "versions": versions("keras", "jax", "jaxlib"),
         "device": device,
         "device_name": "" if device == "cpu" else jax.devices()[0].device_kind,
     }

@@ -5,8 +5,6 @@ extra kdjax[onnx].
 """
 
 import contextlib
-import importlib.metadata
-import platform
 from typing import Any
 
 import jax
@@ -14,7 +12,7 @@ import onnxruntime
 
 from experiments.benchmark import cases
 from experiments.benchmark.forward import forward_function
-from experiments.benchmark.protocol import Prepared, Reply, serve
+from experiments.benchmark.protocol import Prepared, Reply, serve, versions
 from kdjax.export import formats
 
 LIBRARIES = ("onnxruntime", "jax2onnx")
@@ -22,9 +20,8 @@ LIBRARIES = ("onnxruntime", "jax2onnx")
 
 def describe() -> Reply:
     """Returns versions and device."""
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
-        "versions": {**versions, "python": platform.python_version()},
+        "versions": versions(*LIBRARIES),
         "device": jax.default_backend(),
         "device_name": "",
     }

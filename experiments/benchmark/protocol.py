@@ -5,6 +5,7 @@ the times do not include the communication.
 """
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -55,6 +56,12 @@ class Prepared(NamedTuple):
 
 
 Prepare = Callable[..., Prepared]
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Returns the versions of installed libraries and of Python."""
+    found = {name: importlib.metadata.version(name) for name in libraries}
+    return {**found, "python": platform.python_version()}
 
 
 def public_command(module: str) -> list[str]:

@@ -14,8 +14,6 @@ from kdjax import selective
 
 RISK, DELTA = 0.1, 0.05
 EXAMPLES = 400  # of each split
-# Thresholds of which one is chosen on the calibration split itself.
-CHOICES = (np.inf, *range(980, -20, -20), float(np.finfo(np.float32).min))
 
 
 class Population(NamedTuple):

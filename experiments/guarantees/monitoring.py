@@ -207,31 +207,23 @@ def risk_change(before: float, after: float, change: int, length: int) -> Draw:
     return lambda rng, streams: rng.random((streams, len(risks))) < risks
 
 
+def _change(
+    before: float, after: float, mean: float, *, start: int = 0, length: int = 1500
+) -> tuple[Draw, float, int]:
+    return risk_change(before, after, start, length), mean, start
+
+
 # Name -> streams, mean of the hypothesis, images before the change.
 CHANGES: dict[str, tuple[Draw, float, int]] = {
-    "risk 4 % instead of 2 %, from the start": (risk_change(0, 0.04, 0, 4000), 0.02, 0),
-    "risk 4 % instead of 2 %, after 2,000 at 1 %": (
-        risk_change(0.01, 0.04, 2000, 4000),
-        0.02,
-        2000,
+    "risk 4 % instead of 2 %, from the start": _change(0, 0.04, 0.02, length=4000),
+    "risk 4 % instead of 2 %, after 2,000 at 1 %": _change(
+        0.01, 0.04, 0.02, start=2000, length=4000
     ),
-    "risk 10 % instead of 5 %, from the start": (risk_change(0, 0.1, 0, 1500), 0.05, 0),
-    "risk 10 % instead of 5 %, after 2,000 at 2.5 %": (
-        risk_change(0.025, 0.1, 2000, 1500),
-        0.05,
-        2000,
-    ),
-    "risk 20 % instead of 5 %, after 2,000 at 2.5 %": (
-        risk_change(0.025, 0.2, 2000, 1500),
-        0.05,
-        2000,
-    ),
-    "coverage 70 % instead of 80 %, from the start": (risk_change(0, 0.3, 0, 1500), 0.2, 0),
-    "coverage 70 % instead of 80 %, after 2,000 at 85 %": (
-        risk_change(0.15, 0.3, 2000, 1500),
-        0.2,
-        2000,
-    ),
+    "risk 10 % instead of 5 %, from the start": _change(0, 0.1, 0.05),
+    "risk 10 % instead of 5 %, after 2,000 at 2.5 %": _change(0.025, 0.1, 0.05, start=2000),
+    "risk 20 % instead of 5 %, after 2,000 at 2.5 %": _change(0.025, 0.2, 0.05, start=2000),
+    "coverage 70 % instead of 80 %, from the start": _change(0, 0.3, 0.2),
+    "coverage 70 % instead of 80 %, after 2,000 at 85 %": _change(0.15, 0.3, 0.2, start=2000),
 }
 # Name -> shift of the confidence in standard deviations, share of shifted images, images before.
 SHIFTS = {
@@ -290,7 +282,7 @@ def _delay(name: str, first: Sequence[np.ndarray], lengths: Sequence[int], *, ch
 
 def markdown(rows: Sequence[Row], delays: Sequence[Delay], command: str, seconds: float) -> str:
     """Returns the page of results."""
-    error = 100 * 2 * math.sqrt(DELTA * (1 - DELTA) / rows[0].draws)
+    error = 100 * (rows[0].limit() - rows[0].delta)
     lines = [
         "# Monitoring",
         "",
@@ -301,7 +293,7 @@ def markdown(rows: Sequence[Row], delays: Sequence[Delay], command: str, seconds
         "any time within the stream counts. The first line is the bound from which the coverage is "
         "watched: how often it is above the true coverage. Two standard errors of "
         f"{100 * DELTA:g} % are {error:.2f} points. Seed 0, "
-        f"{seconds:.0f} s on 2 cores, beside other programs.",
+        f"{seconds:.0f} s.",
         "",
         "| setting | false alarms, % | |",
         "|---|---|---|",
@@ -345,9 +337,8 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     rows, found = simulate(options.draws, 0), delays(max(options.draws // 5, 1), 0)
-    command = (
-        f"python -m experiments.guarantees.monitoring --draws={options.draws} --out={options.out}"
-    )
+    out = f" --out={options.out}" if options.out else ""
+    command = f"python -m experiments.guarantees.monitoring --draws={options.draws}{out}"
     text = markdown(rows, found, command, time.perf_counter() - start)
     print(text)
     if options.out:

@@ -1,6 +1,5 @@
 """The page of results, in Markdown."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -53,14 +52,13 @@ def markdown(
 
 
 def _line(row: Row, draws: int) -> str:
-    limit = row.delta + 2 * math.sqrt(row.delta * (1 - row.delta) / row.draws)
     other = "" if row.draws == draws else f" ({row.draws:,} draws)"
     frequency = f"{100 * row.frequency:.2f}"
     cells = (
         row.setting + other,
         f"{100 * row.delta:g}",
         frequency if row.assumed else f"[{frequency}]",
-        f"{100 * limit:.2f}",
+        f"{100 * row.limit():.2f}",
         row.note,
     )
     return f"| {' | '.join(cells)} |"

@@ -28,7 +28,10 @@ class Row(NamedTuple):
         """Frequency of violations."""
         return self.violations / self.draws
 
+    def limit(self, standard_errors: float = 2) -> float:
+        """Returns delta and some standard errors of the frequency."""
+        return self.delta + standard_errors * math.sqrt(self.delta * (1 - self.delta) / self.draws)
+
     def exceeds(self, standard_errors: float = 2) -> bool:
         """Returns whether the frequency is above delta by more than some standard errors."""
-        error = math.sqrt(self.delta * (1 - self.delta) / self.draws)
-        return self.assumed and self.frequency > self.delta + standard_errors * error
+        return self.assumed and self.frequency > self.limit(standard_errors)

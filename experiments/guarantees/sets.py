@@ -84,7 +84,7 @@ def errors(rate: Callable[[np.ndarray], np.ndarray], *, high: bool, levels: int 
     return draw
 
 
-def _falling(ranks: np.ndarray) -> np.ndarray:
+def _rising(ranks: np.ndarray) -> np.ndarray:
     return 0.9 * ranks**3
 
 
@@ -99,8 +99,8 @@ def _constant(ranks: np.ndarray) -> np.ndarray:
 SETTINGS = (
     Setting("LAC of a network", network, 300, 0.25),
     Setting("LAC of a network, tiny split", network, 40, 0.3),
-    Setting("errors rise", errors(_falling, high=True), 200, 0.1),
-    Setting("errors rise, 12 confidences", errors(_falling, high=True, levels=12), 200, 0.1),
+    Setting("errors rise", errors(_rising, high=True), 200, 0.1),
+    Setting("errors rise, 12 confidences", errors(_rising, high=True, levels=12), 200, 0.1),
     Setting("errors rise and fall", errors(_waves, high=True), 200, 0.2),
     Setting("risk just above the certified one", errors(_constant, high=True), 100, 0.2),
     Setting("the same, 7 confidences", errors(_constant, high=True, levels=7), 100, 0.2),

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from mapie import risk_control
+from mapie.risk_control import methods
 from numpy.testing import assert_allclose
 from scipy.special import bdtr
 
 from kdjax.selective import certificates, certified_ladder, learn_then_test
-
-risk_control = pytest.importorskip("mapie.risk_control")
-methods = pytest.importorskip("mapie.risk_control.methods")
 
 N = 600
 

@@ -203,5 +203,5 @@ def test_an_interval_without_a_valid_level_is_refused(level):
 
 @pytest.mark.parametrize(("count", "total"), [(5, 3), (-1, 3), (math.nan, 3)])
 def test_an_interval_of_an_impossible_count_is_refused(count, total):
-    with pytest.raises(InputError, match="count .* must be from 0 to total, 3"):
+    with pytest.raises(InputError, match=r"count .* must be from 0 to total, 3"):
         betting.anytime_interval(count, total)

@@ -98,7 +98,7 @@ def test_expected_wealth_of_ranks_is_1_for_any_exchangeable_examples(sizes):
     assert expected == pytest.approx(1, abs=1e-12)
 
 
-def test_drift_alarms_as_often_for_any_increasing_scale_of_the_confidence():
+def test_wealth_of_drift_hardly_depends_on_the_scale_of_the_confidence():
     rng = np.random.default_rng(0)
     sample, others, stream = rng.normal(size=(3, 300))
     traces = []
@@ -111,11 +111,11 @@ def test_drift_alarms_as_often_for_any_increasing_scale_of_the_confidence():
         assert abs(trace[-1] - traces[0][-1]) < 0.5
 
 
-def test_another_order_of_ties_gives_another_wealth_with_the_same_guarantee():
+def test_another_seed_orders_ties_otherwise_and_the_same_one_alike():
     reference = drift.drift_reference([0, 1, 1, 0], others=[0, 1])
     stream = np.random.default_rng(0).integers(2, size=50).astype(float)
-    wealth = {
-        seed: Monitor(reference=reference, seed=seed).update(np.ones(50), None, stream)["drift"][-1]
+    first, again, other = (
+        Monitor(reference=reference, seed=seed).update(np.ones(50), None, stream)["drift"][-1]
         for seed in (0, 0, 1)
-    }
-    assert len(set(wealth.values())) == 2
+    )
+    assert first == again != other
