@@ -14,6 +14,7 @@ the binomial tail bounds the risk of the threshold s; that of a higher one is no
 
 import bisect
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -245,3 +246,11 @@ def _certificate(groups: ranking.TieGroups, end: int, bound: float) -> Certifica
         return Certificate(threshold=math.inf, coverage=0.0, risk_bound=1.0)
     coverage = float(groups.accepted[end] / groups.accepted[-1])
     return Certificate(ranking.threshold_after(groups.threshold, end), coverage, bound)
+
+
+def final_level(sequences: Sequence[FixedSequence], delta: float) -> float:
+    """Returns delta / (number of sequences that Holm's method leaves), delta if it leaves none."""
+    largest = np.sort([sequence.largest for sequence in sequences])
+    shares = delta / np.arange(len(largest), 0, -1)
+    completed = int(np.sum(np.logical_and.accumulate(largest <= shares)))
+    return delta / max(1, len(largest) - completed)

@@ -27,7 +27,7 @@ from scipy.special import bdtr
 
 from kdjax.errors import InputError
 from kdjax.selective import certificates, validation
-from kdjax.selective.certificates import LEAST_ACCEPTED, FixedSequence
+from kdjax.selective.certificates import LEAST_ACCEPTED
 
 
 class Classwise(NamedTuple):
@@ -139,7 +139,7 @@ def classwise(
         )
         for row in rows
     ]
-    level = final_level(sequences, total)
+    level = certificates.final_level(sequences, total)
     threshold = np.full(len(names), np.inf)
     threshold[tested] = [sequence.certificate(level).threshold for sequence in sequences]
     kept = ranks >= threshold[codes]
@@ -167,11 +167,3 @@ def _tested(examples: NDArray[np.int64], risk: float, delta: float) -> NDArray[n
     # `passes` is decreasing: the sizes fall, and so do the shares.
     tested[order[: int(passes.sum())]] = True
     return tested
-
-
-def final_level(sequences: list[FixedSequence], delta: float) -> float:
-    """Returns delta / (number of groups that Holm's method leaves), or delta if it leaves none."""
-    largest = np.sort([sequence.largest for sequence in sequences])
-    shares = delta / np.arange(len(largest), 0, -1)
-    completed = int(np.sum(np.logical_and.accumulate(largest <= shares)))
-    return delta / max(1, len(largest) - completed)

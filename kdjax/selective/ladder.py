@@ -27,7 +27,6 @@ from scipy.special import bdtr
 from kdjax.errors import InputError
 from kdjax.selective import certificates, validation
 from kdjax.selective.certificates import LEAST_ACCEPTED, Certificate, FixedSequence
-from kdjax.selective.classwise import final_level
 
 
 class Ladder(NamedTuple):
@@ -98,7 +97,7 @@ def certified_ladder(
         certificates.sequence_of_groups(groups, risk=risk, level=level, highest=total)
         for risk in ordered[: max(1, tested)]
     ]
-    level = final_level(sequences[:tested], total)
+    level = certificates.final_level(sequences[:tested], total)
     found = _certificates(sequences, level)
     none = Certificate(np.inf, 0.0, 1.0)
     missing = len(ordered) - len(found)
