@@ -30,16 +30,7 @@ COUNT_UNKNOWN = flags.DEFINE_bool(
 )
 STRICT = flags.DEFINE_bool("strict", False, "refuse images that cannot be read")
 JSON = flags.DEFINE_bool("json", False, "print one JSON object")
-FALLBACK = cli.define_path("fallback", "a second model, which answers what the first does not")
-THRESHOLD = flags.DEFINE_string(
-    "threshold",
-    None,
-    "with --fallback: the first model answers from this score on, or all, or none [the certified "
-    "one for this fallback, or what the model accepts]",
-)
-FALLBACK_ABSTAINS = flags.DEFINE_bool(
-    "fallback_abstains", False, "the fallback abstains from what it does not accept"
-)
+CASCADE = cli.define_cascade_flags()
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images per batch")
 
 
@@ -62,19 +53,16 @@ def main(arguments: list[str]) -> None:
         "strict": STRICT.value,
         "batch_size": BATCH_SIZE.value,
     }
-    if FALLBACK.value is None:
-        if THRESHOLD.value is not None:
-            raise InputError(f"--threshold={THRESHOLD.value} needs --fallback")
-        report = promise_check.check(MODEL.value, name, **options)
-        show: Callable[[Mapping[str, Any]], None] = promise_table.show
+    models = {"model": MODEL.value}
+    if cascade := CASCADE.options():
+        models["fallback"] = cascade["fallback"]
+        report = cascade_check.check(MODEL.value, images=name, **options, **cascade)
+        show: Callable[[Mapping[str, Any]], None] = cascade_table.show
     else:
-        options |= {"threshold": THRESHOLD.value, "fallback_abstains": FALLBACK_ABSTAINS.value}
-        report = cascade_check.check(MODEL.value, FALLBACK.value, name, **options)
-        show = cascade_table.show
+        report = promise_check.check(MODEL.value, name, **options)
+        show = promise_table.show
     if JSON.value:
-        models = {"model": MODEL.value, "fallback": FALLBACK.value}
-        given = {key: value for key, value in models.items() if value is not None}
-        print(json.dumps({**given, "images": name, **report}))
+        print(json.dumps({**models, "images": name, **report}))
     else:
         show(report)
     sys.stdout.flush()

@@ -93,6 +93,55 @@ def define_run_flags() -> RunFlags:
     )
 
 
+class CascadeFlags(NamedTuple):
+    """Flags of the commands that let a second model answer the rest.
+
+    Attributes:
+        fallback: folder of the second model.
+        threshold: see `kdjax.predict.load_cascade`, as the following ones.
+        fallback_abstains: whether the second model may abstain.
+        fallback_batch_size: of the second model.
+    """
+
+    fallback: flags.FlagHolder[str | None]
+    threshold: flags.FlagHolder[str | None]
+    fallback_abstains: flags.FlagHolder[bool]
+    fallback_batch_size: flags.FlagHolder[int | None]
+
+    def options(self) -> dict[str, Any]:
+        """Returns the arguments of `kdjax.predict.load_cascade`; empty without `--fallback`.
+
+        Raises:
+            InputError: for another one of these flags without `--fallback`.
+        """
+        if self.fallback.value is not None:
+            return {holder.name: holder.value for holder in self}
+        for holder in self:
+            if holder.value != holder.default:
+                value = "" if holder.value is True else f"={holder.value}"
+                raise InputError(f"--{holder.name}{value} needs --fallback")
+        return {}
+
+
+def define_cascade_flags() -> CascadeFlags:
+    """Defines `--fallback` and the flags that need it for a command."""
+    return CascadeFlags(
+        define_path("fallback", "a second model, which answers what the first does not"),
+        flags.DEFINE_string(
+            "threshold",
+            None,
+            "with --fallback: the first model answers from this score on, or all, or none [the "
+            "certified one for this fallback, or what the model accepts]",
+        ),
+        flags.DEFINE_bool(
+            "fallback_abstains", False, "the fallback abstains from what it does not accept"
+        ),
+        flags.DEFINE_integer(
+            "fallback_batch_size", None, "images per batch of the fallback [as --batch_size]"
+        ),
+    )
+
+
 def run(main: Callable[..., None], *, positional: str = "", needs: Sequence[str] = ()) -> None:
     """Parses the flags, runs the command and exits.
 

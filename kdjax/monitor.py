@@ -47,12 +47,13 @@ def main(arguments: list[str]) -> None:
     from kdjax.errors import InputError
     from kdjax.predict import monitoring
     from kdjax.report import monitor_table
-    from kdjax.report.page import monitor_plot
 
     if MODEL.value is None:
         raise InputError("no model given: for example --model=model/")
     plot = None
     if PLOT.value is not None:
+        from kdjax.report.page import monitor_plot
+
         plot = monitor_plot.check_path(PLOT.value)
         extras.require("report")
     session = monitoring.watch(

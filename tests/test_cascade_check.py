@@ -15,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.export import card, formats
 from kdjax.predict import cascade_check, cascade_rule, load_cascade, promise_check
 from kdjax.report import cascade_table
-from kdjax.selective.cascade import LOWEST
+from kdjax.selective.cascade import LOWEST, threshold_text
 
 EDGES = [0.3, 0.45, 0.6, 0.8]
 ORDER = ("blue", "red", "green")
@@ -156,7 +156,8 @@ def test_promise_of_the_card_is_tested_with_the_certified_fallback(folders, name
     assert report["promised_risk"] == 0.05
     cascade = load_cascade(folders / "certified", folders / "fallback")
     assert cascade.rule.promised == (0.05, 0.05)
-    assert report["cascade"]["point"]["threshold"] == cascade.rule.threshold
+    point = report["cascade"]["point"]
+    assert point["student_answers"] == threshold_text(cascade.rule.threshold)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,7 @@ def test_unknown_classes_are_refused_or_count_as_errors(folders, tmp_path):
         ({"risk": 2.0}, "risk must lie in"),
         ({"delta": 0.0}, "delta must lie in"),
         ({"threshold": "x"}, "threshold 'x': must be a number"),
+        ({"fallback_batch_size": 0}, "batch_size 0: must be at least 1"),
         ({"split": "test"}, "--split=test: no images of this split"),
     ],
 )
@@ -228,10 +230,12 @@ def test_summary_names_the_rule_and_the_certificate(report_of):
         cascade_table.summary(report_of(risk=0.01))
     )
     assert "too few images" in "".join(cascade_table.summary(report_of(risk=0.005)))
+    assert report_of()["cascade"]["point"]["student_answers"] == "accepted"
     named = {"all": "answers everything", "none": "answers nothing", "0.6": "answers from 0.6 on"}
     for threshold, text in named.items():
-        rule = list(cascade_table.summary(report_of(threshold=threshold)))[1]
-        assert text in rule
+        report = report_of(threshold=threshold)
+        assert report["cascade"]["point"]["student_answers"] == threshold
+        assert text in list(cascade_table.summary(report))[1]
 
 
 def test_command_prints_the_table_and_refutes_with_its_own_status(folders, name):
@@ -239,11 +243,12 @@ def test_command_prints_the_table_and_refutes_with_its_own_status(folders, name)
     done = command("check", *flags, "--risk=0.2")
     assert done.returncode == 0, done.stderr
     assert "--threshold" in done.stdout and done.stdout.splitlines()[-1].startswith("certified: ")
-    refuted = command("check", *flags, "--risk=0.01", "--json")
+    refuted = command("check", *flags, "--risk=0.01", "--json", "--fallback_batch_size=100")
     assert refuted.returncode == 3
     assert json.loads(refuted.stdout)["fallback"] == str(folders / "fallback")
     assert_refused(
-        command("check", flags[0], name, "--threshold=0.5"), "--threshold=0.5 needs --fallback"
+        command("check", flags[0], name, "--fallback_abstains"),
+        "--fallback_abstains needs --fallback",
     )
 
 

@@ -51,6 +51,13 @@ def test_commands_on_a_finished_run_share_their_flags_and_list_them_in_help(name
         assert f"\n  {flag}: " in done.stdout
 
 
+@pytest.mark.parametrize("name", ["predict", "check"])
+def test_commands_with_a_second_model_share_their_flags_and_list_them_in_help(name):
+    done = python("-m", f"kdjax.{name}", "--help")
+    for flag in ("fallback", "threshold", "fallback_abstains", "fallback_batch_size"):
+        assert f"\n  --{flag}: " in done.stdout
+
+
 @pytest.mark.parametrize("name", ["main", "evaluate", "report.__main__", "export.__main__"])
 def test_flags_are_parsed_before_jax_is_imported(name):
     done = python("-c", f"import sys, kdjax.{name}; print('jax' in sys.modules)")

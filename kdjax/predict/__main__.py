@@ -10,6 +10,7 @@ does not accept.
 import functools
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,19 +30,7 @@ MODEL = cli.define_path("model", "the folder written by kdjax.export")
 JSON = flags.DEFINE_bool("json", False, "print one JSON object per line")
 CSV = flags.DEFINE_bool("csv", False, "print the rows of a CSV file, with its header")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images per batch")
-FALLBACK = cli.define_path("fallback", "a second model, which answers what the first does not")
-THRESHOLD = flags.DEFINE_string(
-    "threshold",
-    None,
-    "with --fallback: the first model answers from this score on, or all, or none [the certified "
-    "one for this fallback, or what the model accepts]",
-)
-FALLBACK_ABSTAINS = flags.DEFINE_bool(
-    "fallback_abstains", False, "the fallback abstains from what it does not accept"
-)
-FALLBACK_BATCH_SIZE = flags.DEFINE_integer(
-    "fallback_batch_size", None, "images per batch of the fallback [as --batch_size]"
-)
+CASCADE = cli.define_cascade_flags()
 
 
 def main(arguments: list[str]) -> None:
@@ -54,7 +43,7 @@ def main(arguments: list[str]) -> None:
         raise InputError("--json and --csv exclude each other: give one")
     model, answer, notes = _load()
     failures: list[str] = []
-    decisions: list[bool] = []
+    decided: Counter[bool] = Counter()
 
     def on_error(message: str) -> None:
         failures.append(message)
@@ -72,9 +61,8 @@ def main(arguments: list[str]) -> None:
         for row in rows.rows(batch, prediction, model.card["classes"]):
             write(row)
         sys.stdout.flush()
-        decisions += prediction.accepted.tolist()
-    accepted = sum(decisions)
-    line = rows.summary(accepted, len(decisions) - accepted, len(failures))
+        decided.update(prediction.accepted.tolist())
+    line = rows.summary(decided[True], decided[False], len(failures))
     for note in (line, *notes()):
         print(f"kdjax: note: {note}", file=sys.stderr)
     if failures:
@@ -89,31 +77,21 @@ def _load() -> "tuple[Model, Answer, Callable[[], list[str]]]":
 
     if MODEL.value is None:
         raise InputError("no model given: for example --model=model/")
-    if FALLBACK.value is None:
-        for flag in (THRESHOLD, FALLBACK_BATCH_SIZE):
-            if flag.value is not None:
-                raise InputError(f"--{flag.name}={flag.value} needs --fallback")
+    if not (options := CASCADE.options()):
         model = load(MODEL.value, batch_size=BATCH_SIZE.value)
         return model, lambda batch: model(np.stack([image.pixels for image in batch])), list
-    cascade = cascades.load_cascade(
-        MODEL.value,
-        FALLBACK.value,
-        threshold=THRESHOLD.value,
-        fallback_abstains=FALLBACK_ABSTAINS.value,
-        batch_size=BATCH_SIZE.value,
-        fallback_batch_size=FALLBACK_BATCH_SIZE.value,
-    )
-    answered_by: list[str] = []
+    cascade = cascades.load_cascade(MODEL.value, batch_size=BATCH_SIZE.value, **options)
+    answered_by: Counter[str] = Counter()
 
     def answer(batch: "Sequence[LoadedImage]") -> "CascadePrediction":
         sources = [image.path if image.position is None else image.pixels for image in batch]
         prediction = cascade.predict(np.stack([image.pixels for image in batch]), sources)
-        answered_by.extend(prediction.answered_by.tolist())
+        answered_by.update(prediction.answered_by.tolist())
         return prediction
 
     def notes() -> list[str]:
-        passed_on = answered_by.count(cascades.FALLBACK)
-        return [cascades.summary(cascade, passed_on, len(answered_by)), cascade.rule.note]
+        passed_on = answered_by[cascades.FALLBACK]
+        return [cascades.summary(cascade, passed_on, answered_by.total()), cascade.rule.note]
 
     return cascade.student, answer, notes
 
@@ -124,7 +102,7 @@ def _writer(model: "Model") -> "Callable[[Row], None]":
 
     if CSV.value:
         return rows.CsvWriter(
-            sys.stdout, model.card["classes"], cascade=FALLBACK.value is not None
+            sys.stdout, model.card["classes"], cascade=CASCADE.fallback.value is not None
         ).write
     if JSON.value:
         return lambda row: print(rows.json_line(row))

@@ -95,7 +95,9 @@ class Cascade(NamedTuple):
         answers = {name: np.array(getattr(asked, name)) for name in _COMBINED}
         sets: Lists = ()
         if passed_on.size:
-            given = self._fallback_pixels(pixels[passed_on], [sources[row] for row in passed_on])
+            given = self._fallback_pixels(
+                pixels[passed_on], [sources[row] for row in passed_on.tolist()]
+            )
             others = self.in_order(self.fallback(given, lists=self.fallback_abstains))
             for name, values in answers.items():
                 values[passed_on] = getattr(others, name)
@@ -103,7 +105,7 @@ class Cascade(NamedTuple):
                 accepted[passed_on] = others.accepted
                 sets = others.sets or ()
         labels = np.asarray(self.student.card["classes"])[answers["classes"]]
-        lists = [(label,) for label in labels.tolist()]
+        lists: list[tuple[str, ...]] = [(label,) for label in labels.tolist()]
         for row, names in zip(passed_on.tolist(), sets, strict=False):
             lists[row] = names
         return CascadePrediction(

@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,13 +10,15 @@ import numpy as np
 from kdjax import selective
 from kdjax.data import own
 from kdjax.evaluation.promises.cascade import SHARES, point_values
-from kdjax.evaluation.promises.words import exact_percent
-from kdjax.predict import promise_check
+from kdjax.evaluation.promises.words import exact_percent, percent_up
+from kdjax.predict import promise_check, verdicts
 from kdjax.predict.cascade import Cascade, load_cascade
 from kdjax.predict.cascade_rule import cost_of, score_of
 from kdjax.predict.model import BATCH_SIZE, Prediction
-from kdjax.selective import CascadePoint, binomial, validation
-from kdjax.selective.cascade import LOWEST
+from kdjax.selective import CascadePoint, binomial
+from kdjax.selective.cascade import LOWEST, threshold_text
+
+ACCEPTED = "accepted"  # in place of a threshold: the student answers what it accepts
 
 
 class Answers(NamedTuple):
@@ -58,6 +59,7 @@ def check(
     count_unknown: bool = False,
     strict: bool = False,
     batch_size: int = BATCH_SIZE,
+    fallback_batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Bounds the risk of a cascade on labelled images, and finds its cheapest certified threshold.
 
@@ -73,7 +75,8 @@ def check(
         split: use the images of this split only.
         count_unknown: see `promise_check.check`.
         strict: likewise.
-        batch_size: largest number of images in a batch, >= 1.
+        batch_size: largest number of images in a batch of the student, >= 1.
+        fallback_batch_size: the same of the fallback; None: that of the student.
 
     Returns:
         See `report`.
@@ -82,16 +85,14 @@ def check(
         InputError: for invalid arguments, images that cannot be read, models with different
             classes, or unknown classes.
     """
-    for name, value in (("risk", risk), ("delta", delta)):
-        if value is not None:
-            validation.probability(name, value)
-    location = promise_check.parse(images)
+    location = promise_check.parse(images, risk=risk, delta=delta)
     cascade = load_cascade(
         path,
         fallback,
         threshold=threshold,
         fallback_abstains=fallback_abstains,
         batch_size=batch_size,
+        fallback_batch_size=fallback_batch_size,
     )
     answers = ask(cascade, location, split=split, count_unknown=count_unknown, strict=strict)
     return report(cascade, answers, risk=risk, delta=delta)
@@ -125,18 +126,14 @@ def ask(
         if same
         else own.read_labelled(location, fallback.image_shape, fallback.resize, strict=strict)
     )
-    rows = promise_check.rows_of(labelled, split)
-    names = [labelled.labels[row] for row in rows]
-    classes = student.card["classes"]
-    labels = promise_check.label_numbers(names, classes, count_unknown=count_unknown)
+    chosen = promise_check.choose(
+        labelled, student.card["classes"], split=split, count_unknown=count_unknown
+    )
     asked, others = (
-        promise_check.predict(model, images, rows)
+        promise_check.predict(model, images, chosen.rows)
         for model, images in ((student, labelled.images), (fallback, resized.images))
     )
-    unknown = Counter(
-        name for name, label in zip(names, labels, strict=True) if label == promise_check.UNKNOWN
-    )
-    return Answers(labels, dict(unknown), asked, cascade.in_order(others))
+    return Answers(chosen.labels, chosen.unknown, asked, cascade.in_order(others))
 
 
 def report(
@@ -153,8 +150,9 @@ def report(
     Returns:
         The fields of `promise_check.report`, of all answers, whoever gave them; and `cascade`:
         `fallback_certified` and `note`, see `cascade_rule.Rule`; `point`, at the threshold of the
-        rule: `threshold` (None: what the student accepts), `passed_on`, `answered`, `errors`,
-        `risk`, `risk_bound`, `multiply_adds` and `speed_up`; errors of `student_alone` and
+        rule: `student_answers` (`accepted`: what it accepts; otherwise the threshold, as
+        `selective.cascade.threshold_text` writes it), `passed_on`, `answered`, `errors`, `risk`,
+        `risk_bound`, `multiply_adds` and `speed_up`; errors of `student_alone` and
         `fallback_alone`; `certificate`, with its `risk`, of the cheapest certified `point` or the
         `reason` why there is none; and `rows`, points whose bounds hold together.
     """
@@ -188,8 +186,7 @@ def _rule_values(
     cost = cascade.cost(passed_on)
     bound = binomial.upper_bound(values["errors"], answered, delta) if answered else 1.0
     return {
-        "threshold": None if threshold is None else _finite(threshold),
-        "answers": "accepted" if threshold is None else "from the threshold on",
+        "student_answers": ACCEPTED if threshold is None else threshold_text(threshold),
         "passed_on": passed_on,
         "answered": values["coverage"],
         "errors": values["errors"],
@@ -198,10 +195,6 @@ def _rule_values(
         "multiply_adds": cost and cost["multiply_adds"],
         "speed_up": cost and cost["speed_up"],
     }
-
-
-def _finite(threshold: float) -> float | None:
-    return threshold if math.isfinite(threshold) else None
 
 
 def _certified(
@@ -271,26 +264,15 @@ def verdict(values: Mapping[str, Any], point: Mapping[str, Any], risk: float | N
     answered, errors = values["accepted"], values["errors"]
     if not answered:
         return "no image was answered, so nothing is known about the risk of the whole"
-    measured = f"{errors:,} of {answered:,} answers are wrong ({_percent(values['risk'])})"
+    measured = f"{errors:,} of {answered:,} answers are wrong ({verdicts.percent(values['risk'])})"
     bound = (
         f"with {exact_percent(1 - values['delta'])} certainty at most "
-        f"{exact_percent(math.ceil(1e5 * point['risk_bound']) / 1e5)} of all answers are wrong, on "
-        "images like these"
+        f"{percent_up(point['risk_bound'])} of all answers are wrong, on images like these"
     )
     if risk is None:
         return f"no promise to test, --risk gives one: {measured}; {bound}"
     if values["refuted"]:
-        return (
-            f"refuted: {measured}, but at most {_percent(risk)} was promised; if that held, so "
-            f"many errors would have probability {values['p_value']:.2g}"
-        )
+        return verdicts.refuted(measured, risk, values["p_value"])
     if point["risk_bound"] <= risk:
         return f"certified: {measured}; {bound}"
-    return (
-        f"not refuted: {measured}, which is compatible with at most {_percent(risk)}, but does not "
-        f"prove it: {bound}"
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.4g} %"
+    return f"{verdicts.not_refuted(measured, risk)}, but does not prove it: {bound}"

@@ -94,7 +94,7 @@ def rule_of(
     promised = Promised(point["risk_bound"], cascade["delta"])
     gate = student["promises"].get("gate") or {}
     of_gate = "" if gate.get("threshold") is None else " (of the images that pass the gate)"
-    return Rule(exact, True, promised, f"{known}: {_promise(promised, point, cascade)}{of_gate}")
+    return Rule(exact, True, promised, f"{known}: {_promise(promised, point)}{of_gate}")
 
 
 def parse_threshold(threshold: str | float | None) -> float | None:
@@ -154,13 +154,14 @@ def _exact(point: Mapping[str, Any]) -> float:
     return math.inf if threshold is None else float(threshold)
 
 
-def _promise(promised: Promised, point: Mapping[str, Any], cascade: Mapping[str, Any]) -> str:
-    risk = f"{100 * promised.risk:g}"
-    if point is not cascade["certificate"]["point"]:  # a bound, rounded up
-        risk = f"{math.ceil(round(1e4 * promised.risk, 6)) / 100:.2f}"
+def _promise(promised: Promised, point: Mapping[str, Any]) -> str:
+    # Imported here because it loads all promises, which prediction without a promise does not need.
+    from kdjax.evaluation.promises import words
+
     return (
-        f"of all answers at most {risk} % are wrong, with {100 * (1 - promised.delta):g} % "
-        f"certainty; {100 * point['passed_on']:.1f} % of the calibration images were passed on"
+        f"of all answers at most {words.limit(promised.risk)} are wrong, with "
+        f"{words.exact_percent(1 - promised.delta)} certainty; {words.percent(point['passed_on'])} "
+        "of the calibration images were passed on"
     )
 
 

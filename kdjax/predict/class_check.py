@@ -11,19 +11,9 @@ from typing import Any
 import numpy as np
 
 from kdjax import selective
+from kdjax.predict import verdicts
 
 Values = dict[str, Any]
-
-
-def overall_delta(promised: Sequence[bool] | None, delta: float) -> float:
-    """Returns the level of the test of all accepted images together.
-
-    Args:
-        promised: whether something is promised for each class; None: the promise is not one for
-            each class.
-        delta: probability that a kept promise is refuted.
-    """
-    return delta if promised is None else delta / 2
 
 
 def check_classes(
@@ -81,12 +71,15 @@ def verdict(
     errors, accepted = (predicted[name][label] for name in ("errors", "accepted"))
     others = ", ".join(names[other] for other in refuted if other != label)
     tested = sum(value is not None for value in by_class["refuted"])
+    measured = (
+        f"{errors:,} of {accepted:,} images that are accepted as {names[label]} are wrong "
+        f"({verdicts.percent(errors / accepted)})"
+    )
+    p_value = by_class["p_value"][label]
     return (
-        f"refuted: {errors:,} of {accepted:,} images that are accepted as {names[label]} are wrong "
-        f"({100 * errors / accepted:.4g} %), but at most {100 * risk:.4g} % was promised within "
-        "each class; if that held, so many errors would have probability "
-        f"{by_class['p_value'][label]:.2g} (at most {by_class['delta']:.2g} refutes, as {tested:,} "
-        f"classes are tested){f'; likewise {others}' if others else ''}"
+        f"{verdicts.refuted(measured, risk, p_value, ' within each class')} (at most "
+        f"{by_class['delta']:.2g} refutes, as {tested:,} classes are tested)"
+        f"{f'; likewise {others}' if others else ''}"
     )
 
 

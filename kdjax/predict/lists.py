@@ -12,6 +12,11 @@ SHOWN_NAMES = 8  # in a line of text
 Lists = tuple[tuple[str, ...], ...]
 
 
+def has_lists(card: Mapping[str, Any]) -> bool:
+    """Returns whether a card has the quantile of the lists; one of an earlier version has not."""
+    return (card.get("promises") or {}).get("sets") is not None
+
+
 def lists_of(
     card: Mapping[str, Any],
     logits: np.ndarray,
@@ -35,20 +40,24 @@ def lists_of(
         A tuple of names for each image; None if the card has no quantile, as of a model that an
         earlier version exported.
     """
-    values = (card.get("promises") or {}).get("sets")
-    if values is None:
+    if not has_lists(card):
         return None
-    names, count = card["classes"], len(card["classes"])
-    members = selective.set_rule(values).sets(logits[:, :count], score)
-    order = np.argsort(-logits[:, :count], axis=1, kind="stable")
-    members[accepted] = False
-    members[accepted, order[accepted, 0]] = True
-    if outlier is not None:
-        members[outlier] = False
-    return tuple(
-        tuple(names[label] for label in row if chosen[label])
-        for row, chosen in zip(order.tolist(), members, strict=True)
-    )
+    names = np.array(card["classes"], object)
+    of_classes = logits[:, : len(names)]
+    stopped = np.zeros(len(logits), bool) if outlier is None else outlier
+    lists: list[tuple[str, ...]] = [(name,) for name in names[of_classes.argmax(axis=1)].tolist()]
+    for row in np.flatnonzero(stopped).tolist():
+        lists[row] = ()
+    abstained = np.flatnonzero(~accepted & ~stopped)
+    if abstained.size:
+        asked = of_classes[abstained]
+        order = np.argsort(-asked, axis=1, kind="stable")
+        sets = selective.set_rule(card["promises"]["sets"]).sets(asked, score[abstained])
+        members = np.take_along_axis(sets, order, axis=1)
+        parts = np.split(names[order[members]], np.cumsum(members.sum(axis=1))[:-1])
+        for row, part in zip(abstained.tolist(), parts, strict=True):
+            lists[row] = tuple(part.tolist())
+    return tuple(lists)
 
 
 def text(names: Sequence[str] | None, classes: int) -> str:

@@ -78,13 +78,14 @@ class Model(NamedTuple):
         """How image files of other sizes are resized, see `kdjax.data.fit.fit`."""
         return self.card["input"].get("fit", STRETCH)
 
-    def __call__(self, images: Any) -> Prediction:
+    def __call__(self, images: Any, *, lists: bool = True) -> Prediction:
         """Returns the predictions for images.
 
         Args:
             images: uint8 [n, h, w, c], n >= 1, values 0 to 255; or one or several paths of image
                 files or Pillow images of any size and mode, which are decoded and resized as in
                 training.
+            lists: whether to make the lists `sets`; without them it is None.
 
         Raises:
             InputError: for an array of another dtype or shape, or a file that cannot be read.
@@ -108,9 +109,12 @@ class Model(NamedTuple):
             score=outputs.confidence,
             outlier=outputs.outlier,
             gate_score=outputs.gate_score,
-            sets=lists_of(
-                self.card, outputs.logits, outputs.confidence, outputs.accepted, outputs.outlier
-            ),
+            sets=self._lists(outputs) if lists else None,
+        )
+
+    def _lists(self, outputs: formats.Outputs) -> Lists | None:
+        return lists_of(
+            self.card, outputs.logits, outputs.confidence, outputs.accepted, outputs.outlier
         )
 
     def _padded(self, images: np.ndarray) -> formats.Outputs:

@@ -70,8 +70,8 @@ def load(path: pathlib.Path, model: str) -> dict[str, Any] | None:
         )
     if content["sha256"] != _checksum(content):
         raise InputError(
-            f"{str(path)!r} is damaged: its checksum is another one; restore a copy of it, or "
-            "choose another --state, which begins anew"
+            f"{str(path)!r} is damaged (checksum mismatch): restore a copy of it, or choose "
+            "another --state, which starts from nothing"
         )
     if content["model"] != model:
         raise InputError(

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Preempted
 from kdjax.export import card
 from kdjax.predict import monitor_state, outcome_file
 from kdjax.predict.monitor_settings import Settings, format_of, monitor_of
@@ -147,7 +147,7 @@ def watch(
         state: file from which the tests continue, and in which what they have seen is saved when
             all files are read; None: they start anew.
         on_alarm: called with a line of text when a test raises its first alarm.
-        on_note: called with a line of text for what to know.
+        on_note: called with a line of text for each note.
 
     Raises:
         InputError: for invalid settings, a model, file or line that cannot be read, or a state of
@@ -173,9 +173,8 @@ def watch(
             session.restore(content, str(location))
         try:
             read_all(True)
-        except Exception:
-            raise
-        except BaseException:  # Ctrl-C or SIGTERM: what was read of a pipe cannot be read again
+        except (KeyboardInterrupt, SystemExit, Preempted):
+            # Ctrl-C or SIGTERM: what was read of a pipe cannot be read again.
             if STDIN in names:
                 monitor_state.save(location, model, session.state())
             raise
@@ -230,12 +229,12 @@ def alarm_line(session: Session, name: str) -> str:
     assert alarm is not None
     bound = session.monitor.bounds[name]
     seen = {
-        RISK: f"{_percent(alarm.mean)} of {alarm.size:,} accepted labelled images are wrong, but "
-        f"at most {_percent(bound)} was promised",
-        COVERAGE: f"{_percent(alarm.mean)} of {alarm.size:,} images are accepted, but at least "
-        f"{_percent(bound)} was expected",
-        DRIFT: f"{alarm.size:,} confidences have the mean rank {alarm.mean:.3f} among those "
-        "before, 0.5 without drift",
+        RISK: f"{percent(alarm.mean)} of {alarm.size:,} accepted labelled images are wrong, but "
+        f"at most {percent(bound)} was promised",
+        COVERAGE: f"{percent(alarm.mean)} of {alarm.size:,} images are accepted, but at least "
+        f"{percent(bound)} was expected",
+        DRIFT: f"{alarm.size:,} confidences have the mean rank {alarm.mean:.3f} among the "
+        "confidences of calibration and those seen before, 0.5 without drift",
     }
     when = f", time {place['time']}" if place["time"] else ""
     return (
@@ -253,11 +252,12 @@ def _note(name: str, known: Mapping[str, Any] | None, lines: Lines, added: int) 
     if known:
         parts.append(f"the first {known['lines']:,} lines were read before and are skipped")
     if lines.incomplete:
-        parts.append("the last line has no end and is left for the next call")
+        parts.append("the last line is incomplete (no line break) and is left for the next call")
     if not added and not known:
         parts.append("no rows")
     return f"{name}: {'; '.join(parts)}" if parts else None
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Returns a share with three digits, such as `84.2 %`."""
     return f"{100 * share:.3g} %"

@@ -12,7 +12,7 @@ from kdjax.errors import InputError, unknown_name_error
 
 TRUTH, TIME = "truth", "time"  # columns that the user adds
 LABEL, ACCEPTED, SCORE, CONFIDENCE = "label", "accepted", "score", "confidence"
-CASCADE = "answered_by"  # column of a cascade, see `kdjax.predict.rows`
+ANSWERED_BY = "answered_by"  # column of a cascade: `student` or `fallback`
 _BLOCK = 1 << 20  # bytes
 _BATCH = 4096  # rows
 _SHOWN = 40  # characters of a wrong value in a message
@@ -72,7 +72,7 @@ class Lines:
     def __init__(self, file: IO[bytes], name: str, *, complete_only: bool = False) -> None:
         """Args: file, its name for messages, whether to leave a last line without an end."""
         self._file, self._name, self._complete_only = file, name, complete_only
-        self._buffer, self._ended = b"", False
+        self._buffer, self._start, self._ended = b"", 0, False
         self._digest = hashlib.sha256()
         self.count = self.bytes = 0
 
@@ -82,28 +82,28 @@ class Lines:
     def __next__(self) -> str:
         while not (self._ended or self.waiting):
             block = self._file.read1(_BLOCK)  # type: ignore[attr-defined]
-            self._buffer += block
+            self._buffer, self._start = self._buffer[self._start :] + block, 0
             self._ended = not block
-        line, end, rest = self._buffer.partition(b"\n")
-        if not end and (not line or self._complete_only):
+        end = self._buffer.find(b"\n", self._start) + 1 or len(self._buffer)
+        if not self.waiting and (self._complete_only or self._start == end):
             raise StopIteration
-        self._buffer = rest
-        self._digest.update(line + end)
-        self.count, self.bytes = self.count + 1, self.bytes + len(line + end)
+        line, self._start = self._buffer[self._start : end], end
+        self._digest.update(line)
+        self.count, self.bytes = self.count + 1, self.bytes + len(line)
         try:
-            return (line + end).decode("utf-8-sig" if self.count == 1 else "utf-8")
+            return line.decode("utf-8-sig" if self.count == 1 else "utf-8")
         except UnicodeDecodeError:
             raise InputError(f"{self._name}, line {self.count}: not UTF-8 text") from None
 
     @property
     def waiting(self) -> bool:
         """Whether a line can be read without waiting."""
-        return b"\n" in self._buffer
+        return self._buffer.find(b"\n", self._start) >= 0
 
     @property
     def incomplete(self) -> bool:
         """Whether a last line without an end was left."""
-        return self._ended and bool(self._buffer)
+        return self._ended and self._start < len(self._buffer)
 
     @property
     def sha256(self) -> str:
@@ -130,12 +130,10 @@ def read(lines: Lines, name: str, form: Format, *, skip: int = 0) -> Iterator[li
     while first.isspace():
         first = next(lines, "")
     as_json = first.startswith("{")
-    records = _json_records(first, lines, name) if as_json else _csv_records(first, lines, name)
+    read_records = _json_records if as_json else _csv_records
     checked: frozenset[str] | None = None
     batch: list[Outcome] = []
-    for number, record in records:
-        if lines.bytes <= skip:
-            continue
+    for number, record in read_records(first, lines, name, skip):
         if checked is None or (as_json and checked != record.keys()):
             _check_columns(record, name, number, form)
             checked = frozenset(record)
@@ -150,11 +148,13 @@ def read(lines: Lines, name: str, form: Format, *, skip: int = 0) -> Iterator[li
         yield batch
 
 
-def _json_records(first: str, lines: Lines, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_records(
+    first: str, lines: Lines, name: str, skip: int
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     line: str | None = first
     while line is not None:
         number = lines.count
-        if line.strip():
+        if lines.bytes > skip and line.strip():
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -165,7 +165,9 @@ def _json_records(first: str, lines: Lines, name: str) -> Iterator[tuple[int, Ma
         line = next(lines, None)
 
 
-def _csv_records(first: str, lines: Lines, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_records(
+    first: str, lines: Lines, name: str, skip: int
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.reader(_chain(first, lines), strict=True)
     try:
         header = next(reader, [])
@@ -174,7 +176,7 @@ def _csv_records(first: str, lines: Lines, name: str) -> Iterator[tuple[int, Map
             raise InputError(f"{name}: the header has the column {twice!r} twice")
         number = lines.count + 1
         for cells in reader:
-            if cells:
+            if cells and lines.bytes > skip:
                 if len(cells) != len(header):
                     raise InputError(
                         f"{name}, line {number}: {len(cells)} cells, but the header has "
@@ -206,10 +208,10 @@ def _check_columns(record: Mapping[str, Any], name: str, number: int, form: Form
             raise InputError(
                 f"{name}, line {number}: {error}{'' if column in form.named else hint}"
             )
-    if CASCADE in record:
+    if ANSWERED_BY in record:
         raise InputError(
-            f"{name}, line {number}: column {CASCADE!r}: these are predictions of a cascade, but "
-            "what is promised of the model is about its own predictions"
+            f"{name}, line {number}: column {ANSWERED_BY!r}: these are predictions of a cascade, "
+            "but what is promised of the model is about its own predictions"
         )
     if form.score and not _score_column(record, form):
         raise InputError(

@@ -13,13 +13,27 @@ from kdjax.data.own.names import FORMS
 from kdjax.data.records import Records
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.evaluation import per_class
-from kdjax.predict import class_check
+from kdjax.predict import class_check, verdicts
 from kdjax.predict.model import BATCH_SIZE, Model, Prediction, load
 from kdjax.selective import validation
 from kdjax.selective.groups import LEVEL, GroupRates
 from kdjax.selective.promise import PromiseCheck
 
 UNKNOWN = -1  # label of an image of a class that the model does not have
+
+
+class Chosen(NamedTuple):
+    """The n labelled images about which a model is asked.
+
+    Attributes:
+        rows: int [n], among all that were read.
+        labels: int [n], numbers of the model's classes; `UNKNOWN` for other classes.
+        unknown: number of images by the name of each class that the model does not have.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    unknown: Mapping[str, int]
 
 
 class Outcome(NamedTuple):
@@ -74,10 +88,7 @@ def check(
     Raises:
         InputError: for invalid arguments, images that cannot be read, or unknown classes.
     """
-    for name, value in (("risk", risk), ("delta", delta)):
-        if value is not None:
-            validation.probability(name, value)
-    location = parse(images)
+    location = parse(images, risk=risk, delta=delta)
     model = load(path, batch_size=batch_size)
     labelled = own.read_labelled(location, model.image_shape, model.resize, strict=strict)
     outcome = run(model, labelled, split=split, count_unknown=count_unknown)
@@ -99,12 +110,16 @@ def promised_classes(card: Mapping[str, Any]) -> list[bool] | None:
     return [threshold is not None for threshold in card["class_thresholds"]]
 
 
-def parse(images: str) -> own.Location:
-    """Returns the location of labelled images.
+def parse(images: str, *, risk: float | None = None, delta: float = 0.05) -> own.Location:
+    """Returns the location of labelled images, once the arguments of a check are valid.
 
     Raises:
-        InputError: if they are not given as `folder:PATH`, `csv:FILE` or `npz:FILE`.
+        InputError: if they are not given as `folder:PATH`, `csv:FILE` or `npz:FILE`, or for a risk
+            or delta outside (0, 1).
     """
+    for name, value in (("risk", risk), ("delta", delta)):
+        if value is not None:
+            validation.probability(name, value)
     location = own.parse(images)
     if location is None:
         raise InputError(f"{images!r}: labelled images are given as {FORMS}")
@@ -134,6 +149,27 @@ def label_numbers(
     return np.array([numbers.get(name, UNKNOWN) for name in names], np.int64)
 
 
+def choose(
+    labelled: own.Labelled, classes: Sequence[str], *, split: str | None, count_unknown: bool
+) -> Chosen:
+    """Returns the images of a split, with the numbers of their classes.
+
+    Args:
+        labelled: the images.
+        classes: of the model, by number.
+        split: see `rows_of`.
+        count_unknown: see `label_numbers`.
+
+    Raises:
+        InputError: for an unknown class or split.
+    """
+    rows = rows_of(labelled, split)
+    names = [labelled.labels[row] for row in rows]
+    labels = label_numbers(names, classes, count_unknown=count_unknown)
+    unknown = Counter(name for name, label in zip(names, labels, strict=True) if label == UNKNOWN)
+    return Chosen(rows, labels, dict(unknown))
+
+
 def rows_of(labelled: own.Labelled, split: str | None) -> np.ndarray:
     """Returns the rows of a split, int [n]; None: all.
 
@@ -150,7 +186,7 @@ def rows_of(labelled: own.Labelled, split: str | None) -> np.ndarray:
 
 
 def predict(model: Model, images: Records, rows: np.ndarray) -> Prediction:
-    """Returns the predictions for some rows of images, which are decoded batch by batch.
+    """Returns the predictions for some rows of images, which are decoded batch by batch; no lists.
 
     Args:
         model: the model.
@@ -158,11 +194,11 @@ def predict(model: Model, images: Records, rows: np.ndarray) -> Prediction:
         rows: int [r].
     """
     batches = [
-        model(np.asarray(images[rows[start : start + model.batch_size]]))
+        model(np.asarray(images[rows[start : start + model.batch_size]]), lists=False)
         for start in range(0, len(rows), model.batch_size)
     ]
     columns = {name: [getattr(part, name) for part in batches] for name in Prediction._fields}
-    # A field that the model does not have is None in every batch; lists are not needed here.
+    # A field that the model does not have is None in every batch.
     fields: dict[str, Any] = {
         name: np.concatenate(parts) if isinstance(parts[0], np.ndarray) else None
         for name, parts in columns.items()
@@ -184,12 +220,9 @@ def run(
     Raises:
         InputError: for an unknown class or split.
     """
-    rows = rows_of(labelled, split)
-    names = [labelled.labels[row] for row in rows]
-    labels = label_numbers(names, model.card["classes"], count_unknown=count_unknown)
-    prediction = predict(model, labelled.images, rows)
-    unknown = Counter(name for name, label in zip(names, labels, strict=True) if label == UNKNOWN)
-    return Outcome(labels, prediction.classes, prediction.accepted, dict(unknown))
+    chosen = choose(labelled, model.card["classes"], split=split, count_unknown=count_unknown)
+    prediction = predict(model, labelled.images, chosen.rows)
+    return Outcome(chosen.labels, prediction.classes, prediction.accepted, chosen.unknown)
 
 
 def report(
@@ -220,7 +253,7 @@ def report(
     Raises:
         InputError: for a risk or delta outside (0, 1).
     """
-    tail = class_check.overall_delta(promised, delta)
+    tail = delta if promised is None else delta / 2  # the other half is for the classes
     test = selective.check_promise(
         outcome.accepted, outcome.correct, risk=0.5 if risk is None else risk, delta=tail
     )
@@ -276,22 +309,17 @@ def verdict(check: PromiseCheck, risk: float | None, delta: float) -> str:
     if not check.accepted:
         return "not refuted: no image was accepted, so nothing is known about the selective risk"
     measured = (
-        f"{check.errors:,} of {check.accepted:,} accepted images are wrong ({_percent(check.risk)})"
+        f"{check.errors:,} of {check.accepted:,} accepted images are wrong "
+        f"({verdicts.percent(check.risk)})"
     )
     if check.refuted:
-        return (
-            f"refuted: {measured}, but at most {_percent(risk)} was promised; if that held, so "
-            f"many errors would have probability {check.p_value:.2g} (at most {delta:g} refutes)"
-        )
+        return f"{verdicts.refuted(measured, risk, check.p_value)} (at most {delta:g} refutes)"
     needed = (
         f"{check.refuting_errors:,} or more errors would refute it"
         if check.refuting_errors
         else "so few accepted images cannot refute it, give more"
     )
-    return (
-        f"not refuted: {measured}, which is compatible with at most {_percent(risk)}; {needed}. "
-        "This does not prove the promise"
-    )
+    return f"{verdicts.not_refuted(measured, risk)}; {needed}. This does not prove the promise"
 
 
 def _rates(outcome: Outcome, groups: np.ndarray, classes: int) -> GroupRates:
@@ -304,7 +332,3 @@ def _rates(outcome: Outcome, groups: np.ndarray, classes: int) -> GroupRates:
 def _json_values(values: np.ndarray) -> list[Any]:
     """Returns a list with None for NaN, which JSON has not."""
     return [None if value != value else value for value in values.tolist()]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.4g} %"

@@ -11,11 +11,11 @@ from kdjax.predict import lists
 from kdjax.predict.cascade import CascadePrediction
 from kdjax.predict.images import LoadedImage
 from kdjax.predict.model import Prediction
+from kdjax.predict.outcome_file import ANSWERED_BY
 
 Row = Mapping[str, Any]
 _COLUMNS = ("path", "index", "label", "accepted", "confidence", "score", "note", "set")
 OUTLIER = "outlier"  # note of an image that the gate stops
-ANSWERED_BY = "answered_by"  # column of a cascade: `student` or `fallback`
 PROBABILITY = "p:"  # before the name of a class, in the header of a CSV file
 
 
@@ -56,9 +56,7 @@ def rows(
 
 
 def _set(prediction: Prediction | CascadePrediction, row: int) -> dict[str, list[str]]:
-    if isinstance(prediction, CascadePrediction) or prediction.sets is None:
-        return {}
-    return {"set": list(prediction.sets[row])}
+    return {} if prediction.sets is None else {"set": list(prediction.sets[row])}
 
 
 def _answered_by(prediction: Prediction | CascadePrediction, row: int) -> dict[str, str]:

@@ -1,19 +1,14 @@
 """The result of a cascade on labelled images, on the terminal."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from kdjax.evaluation import cost_table
-from kdjax.evaluation.promises.words import exact_percent, percent_up
-from kdjax.report.promise_table import WIDTH
+from kdjax.evaluation.promises.words import exact_percent, limit, percent_up
+from kdjax.predict.cascade_check import ACCEPTED
+from kdjax.report import terminal
 from kdjax.selective.cascade import FEW_EXAMPLES, threshold_text
 
-MAX_CHARACTERS = 9  # of a percentage with all its digits
 COLUMNS = ("passed on %", "wrong %", "at most %", "multiply-adds", "--threshold")
 
 
@@ -24,18 +19,9 @@ def show(report: Mapping[str, Any]) -> None:
         report: of `kdjax.predict.cascade_check.report`.
     """
     sure = exact_percent(1 - report["delta"])
-    table = Table(
-        title=f"Shares passed on to the fallback; all rows hold together with {sure} certainty",
-        title_justify="left",
-        title_style="bold",
-    )
-    for heading in COLUMNS:
-        table.add_column(heading, justify="right")
-    for point in report["cascade"]["rows"]:
-        table.add_row(*map(Text, _cells(point)))
-    # As wide as its columns, also where output is a pipe.
-    Console(width=WIDTH, soft_wrap=True).print(table)
-    print(*summary(report), sep="\n")
+    title = f"Shares passed on to the fallback; all rows hold together with {sure} certainty"
+    rows = map(_cells, report["cascade"]["rows"])
+    terminal.show_report(title, COLUMNS, rows, summary(report), left=0)
 
 
 def summary(report: Mapping[str, Any]) -> Iterator[str]:
@@ -59,7 +45,7 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _certificate(certificate: Mapping[str, Any], delta: float) -> str:
-    risk, point = _exact(certificate["risk"]), certificate["point"]
+    risk, point = limit(certificate["risk"]), certificate["point"]
     if point is not None:
         return (
             f"cheapest threshold at which at most {risk} of all answers are wrong, with "
@@ -70,42 +56,29 @@ def _certificate(certificate: Mapping[str, Any], delta: float) -> str:
         return f"no threshold can be certified at {risk}: too few images, even without an error"
     return (
         f"no threshold can be certified at {risk}: the fallback itself errs too often for that, on "
-        f"{_percent(certificate['first']['risk'])} % of these images"
+        f"{terminal.percent(certificate['first']['risk'])} % of these images"
     )
 
 
-def _exact(risk: float) -> str:
-    """Returns a requested risk as it was given; one that was computed is rounded up."""
-    text = exact_percent(risk)
-    return text if len(text) <= MAX_CHARACTERS else percent_up(risk)
-
-
 def _rule(point: Mapping[str, Any]) -> str:
-    answers = "the student answers what it accepts"
-    if point["answers"] != "accepted":
-        start = threshold_text(point["threshold"])
-        named = {"all": "the student answers everything", "none": "the student answers nothing"}
-        answers = named.get(start, f"the student answers from {start} on")
-    abstained = "" if point["answered"] == 1 else f", {_percent(point['answered'])} % are answered"
-    return f"{answers}, {_share(point)}{abstained}"
+    start, answered = point["student_answers"], terminal.percent(point["answered"])
+    named = {ACCEPTED: "what it accepts", "all": "everything", "none": "nothing"}
+    abstained = "" if point["answered"] == 1 else f", {answered} % are answered"
+    return f"the student answers {named.get(start, f'from {start} on')}, {_share(point)}{abstained}"
 
 
 def _share(point: Mapping[str, Any]) -> str:
     cost = point["multiply_adds"]
     spent = "" if cost is None else f", {cost_table.with_unit(round(cost))} multiply-adds per image"
-    return f"{_percent(point['passed_on'])} % are passed on{spent}"
+    return f"{terminal.percent(point['passed_on'])} % are passed on{spent}"
 
 
 def _cells(point: Mapping[str, Any]) -> tuple[str, ...]:
     cost = point["multiply_adds"]
     return (
-        _percent(point["passed_on"]),
-        _percent(point["risk"]),
-        f"{math.ceil(1e4 * point['risk_bound'] - 1e-9) / 100:.2f}",
+        terminal.percent(point["passed_on"]),
+        terminal.percent(point["risk"]),
+        percent_up(point["risk_bound"]).removesuffix(" %"),
         "-" if cost is None else cost_table.with_unit(round(cost)),
         threshold_text(point["threshold"]),
     )
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"

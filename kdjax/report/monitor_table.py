@@ -4,13 +4,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from kdjax.predict.monitoring import percent
+from kdjax.report import terminal
 from kdjax.selective.monitor import COVERAGE, DRIFT, LEVEL, RISK
 
-WIDTH = 110  # characters of the table
 COLUMNS = ("test", "watched", "seen", "wealth", "largest", "alarm")
 NOTE = (
     f"In brackets: {100 * LEVEL:g} % intervals, in %, which hold at all times together if the "
@@ -26,14 +23,8 @@ def show(report: Mapping[str, Any], alarms: Sequence[str]) -> None:
         report: of `kdjax.predict.monitoring.report`.
         alarms: a line for each alarm, see `kdjax.predict.monitoring.alarm_line`.
     """
-    table = Table(title=title(report), title_justify="left", title_style="bold")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="right" if heading in ("wealth", "largest") else "left")
-    for cells in rows(report):
-        table.add_row(*map(Text, cells))
-    console = Console(width=WIDTH, soft_wrap=True)
-    console.print(table)
-    print(*summary(report, alarms), sep="\n")
+    lines = summary(report, alarms)
+    terminal.show_report(title(report), COLUMNS, rows(report), lines, left=3)
 
 
 def title(report: Mapping[str, Any]) -> str:
@@ -72,8 +63,8 @@ def hypothesis(name: str, bound: float) -> str:
         bound: of its `selective.MonitorStatus`.
     """
     return {
-        RISK: f"at most {_percent(bound)} of accepted wrong",
-        COVERAGE: f"at least {_percent(bound)} accepted",
+        RISK: f"at most {percent(bound)} of accepted wrong",
+        COVERAGE: f"at least {percent(bound)} accepted",
         DRIFT: "confidences as on calibration",
     }[name]
 
@@ -110,10 +101,6 @@ def _seen(name: str, test: Mapping[str, Any]) -> str:
     if not test["size"]:
         return "nothing"
     if name == DRIFT:
-        return f"mean rank {test['mean']:.3f} (0.5) of {test['size']:,}"
+        return f"mean rank {test['mean']:.3f} of {test['size']:,} (0.5 without drift)"
     low, high = (100 * end for end in test["interval"])
-    return f"{_percent(test['mean'])} of {test['size']:,} ({low:.1f} to {high:.1f})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{percent(test['mean'])} of {test['size']:,} ({low:.1f} to {high:.1f})"

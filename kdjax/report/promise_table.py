@@ -3,11 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from kdjax.report import terminal
 
-WIDTH = 100  # characters of the table
 MAX_WARNINGS = 4
 TITLE = "By class: coverage of its images, and selective risk of those that are accepted as it"
 COLUMNS = (
@@ -28,15 +25,7 @@ def show(report: Mapping[str, Any]) -> None:
     Args:
         report: of `kdjax.predict.promise_check.report`.
     """
-    table = Table(title=TITLE, title_justify="left", title_style="bold")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="right" if heading != COLUMNS[0] else "left")
-    for cells in class_rows(report):
-        table.add_row(*map(Text, cells))
-    # Neither wider than a page nor narrower than the columns, also where output is a pipe.
-    console = Console(width=WIDTH, soft_wrap=True)
-    console.print(table)
-    print(*summary(report), sep="\n")
+    terminal.show_report(TITLE, COLUMNS, class_rows(report), summary(report))
 
 
 def class_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -51,10 +40,10 @@ def class_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             name,
             f"{true['examples'][i]:,}",
             f"{true['accepted'][i]:,}",
-            _percent(true["coverage"][i]),
+            terminal.percent(true["coverage"][i]),
             f"{predicted['accepted'][i]:,}",
             f"{predicted['errors'][i]:,}",
-            _percent(predicted["risk"][i]),
+            terminal.percent(predicted["risk"][i]),
             _interval((predicted["risk_low"][i], predicted["risk_high"][i]))
             if predicted["accepted"][i]
             else "-",
@@ -69,12 +58,12 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
     """
     level = f"{100 * report['level']:g} % interval"
     yield (
-        f"coverage: {_percent(report['coverage'])} % ({report['accepted']:,} of "
+        f"coverage: {terminal.percent(report['coverage'])} % ({report['accepted']:,} of "
         f"{report['examples']:,} images), {level} {_interval(report['coverage_interval'])} %"
     )
     if report["accepted"]:
         yield (
-            f"selective risk: {_percent(report['risk'])} % ({report['errors']:,} wrong of "
+            f"selective risk: {terminal.percent(report['risk'])} % ({report['errors']:,} wrong of "
             f"{report['accepted']:,} accepted), {level} {_interval(report['risk_interval'])} %"
         )
     for name, count in report["unknown"].items():
@@ -85,9 +74,5 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
     yield report["verdict"]
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
-
-
 def _interval(bounds: Sequence[float]) -> str:
-    return f"{_percent(bounds[0])} to {_percent(bounds[1])}"
+    return f"{terminal.percent(bounds[0])} to {terminal.percent(bounds[1])}"

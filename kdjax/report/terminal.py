@@ -1,8 +1,10 @@
 """Tables and lines of text on the terminal, for a log or a text file."""
 
 import textwrap
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -20,11 +22,35 @@ def show(*parts: RenderableType) -> None:
         console.print(part)
 
 
-def table(title: str, *columns: str) -> Table:
-    """Returns an empty table; all columns but the first are aligned to the right."""
+def show_report(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    lines: Iterable[str],
+    *,
+    left: int = 1,
+) -> None:
+    """Prints a table of plain text, and the lines below it as they are.
+
+    Args:
+        title: of the table.
+        columns: its headings.
+        rows: its cells.
+        lines: of any length.
+        left: number of columns that are aligned to the left.
+    """
+    filled = table(escape(title), *columns, left=left)
+    for cells in rows:
+        filled.add_row(*map(Text, cells))
+    show(filled)
+    print(*lines, sep="\n")
+
+
+def table(title: str, *columns: str, left: int = 1) -> Table:
+    """Returns an empty table; all columns but the first `left` are aligned to the right."""
     empty = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        empty.add_column(column, justify="right" if index else "left")
+        empty.add_column(column, justify="left" if index < left else "right")
     return empty
 
 

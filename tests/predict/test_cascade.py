@@ -156,6 +156,52 @@ def test_fallback_may_abstain(folders):
     assert not prediction.accepted.all()
 
 
+@pytest.fixture(scope="module")
+def with_lists(folders, tmp_path_factory):
+    """A fallback with lists: of all classes that are not much less probable than others."""
+    values = {"method": "lac", "k_reg": None, "penalty": None}
+    rejected = {"quantile": 0.85, "below": 0.8, "examples": 40, "conditional": True}
+    return colours.write(
+        tmp_path_factory.mktemp("lists") / "fallback",
+        formats.to_stablehlo(darkest, FALLBACK_SHAPE),
+        format=card.WITHOUT_ABSTENTION,
+        classes=list(FALLBACK_CLASSES),
+        input={"shape": list(FALLBACK_SHAPE)},
+        promises={"sets": {**values, "rejected": rejected}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [("none", {1, 2, 3}), (0.75, {2, 3}), ("all", set())]
+)
+def test_abstained_images_have_the_list_of_the_fallback(folders, with_lists, threshold, expected):
+    cascade = load_cascade(
+        folders / "student", with_lists, threshold=threshold, fallback_abstains=True
+    )
+    images = pictures(30)
+    prediction, alone = cascade(images), load(with_lists)
+    sizes = set()
+    for row, names in enumerate(prediction.sets):
+        if prediction.accepted[row]:
+            assert names == (prediction.labels[row],)
+        else:
+            resized = fit(PIL.Image.fromarray(images[row]), FALLBACK_SHAPE, "stretch")[0]
+            assert names == alone(resized[None]).sets[0] and names[0] == prediction.labels[row]
+            sizes.add(len(names))
+    assert sizes == expected
+
+
+def test_without_abstention_a_list_is_the_label_alone(folders, with_lists):
+    prediction = load_cascade(folders / "student", with_lists)(pictures(8))
+    assert prediction.sets == tuple((label,) for label in prediction.labels)
+
+
+def test_fallback_of_an_earlier_version_has_no_lists(folders):
+    cascade = load_cascade(folders / "student", folders / "fallback", fallback_abstains=True)
+    prediction = cascade(pictures(20))
+    assert prediction.sets is None and not prediction.accepted.all()
+
+
 def test_images_that_the_gate_stops_are_passed_on_at_every_threshold(pair):
     asked = pair.student(pictures(6))
     outlier = np.array([True, False] * 3)
@@ -339,6 +385,16 @@ def test_command_says_who_answered_and_what_it_cost(folders, pair, tmp_path):
     assert [line.split()[2] for line in lines] == [row["answered_by"] for row in rows]
 
 
+def test_command_writes_the_lists_of_abstained_images(folders, with_lists, tmp_path):
+    np.savez(tmp_path / "images.npz", images=pictures(12))
+    models = [f"--model={folders / 'student'}", f"--fallback={with_lists}", "--fallback_abstains"]
+    done = command("predict", *models, "--csv", tmp_path / "images.npz")
+    assert done.returncode == 0, done.stderr
+    sets = load_cascade(folders / "student", with_lists, fallback_abstains=True)(pictures(12)).sets
+    table = csv.DictReader(io.StringIO(done.stdout))
+    assert [tuple(json.loads(row["set"])) for row in table] == list(sets)
+
+
 def test_command_says_that_the_fallback_is_the_certified_one(folders, tmp_path):
     done = run(folders, tmp_path, "certified", "--threshold=all")
     assert done.returncode == 0, done.stderr
@@ -351,6 +407,7 @@ def test_command_says_that_the_fallback_is_the_certified_one(folders, tmp_path):
     [
         (["--threshold=0.5"], "--threshold=0.5 needs --fallback"),
         (["--fallback_batch_size=2"], "--fallback_batch_size=2 needs --fallback"),
+        (["--fallback_abstains"], "--fallback_abstains needs --fallback"),
         (["--fallback={folders}/nowhere"], "no model in"),
         (["--fallback={folders}/fallback", "--threshold=x"], "threshold 'x': must be a number"),
         (["--fallback={folders}/fallback", "--fallback_batch_size=0"], "batch_size 0: must be at"),

@@ -78,6 +78,29 @@ def test_confidence_from_the_first_failed_threshold_up_puts_all_classes_on_the_l
         assert len(names) == (3 if between[i] else 1)
 
 
+def test_lists_are_those_of_each_image_alone():
+    rng = np.random.default_rng(0)
+    logits = np.round(rng.normal(size=(200, 6)), 1)  # with ties
+    score, accepted, outlier = rng.random(200), rng.random(200) < 0.3, rng.random(200) < 0.2
+    accepted &= ~outlier
+    for method, options in (("lac", {}), ("aps", {}), ("raps", {"k_reg": 2, "penalty": 0.1})):
+        values = promise(0.7, 0.8, method=method, **options)
+        names = [f"class {k}" for k in range(5)]
+        found = lists.lists_of(
+            {"classes": names, "promises": values}, logits, score, accepted, outlier
+        )
+        members = selective.set_rule(values["sets"]).sets(logits[:, :5], score)
+        for i, row in enumerate(found):
+            order = sorted(range(5), key=lambda k, i=i: (-logits[i, k], k))
+            expected = order[:1] if accepted[i] else [k for k in order if members[i, k]]
+            assert row == (() if outlier[i] else tuple(names[k] for k in expected))
+
+
+def test_lists_are_made_only_where_they_are_needed(model, images):
+    assert model(images, lists=False).sets is None
+    assert model(images, lists=True).sets == model(images).sets is not None
+
+
 def test_stopped_images_have_no_list(model):
     logits = np.zeros((3, 4), np.float32)
     accepted, outlier = np.array([True, False, False]), np.array([False, False, True])

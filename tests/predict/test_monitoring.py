@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import colours, monitored
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Preempted
 from kdjax.predict import monitor_state, monitoring
 from kdjax.predict.monitoring import Settings, watch
 from kdjax.selective import Monitor
@@ -173,7 +173,9 @@ def test_a_line_that_is_being_written_is_left_for_the_next_call(model, tmp_path)
     path.write_text(text[:-30])
     session = watch(model, [path], state=state, on_note=notes.append)
     assert session.monitor.examples == 19
-    assert notes == [f"{path}: the last line has no end and is left for the next call"]
+    assert notes == [
+        f"{path}: the last line is incomplete (no line break) and is left for the next call"
+    ]
     path.write_text(text)
     assert watch(model, [path], state=state).monitor.examples == 20
 
@@ -207,7 +209,7 @@ def test_an_error_leaves_the_state_as_it_was(model, tmp_path):
     )
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, Preempted])
 def test_what_was_read_of_a_pipe_is_saved_when_it_is_stopped(model, tmp_path, monkeypatch, stop):
     class Pipe:
         blocks = iter([f"{json.dumps(row)}\n".encode() for row in monitored.rows(3)])
@@ -241,7 +243,7 @@ def test_the_state_of_another_model_or_of_other_settings_is_refused(model, tmp_p
     content = json.loads(state.read_text())
     for damage, part in (
         ({"format": 2}, "has format 2"),
-        ({"history": None}, "is damaged: its checksum"),
+        ({"history": None}, "is damaged (checksum mismatch): restore a copy of it"),
     ):
         state.write_text(json.dumps(content | damage))
         assert part in refused(model, [path], state=state)
@@ -250,7 +252,7 @@ def test_the_state_of_another_model_or_of_other_settings_is_refused(model, tmp_p
         assert part in refused(model, [path], state=state)
     del content["stride"]
     state.write_text(json.dumps(content))
-    assert "is damaged: its checksum" in refused(model, [path], state=state)
+    assert "is damaged (checksum mismatch)" in refused(model, [path], state=state)
 
 
 def test_a_state_is_used_by_one_process_at_a_time(model, tmp_path):

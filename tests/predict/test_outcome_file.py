@@ -181,6 +181,13 @@ def test_beginning_that_was_read_before_is_recognized():
         assert outcome_file.read_before(io.BytesIO(other), known) is None
 
 
+def test_lines_that_were_read_before_are_not_parsed_again():
+    before = b"{not JSON\n[1]\n\n"
+    after = b'{"label": "red", "accepted": true, "score": 1}\n'
+    rows, lines = read(before + after, skip=len(before))
+    assert [row.line for row in rows] == [4] and lines.bytes == len(before + after)
+
+
 def test_a_last_line_without_an_end_is_left_if_it_may_go_on():
     content = b"label,accepted,score\nred,true,1\nred,tr"
     lines = Lines(io.BytesIO(content), "f", complete_only=True)

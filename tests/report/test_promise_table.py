@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdjax.report import promise_table
+from kdjax.report import promise_table, terminal
 
 
 @pytest.fixture
@@ -70,4 +70,4 @@ def test_printed_table_has_a_row_for_each_class_and_no_markup(report, capsys):
     assert "[red]cat[/red]" in text and "90.91" in text
     assert text.endswith("kept\n") and promise_table.TITLE.split(",")[0] in text
     width = max(map(len, text.splitlines()[: text.splitlines().index("kept") - 3]))
-    assert width <= promise_table.WIDTH + 1
+    assert width <= terminal.MIN_WIDTH + 1

@@ -23,5 +23,16 @@ def test_a_table_is_printed_in_full_on_a_narrow_terminal(capsys, monkeypatch):
     assert [column.justify for column in table.columns[:2]] == ["left", "right"]
 
 
+def test_a_report_is_a_table_of_plain_text_and_whole_lines(capsys):
+    line = "word " * 60
+    rows = [("[red]a[/red]", "b", "1"), ("c", "d", "1,000")]
+    terminal.show_report("file[1].csv", ["name", "kind", "count"], rows, [line, "[b]"], left=2)
+    *table, first, second = capsys.readouterr().out.splitlines()
+    assert (first, second) == (line, "[b]") and table[0].strip() == "file[1].csv"
+    cells = [row.split("│")[1:-1] for row in table if row.startswith("│")]
+    assert [name.strip() for name, *_ in cells] == ["[red]a[/red]", "c"]
+    assert cells[0][1:] == [" b    ", "     1 "] and cells[1][2] == " 1,000 "
+
+
 def test_shares_are_in_percent_with_two_digits():
     assert terminal.percent(0.12345) == "12.35" and terminal.percent(None) == "-"

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+_MAX_CHARACTERS = 9  # of a percentage with all its digits
+
 
 def percent(share: float | None) -> str:
     """Returns a share with one decimal, such as `84.2 %`; `-` for None."""
@@ -36,6 +38,12 @@ def percent_down(share: float) -> str:
 def percent_up(share: float) -> str:
     """Returns an upper bound with two decimals, rounded up."""
     return f"{math.ceil(round(10000 * share, 6)) / 100:.2f} %"
+
+
+def limit(share: float) -> str:
+    """Returns an upper limit: one that was requested as it is, one that was computed rounded up."""
+    text = exact_percent(share)
+    return text if len(text) <= _MAX_CHARACTERS else percent_up(share)
 
 
 def share(split: Mapping[str, int]) -> str:
