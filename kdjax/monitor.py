@@ -25,7 +25,7 @@ PLOT = cli.define_path("plot", "also write the wealth over time to this file, .s
 WATCH = flags.DEFINE_list("watch", None, "tests: risk, coverage, drift [all that the card permits]")
 RISK = flags.DEFINE_float("risk", None, "the largest selective risk [that of the certificate]")
 COVERAGE = flags.DEFINE_float(
-    "coverage", None, "the least share of accepted images [a bound from the card]"
+    "least_coverage", None, "the least share of accepted images [a bound from the card]"
 )
 DELTA = flags.DEFINE_float(
     "delta", 0.05, "probability of a false alarm of any test, at whatever time"
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
         monitoring.Settings(
             watch=WATCH.value,
             risk=RISK.value,
-            coverage=COVERAGE.value,
+            least_coverage=COVERAGE.value,
             delta=DELTA.value,
             seed=SEED.value,
             truth=TRUTH.value,

@@ -100,7 +100,7 @@ def test_what_predict_prints_is_read(tmp_path):
             writer.write(result)
     lines = [f"{rows.json_line({**result, 'truth': 'red'})}\n" for result in results]
     (tmp_path / "new.jsonl").write_text("".join(lines))
-    settings = monitoring.Settings(risk=0.1, coverage=0.3)
+    settings = monitoring.Settings(risk=0.1, least_coverage=0.3)
     session = monitoring.watch(folder, [tmp_path / "new.csv", tmp_path / "new.jsonl"], settings)
     assert (session.monitor.examples, session.labelled) == (8, 4)
     assert session.monitor.status("coverage").mean == 0.75

@@ -11,7 +11,8 @@ from kdjax.selective.monitor import COVERAGE, DRIFT, RISK, TESTS, Monitor
 
 _WHY = {
     RISK: "the model has no certificate: --risk watches a risk of your own",
-    COVERAGE: "the card has no acceptance on calibration: --coverage watches a share of your own",
+    COVERAGE: "the card has no acceptance on calibration: --least_coverage watches a share of your "
+    "own",
     DRIFT: "the card has no confidences of calibration: export the model again with this version",
 }
 
@@ -22,7 +23,7 @@ class Settings(NamedTuple):
     Attributes:
         watch: names of the tests; None: all that the card permits.
         risk: the largest selective risk, in (0, 1).
-        coverage: the least share of accepted images, in (0, 1).
+        least_coverage: the least share of accepted images, in (0, 1).
         delta: in (0, 1), the probability that any test ever raises a false alarm.
         seed: of the order of equal confidences.
         truth: name of the column of true labels.
@@ -32,7 +33,7 @@ class Settings(NamedTuple):
 
     watch: Sequence[str] | None = None
     risk: float | None = None
-    coverage: float | None = None
+    least_coverage: float | None = None
     delta: float = 0.05
     seed: int = 0
     truth: str | None = None
@@ -52,9 +53,10 @@ def monitor_of(model_card: Mapping[str, Any], settings: Settings) -> tuple[Monit
     """
     stored = model_card.get("monitoring")
     bounds = stored or monitoring.bounds(model_card)
+    given = {RISK: settings.risk, COVERAGE: settings.least_coverage}
     available: dict[str, Any] = {
-        RISK: settings.risk if settings.risk is not None else _bound(bounds[RISK]),
-        COVERAGE: settings.coverage if settings.coverage is not None else _bound(bounds[COVERAGE]),
+        RISK: given[RISK] if given[RISK] is not None else _bound(bounds[RISK]),
+        COVERAGE: given[COVERAGE] if given[COVERAGE] is not None else _bound(bounds[COVERAGE]),
         DRIFT: monitoring.reference_of(stored),
     }
     for name in settings.watch or ():
@@ -63,9 +65,9 @@ def monitor_of(model_card: Mapping[str, Any], settings: Settings) -> tuple[Monit
         if available[name] is None:
             raise InputError(f"{name} cannot be watched: {_WHY[name]}")
     watched = settings.watch or [name for name in TESTS if available[name] is not None]
-    for name in (RISK, COVERAGE):
-        if getattr(settings, name) is not None and name not in watched:
-            raise InputError(f"--{name} is given, but --watch={','.join(watched)} leaves it out")
+    for name, flag in ((RISK, "--risk"), (COVERAGE, "--least_coverage")):
+        if given[name] is not None and name not in watched:
+            raise InputError(f"{flag} is given, but --watch={','.join(watched)} leaves it out")
     if not watched:
         raise InputError(f"nothing can be watched: {'; '.join(_WHY.values())}")
     chosen = {name: available[name] for name in watched}
