@@ -281,8 +281,8 @@ def test_commands_take_another_gate(copied, data_dir):
     flags = f"--workdir={copied}", f"--data_dir={data_dir}"
     assert_refused(command("evaluate", *flags, "--gate=energi"), "unknown gate 'energi'")
     assert_refused(
-        command("evaluate", *flags, "--gate=energy", "--shift=noise"),
-        "run the command with --gate alone first",
+        command("evaluate", *flags, "--gate=energy", "--risk=0.1", "--shift=noise"),
+        "run the command with --risk and --gate and without --shift first",
     )
     assert_refused(
         command("evaluate", *flags, "--gate_acceptance=2"), "gate_acceptance must lie in (0, 1)"
