@@ -16,8 +16,9 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "standard": {},
     # After arXiv 2404.00498, in the units of this package: its learning rate 11.5 and weight decay
     # 0.0153 are for sums over 1,024 images and divided by 1 + 1 / (1 - momentum). These values
-    # were not checked against the text of the paper, and the recipe has not been trained to the
-    # end here. The epochs, and all fields of the student, are our choice.
+    # were not checked against the text of the paper. The epochs, and all fields of the student, are
+    # our choice. On CIFAR-10 the teacher reached 93.0 % on test with mirror views (40,000 training
+    # images, one seed, docs/results/comparison.md).
     "fast": {
         "data.pad": 2,
         "data.flip_mode": "alternating",

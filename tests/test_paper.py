@@ -1,26 +1,24 @@
 """The comparison of methods: its queue, its tables, and that both survive a kill."""
 
 import csv
-import itertools
-import json
 import pathlib
 import re
 
 import numpy as np
 import pytest
+from support.paper import (
+    EXAMPLES,
+    deployed,
+    group_of,
+    random_ranking,
+    ranking_with_errors,
+    write_job,
+)
 
 from experiments.paper import __main__ as paper
-from experiments.paper import claims, collect, formats, plan, table
+from experiments.paper import claims, collect, formats, page, plan, table
 from kdjax import selective
 from kdjax.errors import InputError
-
-EXAMPLES = 200
-SCORES = {"gambler": (collect.CHOSEN, collect.RESERVATION), "kd": (collect.CHOSEN,)}
-
-
-def random_ranking(rng: np.random.Generator) -> collect.Ranking:
-    confidence = rng.normal(size=EXAMPLES)
-    return collect.ranking(confidence, rng.random(EXAMPLES) < 1 / (1 + np.exp(-confidence)))
 
 
 @pytest.fixture
@@ -28,21 +26,8 @@ def out(tmp_path: pathlib.Path) -> pathlib.Path:
     """Result files of two methods, with and without a teacher, and three seeds."""
     rng = np.random.default_rng(0)
     for job in plan.jobs(["cifar10"], ["structure"], [0, 1, 2]):
-        arrays, methods = {}, plan.methods(job, ["gambler", "kd"])
-        scores = [(name, score) for name in methods for score in SCORES[name]]
-        for (method, score), views, split in itertools.product(
-            scores, collect.VIEWS, collect.SPLITS
-        ):
-            key, one = f"{method}/{views}/{score}/{split}", random_ranking(rng)
-            arrays |= {f"{key}/rank": one.rank, f"{key}/correct": one.correct}
-        np.savez(tmp_path / f"{job.name}.npz", **arrays)
-        record = {
-            "job": {"data": job.data, "setting": job.setting} | vars(job),
-            "command": "python -m experiments.paper run",
-            "needs_teacher": {"gambler": False, "kd": True},
-            "teacher": {},
-        }
-        (tmp_path / f"{job.name}.json").write_text(json.dumps(record))
+        methods = plan.methods(job, ["gambler", "kd"])
+        write_job(tmp_path, job, methods, lambda *_: random_ranking(rng))
     return tmp_path
 
 
@@ -62,12 +47,12 @@ def test_table_has_the_mean_and_the_deviation_over_seeds(out: pathlib.Path) -> N
     for seed in range(3):
         with np.load(out / f"cifar10-structure-out_of_fold-seed{seed}.npz") as arrays:
             values.append(100 * arrays["kd/flip/chosen/test/correct"].mean())
-    (line,) = [
+    lines = [
         line
-        for line in formats.markdown(out).splitlines()
-        if line.startswith("| kd | out_of_fold | flip | chosen")
+        for line in page.markdown(table.read(out)).splitlines()
+        if line.startswith("| kd | out-of-fold | flip | chosen")
     ]
-    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in line
+    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in lines[1]  # dev is first
 
 
 def test_method_without_a_teacher_is_trained_in_one_of_the_two_jobs() -> None:
@@ -76,30 +61,93 @@ def test_method_without_a_teacher_is_trained_in_one_of_the_two_jobs() -> None:
     assert trained == [["ce", "kd"], ["kd"]]
 
 
-def test_interval_is_that_of_a_bootstrap_of_whole_pairs() -> None:
+def test_resampled_metrics_are_those_of_the_drawn_predictions() -> None:
+    rng = np.random.default_rng(5)
+    one = random_ranking(rng)
+    draws = rng.multinomial(EXAMPLES, np.full(EXAMPLES, 1 / EXAMPLES), 4).astype(np.uint8)
+    resampled = table.resampled_metrics(one, draws)
+    for place, counts in enumerate(draws):
+        rows = np.repeat(np.arange(EXAMPLES), counts)
+        expected = table.metrics(collect.Ranking(one.rank[rows], one.correct[rows]))
+        found = {name: values[place] for name, values in resampled.items()}
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_interval_is_that_of_a_bootstrap_of_images_and_seeds() -> None:
     rng = np.random.default_rng(1)
-    rankings = [(random_ranking(rng), random_ranking(rng)) for _ in range(2)]
-    estimates, low, high = table.differences(rankings)["AURC x 1000"]
+    pairs = [(random_ranking(rng), random_ranking(rng)) for _ in range(3)]
+    row, other = deployed("kd", "in_sample"), deployed("gambler")
+    group = group_of(
+        {
+            row: {("test", seed): one for seed, (one, _) in enumerate(pairs)},
+            other: {("test", seed): one for seed, (_, one) in enumerate(pairs)},
+        }
+    )
+    difference = group.differences(row, other)[table.AURC]
+
+    def aurc(one: collect.Ranking, rows: np.ndarray) -> float:
+        return 1000 * selective.aurc(one.rank[rows].astype(float), one.correct[rows])
+
     resampled = []
     for _ in range(1000):
         rows = rng.integers(EXAMPLES, size=EXAMPLES)
-        resampled.append(
-            np.mean(
-                [
-                    selective.aurc(one.rank[rows].astype(float), one.correct[rows])
-                    - selective.aurc(other.rank[rows].astype(float), other.correct[rows])
-                    for one, other in rankings
-                ]
-            )
-        )
-    expected = 1000 * np.percentile(resampled, [2.5, 97.5])
-    assert low < np.mean(estimates) < high
-    np.testing.assert_allclose([low, high], expected, atol=0.15 * (high - low))
+        of_seeds = np.array([aurc(a, rows) - aurc(b, rows) for a, b in pairs])
+        drawn = of_seeds[rng.integers(3, size=3)]
+        mean = of_seeds.mean()
+        resampled.append(mean + np.sqrt(3 / 2) * (drawn.mean() - mean))
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    assert difference.low < difference.mean < difference.high
+    margin = 0.15 * (high - low)
+    np.testing.assert_allclose([difference.low, difference.high], [low, high], atol=margin)
+
+
+@pytest.mark.parametrize(
+    ("images", "seeds", "both", "least"),
+    [
+        (1.0, 0.0, 0.0, 0.93),
+        (0.0, 0.0, 1.0, 0.98),
+        (1.0, 1.0, 1.0, 0.93),
+        (0.5, 1.0, 0.5, 0.92),
+        (0.0, 1.0, 0.0, 0.70),  # three seeds alone are too few; verdicts also need all signs
+    ],
+)
+def test_interval_contains_the_difference_of_new_images_and_seeds(
+    images: float, seeds: float, both: float, least: float
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def effects(of_images: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+        return images * rng.normal(size=of_images) + both * rng.normal(size=size)
+
+    hits = []
+    for _ in range(600):  # normal effects on the mean of a metric; its true value is 0
+        measured = effects((1, 1), (3, 1)) + seeds * rng.normal(size=(3, 1))
+        low, high = table.crossed_interval(measured + effects((1, 400), (3, 400)))
+        hits.append(low <= 0 <= high)
+    assert np.mean(hits) >= least
+
+
+def test_interval_of_one_seed_is_over_images() -> None:
+    values = np.random.default_rng(0).normal(size=(1, 500))
+    expected = np.percentile(values, [2.5, 97.5])
+    np.testing.assert_allclose(table.crossed_interval(values), expected)
 
 
 def test_equal_networks_do_not_differ() -> None:
     one = random_ranking(np.random.default_rng(2))
-    assert table.differences([(one, one)])["error % at 80 % coverage"] == ([0.0], 0.0, 0.0)
+    row, other = deployed("ce"), deployed("gambler")
+    group = group_of({row: {("test", 0): one}, other: {("test", 0): one}})
+    found = group.differences(row, other)
+    assert found == dict.fromkeys(table.METRICS, table.Difference([0.0], 0.0, 0.0))
+
+
+def test_only_seeds_that_both_networks_have_are_compared() -> None:
+    row, other = deployed("kd", "in_sample"), deployed("ce")
+    cells = {("test", seed): ranking_with_errors(10 + seed) for seed in range(3)}
+    group = group_of({row: cells, other: {("test", 2): ranking_with_errors(20)}})
+    assert group.differences(row, other)[table.ACCURACY].per_seed == pytest.approx([4.0])
+    apart = group_of({row: {("test", 0): cells["test", 0]}, other: {("test", 2): cells["test", 2]}})
+    assert apart.differences(row, other) == {}
 
 
 @pytest.mark.parametrize(
@@ -146,10 +194,10 @@ def test_out_of_fold_teachers_are_shared_as_a_workdir_without_folds_of_its_own(
 
 
 def test_csv_has_every_metric_of_every_network(out: pathlib.Path) -> None:
-    rows = list(csv.DictReader(formats.as_csv(out).splitlines()))
-    names = list(table.metrics(random_ranking(np.random.default_rng(0))))
+    lines = formats.as_csv(table.read(out)).splitlines()
+    rows = [row for row in csv.DictReader(lines) if not row["minus"]]
     # kd has two teachers and one score, gambler no teacher and two scores.
-    assert len(rows) == 4 * len(collect.VIEWS) * len(collect.SPLITS) * len(names)
+    assert len(rows) == 4 * len(collect.VIEWS) * len(collect.SPLITS) * len(table.METRICS)
     (row,) = [
         row
         for row in rows
@@ -168,69 +216,101 @@ def test_csv_has_every_metric_of_every_network(out: pathlib.Path) -> None:
     assert row["seeds"] == "3"
 
 
+def test_csv_has_every_difference(out: pathlib.Path) -> None:
+    (group,) = table.read(out)
+    rows = [row for row in csv.DictReader(formats.as_csv([group]).splitlines()) if row["minus"]]
+    compared = {(row["method"], row["teacher"], row["minus"]) for row in rows}
+    assert compared == {
+        ("gambler", "", "kd"),
+        ("kd", "in_sample", "gambler"),
+        ("kd", "out_of_fold", "gambler"),
+    }
+    (row,) = (
+        row
+        for row in rows
+        if row["metric"] == table.AURC and (row["method"], row["minus"]) == ("gambler", "kd")
+    )
+    expected = group.differences(deployed("gambler"), deployed("kd", "in_sample"))[table.AURC]
+    found = [float(row[name]) for name in ("mean", "deviation", "low", "high")]
+    deviation = np.std(expected.per_seed, ddof=1)
+    assert found == pytest.approx([expected.mean, deviation, expected.low, expected.high])
+
+
 def test_latex_table_has_one_bold_number_in_each_column(out: pathlib.Path) -> None:
-    lines = formats.latex(out).splitlines()
+    text = formats.latex(table.read(out))
+    lines = text[text.index("% cifar10, setting structure. Error on test") :].splitlines()
     body = lines[lines.index("\\midrule") + 1 : lines.index("\\bottomrule")]
     cells = [line.removesuffix(" \\\\").split(" & ") for line in body]
     assert [row[:2] for row in cells] == [
-        ["gambler", ""],
-        ["kd", "in\\_sample"],
-        ["kd", "out\\_of\\_fold"],
+        ["gambler", "-"],
+        ["kd", "in-sample"],
+        ["kd", "out-of-fold"],
     ]
     columns = list(zip(*(row[2:] for row in cells), strict=True))
-    assert f"{{ll{'r' * len(columns)}}}" in "".join(lines)
-    for place, column in enumerate(columns):
+    assert f"{{ll{'r' * len(columns)}}}" in lines[1]
+    for column in columns:
         means = [float(re.search(r"[\d.]+", text)[0]) for text in column]
-        best = max(means) if place == 0 else min(means)  # the first column is accuracy
-        assert [mean for mean, text in zip(means, column, strict=True) if "mathbf" in text] == [
-            best
-        ]
+        bold = [mean for mean, text in zip(means, column, strict=True) if "mathbf" in text]
+        assert bold == [min(means)]
 
 
 @pytest.mark.parametrize(
-    ("sign", "per_seed", "low", "high", "expected"),
+    ("metric", "per_seed", "low", "high", "expected"),
     [
-        (+1, [0.5, 0.2], 0.1, 0.6, claims.HOLDS),
-        (-1, [0.5, 0.2], 0.1, 0.6, claims.CONTRADICTED),
-        (-1, [-0.5, -0.2], -0.6, -0.1, claims.HOLDS),
-        (+1, [0.5, -0.1], 0.1, 0.6, claims.UNDECIDED),  # one seed says the opposite
-        (+1, [0.5, 0.2], -0.1, 0.6, claims.UNDECIDED),  # the interval contains 0
+        (table.ACCURACY, [0.5, 0.2], 0.1, 0.6, claims.HOLDS),
+        (table.AURC, [0.5, 0.2], 0.1, 0.6, claims.CONTRADICTED),
+        (table.AURC, [-0.5, -0.2], -0.6, -0.1, claims.HOLDS),
+        (table.ACCURACY, [0.5, -0.1], 0.1, 0.6, claims.UNDECIDED),  # one seed says the opposite
+        (table.ACCURACY, [0.5, 0.2], -0.1, 0.6, claims.UNDECIDED),  # the interval contains 0
     ],
 )
 def test_claim_is_decided_by_the_interval_and_all_seeds(
-    sign: int, per_seed: list[float], low: float, high: float, expected: str
+    metric: str, per_seed: list[float], low: float, high: float, expected: str
 ) -> None:
-    assert claims.verdict(sign, per_seed, low, high) == expected
+    assert claims.verdict(metric, table.Difference(per_seed, low, high)) == expected
 
 
-def ranking_with_errors(count: int) -> collect.Ranking:
-    """Returns the ranking of `EXAMPLES` predictions of which the least confident are wrong."""
-    return collect.ranking(np.arange(EXAMPLES), np.arange(EXAMPLES) >= count)
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([], "not measured"),
+        ([claims.HOLDS] * 2, "holds here"),
+        ([claims.UNDECIDED], "not decided here"),
+        ([claims.CONTRADICTED], "contradicted here"),
+        ([claims.UNDECIDED, claims.CONTRADICTED], "not confirmed here"),
+        ([claims.HOLDS, claims.UNDECIDED], "holds in part"),
+        ([claims.HOLDS, claims.CONTRADICTED], "holds in part, contradicted in part"),
+    ],
+)
+def test_verdict_on_a_claim_is_that_of_all_comparisons(verdicts: list[str], expected: str) -> None:
+    assert claims.overall(verdicts) == expected
 
 
 def test_claims_compare_networks_of_the_same_teacher() -> None:
     errors = {
-        ("gambler", ""): 10,
-        ("ce", ""): 60,
-        ("kd", "in_sample"): 30,
-        ("ka", "in_sample"): 10,
-        ("ka", "out_of_fold"): 30,
-        ("kd", "out_of_fold"): 31,
+        deployed("gambler"): 10,
+        deployed("ce"): 100,
+        deployed("kd", "in_sample"): 30,
+        deployed("ka", "in_sample"): 10,
+        deployed("ka", "out_of_fold"): 30,
+        deployed("kd", "out_of_fold"): 31,
     }
-    rows = {
-        table.Row(*names, "flip", collect.CHOSEN): {
-            ("test", seed): ranking_with_errors(wrong + seed) for seed in range(2)
+    group = group_of(
+        {
+            row: {("test", seed): ranking_with_errors(wrong + seed) for seed in range(2)}
+            for row, wrong in errors.items()
         }
-        for names, wrong in errors.items()
-    }
+    )
     adjustment, gambler, both = claims.CLAIMS
-    found = {each.row.teacher: each for each in claims.findings(adjustment, rows)}
+    found = {each.row.teacher: each for each in claims.findings(adjustment, group)}
     assert found["in_sample"].verdict == claims.HOLDS
-    assert found["in_sample"].per_seed == pytest.approx([10.0, 10.0])  # 20 of 200 images
+    assert found["in_sample"].difference.per_seed == pytest.approx([10.0, 10.0])  # 20 of 200
     assert found["out_of_fold"].verdict == claims.UNDECIDED
-    (one,) = claims.findings(gambler, rows)
-    assert one.verdict == claims.HOLDS and one.high < 0
-    assert not list(claims.findings(both, rows))
-    section = claims.section({("cifar10", "structure"): rows})
-    assert "Of 2 comparisons: holds in 1, not decided in 1, contradicted in 0." in section
-    assert "Nothing was measured." in section
+    each = list(claims.findings(gambler, group))
+    assert [one.metric for one in each] == list(table.ERRORS.values())
+    assert {one.verdict for one in each} == {claims.HOLDS}
+    assert not list(claims.findings(both, group))
+    section = claims.section([group])
+    assert "**Verdict: holds in part.** Of 2 comparisons: holds in 1, not decided in 1," in section
+    assert "**Verdict: not measured.**" in section
+    assert "accuracy % 94.75, `ka` with the in-sample teacher" in section  # 10 and 11 of 200

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from support import forked
 from support.commands import ROOT
 from support.tiny_network import TINY_NETWORK
 
@@ -44,8 +45,8 @@ class Queue:
 
     def run_job(self, name: str) -> None:
         """Trains one job, as the queue does."""
-        command = [sys.executable, "-m", "experiments.paper", "job", name, *self.arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        arguments = ["job", name, *self.arguments]
+        done = forked.run("experiments.paper", arguments, ROOT, os.environ)
         assert done.returncode == 0, done.stderr
 
     def finish(self) -> list[str]:

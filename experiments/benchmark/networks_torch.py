@@ -68,14 +68,21 @@ class Head(nn.Module):
         return self.Dense_0(features.mean((2, 3)))
 
 
-def create(name: str, outputs: int) -> nn.Module:
-    """Returns a network from normalized images [b, 3, h, w] to logits [b, outputs]."""
-    return CREATE[name](outputs) if name in CREATE else _resnet(name, outputs)
+def create(name: str, outputs: int, images: int = IMAGE_SHAPE[-1]) -> nn.Module:
+    """Returns a network from normalized images to logits.
+
+    Args:
+        name: a key of `CREATE` or `structure.RESNETS`.
+        outputs: number of logits; the network returns [b, outputs].
+        images: channels of the images, [b, images, h, w].
+    """
+    create_ = CREATE.get(name) or functools.partial(_resnet, name=name)
+    return create_(outputs=outputs, images=images)
 
 
-def _resnet(name: str, outputs: int) -> nn.Module:
+def _resnet(name: str, outputs: int, images: int) -> nn.Module:
     network, width = nn.Sequential(), structure.RESNETS[name][2]
-    network.add_module("stem", ConvNorm(IMAGE_SHAPE[-1], (width, 3, 1)))
+    network.add_module("stem", ConvNorm(images, (width, 3, 1)))
     network.add_module("stem_relu", nn.ReLU())
     channels = width
     for label, layers in structure.blocks(name):
@@ -86,9 +93,9 @@ def _resnet(name: str, outputs: int) -> nn.Module:
 
 
 def _alexnet(
-    outputs: int, layers: tuple[tuple[int, int, int, bool], ...], normalize: bool
+    outputs: int, images: int, layers: tuple[tuple[int, int, int, bool], ...], normalize: bool
 ) -> nn.Module:
-    network, channels = nn.Sequential(), IMAGE_SHAPE[-1]
+    network, channels = nn.Sequential(), images
     for index, (width, kernel, stride, pooled) in enumerate(layers):
         conv = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=not normalize)
         network.add_module(f"Conv_{index}", conv)
@@ -115,8 +122,8 @@ class ScaledHead(nn.Module):
         return self.Dense_0(features.amax((2, 3))) * structure.LOGIT_SCALE
 
 
-def _fast_cnn(outputs: int) -> nn.Module:
-    network, images = nn.Sequential(), IMAGE_SHAPE[-1]
+def _fast_cnn(outputs: int, images: int) -> nn.Module:
+    network = nn.Sequential()
     channels = structure.WHITENED * images
     # Computed from the training images, not trained.
     whitening = nn.Conv2d(images, channels, structure.PATCH).requires_grad_(False)
@@ -136,7 +143,7 @@ def _fast_cnn(outputs: int) -> nn.Module:
     return network
 
 
-CREATE: dict[str, Callable[[int], nn.Module]] = {
+CREATE: dict[str, Callable[..., nn.Module]] = {
     "alexnet": functools.partial(_alexnet, layers=structure.ALEXNET, normalize=False),
     "alexnet_small": functools.partial(_alexnet, layers=structure.ALEXNET_SMALL, normalize=True),
     "fast_cnn": _fast_cnn,

@@ -2,13 +2,16 @@
 
 python -m experiments.paper run --budget=laptop --data cifar10 --settings structure --seeds 0 1 2
 python -m experiments.paper status --data cifar10 --settings structure --seeds 0 1 2
-python -m experiments.paper table [--out=FOLDER] [--format=markdown|csv|latex] [--page=FILE]
+python -m experiments.paper table [--out=FOLDER] [--format=markdown|csv|latex]
+python -m experiments.paper table --page=docs/results/comparison.md
 python -m experiments.paper figures [--out=FOLDER] [--folder=docs/images]
+python -m experiments.paper baselines LOGITS.npz ... [--split=FILE] [--out=FOLDER]
 
 `run` is a queue: a finished job is skipped, and an interrupted one continues where it stopped. A
 job trains one teacher, or out-of-fold teachers, and all methods as its students. Fields of the
 config are changed with --set, such as --set student.epochs=50. `table` and `figures` need the
-result files only.
+result files only; with --page, `table` writes the generated part of a page and draws its figures.
+`baselines` makes result files of networks that other libraries trained; see the folder `baselines`.
 """
 
 import argparse
@@ -42,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="run|status|job|table|figures")
+    names = "run|status|job|table|figures|baselines"
+    commands = parser.add_subparsers(required=True, metavar=names)
     run = commands.add_parser("run", help="train all jobs that are not finished")
     run.set_defaults(command=_run)
     run.add_argument("--parallel", type=int, default=1, help="jobs at the same time")
@@ -57,11 +61,19 @@ def _parser() -> argparse.ArgumentParser:
     table.set_defaults(command=_table)
     table.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the files")
     table.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
-    table.add_argument("--page", type=pathlib.Path, help="write the tables into this file")
+    table.add_argument("--page", type=pathlib.Path, help="write tables and figures into this page")
+    table.add_argument("--folder", type=pathlib.Path, default=IMAGES, help="of the page's figures")
     figures = commands.add_parser("figures", help="draw the figures from the result files")
     figures.set_defaults(command=_figures)
     figures.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the files")
     figures.add_argument("--folder", type=pathlib.Path, default=IMAGES, help="of the figures")
+    baselines = commands.add_parser("baselines", help="judge logits of other people's code")
+    baselines.set_defaults(command=_baselines)
+    baselines.add_argument("logits", nargs="+", type=pathlib.Path, help="files of a training")
+    baselines.add_argument(
+        "--split", type=pathlib.Path, help="exported: compare the labels with it"
+    )
+    baselines.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the files")
     return parser
 
 
@@ -105,9 +117,10 @@ def _status(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     """Starts a process for each open job; a failed job does not stop the others."""
+    changes = plan.parse_changes(options.changes)
+    for job in _jobs(options):  # raises for a field that is wrong, before anything is trained
+        plan.config(job, options.budget, options.methods, changes)
     jobs = [job for job in _jobs(options) if not _is_finished(job, options.out)]
-    for job in jobs:  # raises for a field that is wrong, before anything is trained
-        plan.config(job, options.budget, options.methods, plan.parse_changes(options.changes))
 
     def start(job: plan.Job) -> int:
         files = [f"--runs={options.runs}", f"--out={options.out}"]
@@ -133,21 +146,30 @@ def _job(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from experiments.paper import formats
+    from experiments.paper import formats, page, table
 
-    writers = {"markdown": formats.markdown, "csv": formats.as_csv, "latex": formats.latex}
-    text = writers[options.format](options.out)
+    groups = table.read(options.out)
     if options.page:
-        options.page.write_text(text)
+        page.write(options.page, groups, options.folder)
+        return
+    if options.format == "markdown":
+        print(page.markdown(groups))
     else:
-        print(text)
+        print({"csv": formats.as_csv, "latex": formats.latex}[options.format](groups))
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from experiments.paper import figures
+    from experiments.paper import figures, table
 
-    for path in figures.write(options.out, options.folder):
+    for path in figures.write(table.read(options.out), options.folder):
         print(path)
+
+
+def _baselines(options: argparse.Namespace) -> None:
+    from experiments.paper.baselines import judge
+
+    for path in options.logits:
+        print(judge.write(path, options.out, options.split))
 
 
 if __name__ == "__main__":

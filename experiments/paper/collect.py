@@ -6,6 +6,7 @@ less space than logits.
 """
 
 import dataclasses
+import io
 import pathlib
 import platform
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ from kdjax.data import deployment_views as views
 from kdjax.evaluation import certification, evaluate, predictions, summary
 from kdjax.evaluation.predictions import Predictions
 from kdjax.objectives import METHODS
+from kdjax.runs import restore
 from kdjax.runtime import atomic_io
 
 SPLITS = ("dev", "test")
@@ -70,14 +72,14 @@ def collect(
     students: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
     for method, workdir in workdirs.items():
-        for name in VIEWS:
-            outputs = evaluate.predict_splits(workdir, dataset, predictions.SPLITS, views=name)
-            results = _summarize(outputs, method)
-            students.setdefault(method, {})[name] = results
-            for score, log_form in scores(method, results).items():
-                arrays |= _arrays(f"{method}/{name}/{score}", outputs, results, log_form)
+        outputs = {
+            name: evaluate.predict_splits(workdir, dataset, predictions.SPLITS, views=name)
+            for name in VIEWS
+        }
+        students[method], rankings = judge(method, outputs, abstains=METHODS[method].abstains)
+        arrays |= rankings
     out.mkdir(parents=True, exist_ok=True)
-    atomic_io.write_npz(out / f"{job.name}.npz", arrays)
+    write_compressed(out / f"{job.name}.npz", arrays)
     atomic_io.write_json(
         out / f"{job.name}.json",
         {
@@ -86,6 +88,7 @@ def collect(
             "versions": {name: metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": jax.devices()[0].device_kind,
+            "networks": _networks(next(iter(workdirs.values()))),
             "teacher": _teacher(workdirs.values()),
             "needs_teacher": {name: METHODS[name].needs_teacher for name in workdirs},
             "students": students,
@@ -93,26 +96,36 @@ def collect(
     )
 
 
-def _summarize(outputs: Mapping[str, Predictions], method: str) -> dict[str, Any]:
+def judge(
+    method: str, outputs: Mapping[str, Mapping[str, Predictions]], *, abstains: bool
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the results of a network for the JSON file, and its rankings for the npz file.
+
+    Args:
+        method: its name in the files.
+        outputs: logits [n, m+1] and labels by deployment views, of `VIEWS`, and by split.
+        abstains: whether the abstention output was trained.
+    """
+    results: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name, splits in outputs.items():
+        results[name] = _summarize(splits, abstains=abstains)
+        chosen = {CHOSEN: results[name]["best_score"]}
+        reservation = {RESERVATION: "reservation_log_odds"} if abstains else {}
+        for score, log_form in (chosen | reservation).items():
+            arrays |= _arrays(f"{method}/{name}/{score}", splits, results[name], log_form)
+    return results, arrays
+
+
+def _summarize(outputs: Mapping[str, Predictions], *, abstains: bool) -> dict[str, Any]:
     """Returns what the tables need of `summary.summarize`."""
-    results = summary.summarize(outputs, abstains=METHODS[method].abstains, risk=RISK, delta=DELTA)
+    results = summary.summarize(outputs, abstains=abstains, risk=RISK, delta=DELTA)
     scores = {
         name: {metric: values[metric] for metric in METRICS}
         for name, values in results["scores"].items()
     }
-    names = (*predictions.SPLITS, "best_score", "pnorm")
+    names = (*predictions.SPLITS, "best_score", "pnorm", "combination")
     return {name: results[name] for name in names} | {"scores": scores}
-
-
-def scores(method: str, results: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the names in `selective.SCORES` of the scores by which a method is judged.
-
-    Args:
-        method: of `objectives.METHODS`.
-        results: of `summary.summarize`.
-    """
-    chosen = {CHOSEN: results["best_score"]}
-    return chosen | ({RESERVATION: "reservation_log_odds"} if METHODS[method].abstains else {})
 
 
 def _arrays(
@@ -129,11 +142,32 @@ def _arrays(
     return arrays
 
 
+def write_compressed(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz file, compressed."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # names, not options
+    atomic_io.write_file(path, buffer.getvalue())
+
+
+def _networks(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the name and the epochs of teacher and student."""
+    config = restore.load_config(workdir)
+    return {
+        stage: {"model": config[stage].model, "epochs": config[stage].epochs}
+        for stage in ("teacher", "student")
+    }
+
+
 def _teacher(workdirs: Iterable[pathlib.Path]) -> dict[str, Any]:
-    """Returns the results of the teacher; empty if no method has one."""
-    for workdir in workdirs:
-        results = atomic_io.read_json(workdir / "results.json")
-        if "teacher" in results:
-            teacher = {split: results["teacher"][split] for split in predictions.SPLITS}
-            return teacher | {"correction": results["correction"]}
-    return {}
+    """Returns the results of the teacher; empty if no method has one.
+
+    The number of adjusted images is that of the first method that adjusts.
+    """
+    found = [atomic_io.read_json(workdir / "results.json") for workdir in workdirs]
+    found = [results for results in found if "teacher" in results]
+    if not found:
+        return {}
+    teacher = {split: found[0]["teacher"][split] for split in predictions.SPLITS}
+    adjusted = (results["correction"]["adjusted"] for results in found)
+    first = next((count for count in adjusted if count is not None), None)
+    return teacher | {"correction": found[0]["correction"] | {"adjusted": first}}

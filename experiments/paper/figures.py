@@ -1,16 +1,17 @@
-"""Figures of the comparison, SVG: risk-coverage curves and differences in AURC."""
+"""Figures of the comparison, SVG: risk-coverage curves, and a forest plot of differences."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.paper import table
+from experiments.paper import tables
 from experiments.paper.collect import Ranking
-from experiments.paper.table import Cells, Row
+from experiments.paper.table import AURC, Group, Row
 from kdjax import selective
 
 SETTINGS: Any = {
@@ -32,13 +33,19 @@ CURVES: Mapping[str, str] = {
     "ka_gambler_sum": "#8e44ad",
     "reservation_distillation": "#b8860b",
 }
+FOREST = "#1f5fbf"
+# Names of the figures of a data set and setting, with what they show.
+CAPTIONS = {
+    "curves": "Selective risk on test: mean over seeds, bands from the least to the largest",
+    "differences": "Differences in AURC from kd and gambler on test, with 95 % intervals",
+}
 
 
-def write(out: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Draws the figures of all result files.
+def write(groups: Iterable[Group], folder: pathlib.Path) -> list[pathlib.Path]:
+    """Draws the figures of all data sets and settings.
 
     Args:
-        out: folder of the result files.
+        groups: the results.
         folder: of the figures.
 
     Returns:
@@ -47,12 +54,17 @@ def write(out: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with matplotlib.rc_context(SETTINGS):
-        for (data, setting), rows in table.read(out)[0].items():
-            for name, draw in (("curves", curves), ("differences", differences)):
-                path = folder / f"{data}-{setting}-{name}.svg"
-                draw(rows).savefig(path, metadata={"Date": None})
+        for group in groups:
+            for name, figure in (("curves", curves(group)), ("differences", forest(group))):
+                path = file_of(group, name, folder)
+                figure.savefig(path, metadata={"Date": None})
                 paths.append(path)
     return paths
+
+
+def file_of(group: Group, name: str, folder: pathlib.Path) -> pathlib.Path:
+    """Returns the file of a figure, `name` a key of `CAPTIONS`."""
+    return folder / f"{group.data}-{group.setting}-{name}.svg"
 
 
 def risks(one: Ranking) -> np.ndarray:
@@ -62,7 +74,7 @@ def risks(one: Ranking) -> np.ndarray:
     )
 
 
-def curves(rows: Mapping[Row, Cells]) -> Figure:
+def curves(group: Group) -> Figure:
     """Returns risk-coverage curves on test: mean over seeds, the band from least to largest.
 
     A teacher is out-of-fold where there is one; predictions are averaged over mirror images.
@@ -70,40 +82,45 @@ def curves(rows: Mapping[Row, Cells]) -> Figure:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for method, color in CURVES.items():
-        chosen = [row for row in table.judged(rows) if row.method == method]
-        if not chosen:
-            continue
-        values = np.array([risks(one) for one in _on_test(rows[chosen[-1]])])
-        axes.plot(100 * COVERAGES, values.mean(axis=0), color=color, label=_label(chosen[-1]))
-        axes.fill_between(
-            100 * COVERAGES, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, lw=0
-        )
+        rows = [row for row in group.judged() if row.method == method]
+        if rows:
+            cells = group.rows[rows[-1]].items()
+            values = np.array([risks(one) for (split, _), one in cells if split == "test"])
+            axes.plot(100 * COVERAGES, values.mean(axis=0), color=color, label=_label(rows[-1]))
+            ends = values.min(axis=0), values.max(axis=0)
+            axes.fill_between(100 * COVERAGES, *ends, color=color, alpha=0.15, lw=0)
     axes.set(xlabel="coverage, %", ylabel="selective risk on test, %", xlim=(10, 100))
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)
     return figure
 
 
-def differences(rows: Mapping[Row, Cells]) -> Figure:
-    """Returns the differences in AURC on test from `kd` with the in-sample teacher."""
-    (reference,) = (row for row in table.references(rows) if row.method == "kd")
-    others = [row for row in table.judged(rows) if row != reference]
-    estimates = [table.differences(table.pairs(rows, row, reference)) for row in others]
-    figure = Figure(figsize=(6.4, 0.9 + 0.28 * len(others)), layout="constrained")
-    axes = figure.add_subplot()
+def forest(group: Group) -> Figure:
+    """Returns the differences in AURC on test from each of `tables.REFERENCES`."""
+    rows = group.judged()
+    size = (9.6, 1.2 + 0.28 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(tables.REFERENCES), sharey=True)
+    for axes, method in zip(panels, tables.REFERENCES, strict=True):
+        _draw_forest(axes, group, method)
+    panels[0].set_yticks(range(len(rows)), list(map(_label, rows)))
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.supxlabel("interval: 95 %, over images and seeds; line: mean; points: seeds", fontsize=9)
+    return figure
+
+
+def _draw_forest(axes: Axes, group: Group, method: str) -> None:
+    """Draws the differences from a method; the line of a network without one stays empty."""
+    places = {row: place for place, row in enumerate(group.judged())}
     axes.axvline(0, color="#333333", lw=1)
-    for place, (per_seed, low, high) in enumerate(each["AURC x 1000"] for each in estimates):
-        axes.plot([low, high], [place, place], color="#1f5fbf", lw=2)
-        axes.plot(per_seed, [place] * len(per_seed), "o", color="#1f5fbf", ms=3, alpha=0.6)
-    axes.set_yticks(range(len(others)), list(map(_label, others)))
-    axes.invert_yaxis()
-    axes.set_xlabel("AURC x 1000 minus that of kd: 95 % interval over images, points: seeds")
-    return figure
-
-
-def _on_test(cells: Cells) -> Sequence[Ranking]:
-    return [one for (split, _), one in sorted(cells.items()) if split == "test"]
+    for row, found in tables.differences_from(group, method):
+        one, place = found[AURC], places[row]
+        axes.plot([one.low, one.high], [place, place], color=FOREST, lw=2)
+        axes.plot(one.mean, place, "|", color=FOREST, ms=9, mew=2)
+        axes.plot(one.per_seed, [place] * len(one.per_seed), "o", color=FOREST, ms=3, alpha=0.6)
+    axes.set_xlabel(f"AURC x 1000 minus that of {method}")
 
 
 def _label(row: Row) -> str:
-    return f"{row.method}{f', {row.teacher}' if row.teacher else ''}".replace("_", " ")
+    return f"{row.method}, {tables.word(row.teacher)}" if row.teacher else row.method

@@ -2,174 +2,106 @@
 
 import csv
 import io
-import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from experiments.paper import claims, collect
-from experiments.paper.table import (
-    COMPARED,
-    Cells,
-    Row,
-    differences,
-    judged,
-    pairs,
-    per_metric,
-    read,
-    references,
+from experiments.paper import collect, tables
+from experiments.paper.table import Group, Row
+from experiments.paper.tables import Table
+
+CSV_COLUMNS = (
+    *("data", "setting", *Row._fields, "split", "metric", "minus"),
+    *("seeds", "mean", "deviation", "low", "high"),
 )
 
-CSV_COLUMNS = ("data", "setting", *Row._fields, "split", "metric", "seeds", "mean", "deviation")
 
-
-def markdown(out: pathlib.Path) -> str:
-    """Returns the tables of all result files in a folder, as Markdown."""
-    groups, records = read(out)
-    parts = [claims.section(groups)]
-    for (data, setting), rows in groups.items():
-        jobs = [r for r in records if (r["job"]["data"], r["job"]["setting"]) == (data, setting)]
-        parts += [f"## {data}, setting {setting}", _teachers(jobs), _metrics(rows)]
-        parts += [_differences(rows, reference) for reference in references(rows)]
-        parts.append(
-            "Commands:\n\n```text\n" + "\n".join(sorted({r["command"] for r in jobs})) + "\n```"
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _teachers(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of the teachers: accuracy, and their errors on the training images."""
-    lines = [
-        "| teacher | seed | test accuracy % | wrong on train | wrong on train % |",
-        "|---|---|---|---|---|",
-    ]
-    for record in records:
-        teacher = record["teacher"]
-        if not teacher:
-            continue
-        train = teacher["correction"]
-        lines.append(
-            f"| {record['job']['teacher']} | {record['job']['seed']} | "
-            f"{100 * teacher['test']['accuracy']:.2f} | {train['wrong']:,} of "
-            f"{train['examples']:,} | {100 * train['wrong'] / train['examples']:.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def _metrics(rows: Mapping[Row, Cells]) -> str:
-    """Returns the table of metrics on dev and test: mean and standard deviation over seeds."""
-    values = {
-        row: {split: per_metric(cells, split) for split in collect.SPLITS}
-        for row, cells in rows.items()
-    }
-    names = [
-        (split, name) for split in collect.SPLITS for name in next(iter(values.values()))[split]
-    ]
-    lines = [
-        _line([*row, *(mean_sd(values[row][split][name]) for split, name in names)])
-        for row in sorted(rows, key=lambda row: float(np.mean(values[row]["dev"]["AURC x 1000"])))
-    ]
-    heads = [*Row._fields, *(f"{split} {name}" for split, name in names)]
-    return "\n".join([_line(heads), "|" + "---|" * len(heads), *lines])
-
-
-def _differences(rows: Mapping[Row, Cells], reference: Row) -> str:
-    """Returns the paired differences of all rows with the reference's views on test."""
-    title = f"{reference.method}{f' ({reference.teacher})' if reference.teacher else ''}"
-    lines = [
-        f"Differences from {title} on test, both with views {reference.views}: mean over seeds, "
-        "[95 % interval over test images], ± standard deviation over seeds",
-        "",
-        _line(["method", "teacher", *COMPARED]),
-        "|" + "---|" * (2 + len(COMPARED)),
-    ]
-    for row in judged(rows):
-        if row == reference:
-            continue
-        cells = [
-            f"{np.mean(estimate):+.2f} [{low:+.2f}, {high:+.2f}] ± {_deviation(estimate):.2f}"
-            for estimate, low, high in differences(pairs(rows, row, reference)).values()
-        ]
-        lines.append(f"| {row.method} | {row.teacher} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def markdown(table: Table) -> str:
+    """Returns a table with its title as Markdown."""
+    alignment = [*["---"] * table.words, *["---:"] * (len(table.columns) - table.words)]
+    lines = map(_line, (table.columns, alignment, *table.rows))
+    return "\n".join([f"**{table.title}.**", "", *lines])
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def mean_sd(values: Sequence[float]) -> str:
-    """Returns mean and standard deviation, such as `6.02 ± 0.11`; of one value the value."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+def folded(table: Table) -> str:
+    """Returns a table as Markdown that is hidden until a reader opens it."""
+    body = markdown(table).partition("\n\n")[2]
+    summary = f"<summary>{table.title}, {len(table.rows)} lines</summary>"
+    return f"<details markdown>\n{summary}\n\n{body}\n\n</details>"
 
 
-def _deviation(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def as_csv(out: pathlib.Path) -> str:
-    """Returns every metric of every network, one a line: mean and deviation over seeds."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for group, rows in read(out)[0].items():
-        for row in sorted(rows):
-            for split in collect.SPLITS:
-                for name, values in per_metric(rows[row], split).items():
-                    deviation = np.std(values, ddof=1) if len(values) > 1 else ""
-                    spread = (len(values), np.mean(values), deviation)
-                    writer.writerow([*group, *row, split, name, *spread])
-    return text.getvalue()
-
-
-def latex(out: pathlib.Path) -> str:
-    """Returns a table of methods x metrics on test for each data set and setting (booktabs).
-
-    Mirror views, the score that was chosen on dev; the best mean of a column is bold.
-    """
-    return "\n".join(_tabular(*group, rows) for group, rows in read(out)[0].items())
-
-
-def _tabular(data: str, setting: str, rows: Mapping[Row, Cells]) -> str:
-    values = {row: per_metric(rows[row], "test") for row in judged(rows)}
-    names = list(next(iter(values.values())))
-    best = {
-        name: _best(name, [float(np.mean(each[name])) for each in values.values()])
-        for name in names
-    }
-    lines = [
-        _latex_line(
-            [row.method, row.teacher, *(_latex_cell(each[name], best[name]) for name in names)]
-        )
-        for row, each in values.items()
-    ]
+def latex(groups: Iterable[Group]) -> str:
+    """Returns all tables as LaTeX, for the package booktabs."""
     return "\n".join(
-        [
-            f"% {data}, setting {setting}: mean \\pm standard deviation over seeds, test",
-            "\\begin{tabular}{ll" + "r" * len(names) + "}",
-            "\\toprule",
-            _latex_line(["method", "teacher", *names]),
-            "\\midrule",
-            *lines,
-            "\\bottomrule",
-            "\\end{tabular}",
-            "",
-        ]
+        tabular(f"{group.title}. {table.title}", table)
+        for group in groups
+        for table in tables.of_group(group)
     )
 
 
-def _best(name: str, means: Sequence[float]) -> float:
-    return max(means) if name.startswith("accuracy") else min(means)
-
-
-def _latex_cell(values: Sequence[float], best: float) -> str:
-    text = mean_sd(values).replace("±", "\\pm")
-    return f"$\\mathbf{{{text}}}$" if float(np.mean(values)) == best else f"${text}$"
+def tabular(title: str, table: Table) -> str:
+    """Returns a table as LaTeX; the title is a comment."""
+    numbers = len(table.columns) - table.words
+    lines = [
+        f"% {title}",
+        f"\\begin{{tabular}}{{{'l' * table.words}{'r' * numbers}}}",
+        "\\toprule",
+        _latex_line(map(_text, table.columns)),
+        "\\midrule",
+    ]
+    for row in table.rows:
+        words, cells = row[: table.words], row[table.words :]
+        lines.append(_latex_line([*map(_text, words), *map(_cell, cells)]))
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
 def _latex_line(cells: Iterable[str]) -> str:
-    escaped = (cell.replace("_", "\\_").replace("%", "\\%") for cell in cells)
-    return " & ".join(escaped) + r" \\"
+    return " & ".join(cells) + r" \\"
+
+
+def _text(cell: str) -> str:
+    return re.sub(r"([_%&#])", r"\\\1", cell)
+
+
+def _cell(cell: str) -> str:
+    """Returns a cell of numbers in math mode, bold as in Markdown; counts and dashes as text."""
+    if " of " in cell or not any(map(str.isdigit, cell)):
+        return _text(cell)
+    text = cell.strip("*").replace("±", "\\pm")
+    return f"$\\mathbf{{{text}}}$" if cell.startswith("**") else f"${text}$"
+
+
+def as_csv(groups: Iterable[Group]) -> str:
+    """Returns every metric of every network, and every difference: one a line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for group in groups:
+        name = (group.data, group.setting)
+        writer.writerows([*name, *line] for line in (*_metrics(group), *_differences(group)))
+    return text.getvalue()
+
+
+def _metrics(group: Group) -> Iterator[list[object]]:
+    for row in sorted(group.rows):
+        for split in collect.SPLITS:
+            for metric, values in group.values(row, split).items():
+                yield [*row, split, metric, "", *_spread(values), "", ""]
+
+
+def _differences(group: Group) -> Iterator[list[object]]:
+    for method in tables.REFERENCES:
+        for row, found in tables.differences_from(group, method):
+            for metric, each in found.items():
+                yield [*row, "test", metric, method, *_spread(each.per_seed), each.low, each.high]
+
+
+def _spread(values: Sequence[float]) -> list[object]:
+    """Returns the number of seeds, the mean and the standard deviation."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else ""
+    return [len(values), float(np.mean(values)), deviation]

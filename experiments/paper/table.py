@@ -1,5 +1,6 @@
-"""Metrics of the comparison from its result files, and paired differences of networks."""
+"""The results of the comparison from its files: metrics, and paired differences of networks."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,17 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.paper import collect
+from experiments.paper import collect, plan
 from experiments.paper.collect import Ranking
 from kdjax import selective
 from kdjax.errors import InputError
+from kdjax.selective import ranking
 
 COVERAGES = (0.95, 0.9, 0.8, 0.7)
-# Metrics of which differences are shown.
-COMPARED = ("accuracy %", "AURC x 1000", "error % at 80 % coverage")
-REFERENCES = ("kd", "gambler")
+ACCURACY, AURC = "accuracy %", "AURC x 1000"
+ERRORS = {coverage: f"error % at {100 * coverage:g} % coverage" for coverage in COVERAGES}
+METRICS = (ACCURACY, AURC, *ERRORS.values())
 RESAMPLES = 1000
 LEVEL = 0.95
+
+Floats = np.ndarray
 
 
 class Row(NamedTuple):
@@ -38,123 +42,222 @@ class Row(NamedTuple):
 
 # Rankings of a row by (split, seed).
 Cells = Mapping[tuple[str, int], Ranking]
-Group = tuple[str, str]
 
 
-def read(out: pathlib.Path) -> tuple[dict[Group, dict[Row, Cells]], list[dict[str, Any]]]:
-    """Returns the rankings of all result files by (data, setting), and their metadata.
+class Difference(NamedTuple):
+    """A metric of a network minus that of another one, on test.
+
+    Attributes:
+        per_seed: for each seed that both have.
+        low: lower end of the interval of the mean over seeds.
+        high: upper end.
+    """
+
+    per_seed: Sequence[float]
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return float(np.mean(self.per_seed))
+
+
+class Group:
+    """The results of a data set in a setting.
+
+    Attributes:
+        data: one of `plan.DATA`.
+        setting: one of `plan.SETTINGS`.
+        rows: rankings of each row.
+        records: the JSON files.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        setting: str,
+        rows: Mapping[Row, Cells],
+        records: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self.data, self.setting, self.rows, self.records = data, setting, rows, records
+        self._values: dict[tuple[Row, str], dict[int, dict[str, float]]] = {}
+        self._resampled: dict[tuple[Row, int], dict[str, Floats]] = {}
+
+    @property
+    def title(self) -> str:
+        """Data set and setting, as headings name them."""
+        return f"{self.data}, setting {self.setting}"
+
+    def judged(self, score: str = collect.CHOSEN) -> list[Row]:
+        """Returns the rows of the deployed networks, with mirror views, by a score."""
+        return [row for row in sorted(self.rows) if (row.views, row.score) == ("flip", score)]
+
+    def values(
+        self, row: Row, split: str, seeds: Sequence[int] | None = None
+    ) -> dict[str, list[float]]:
+        """Returns the values of each metric on a split, one for each seed, or some seeds."""
+        if (row, split) not in self._values:
+            cells = ((s, one) for (name, s), one in self.rows[row].items() if name == split)
+            self._values[row, split] = {seed: metrics(one) for seed, one in cells}
+        values = self._values[row, split]
+        chosen = sorted(values) if seeds is None else seeds
+        return {metric: [values[seed][metric] for seed in chosen] for metric in METRICS}
+
+    def mean(self, row: Row, split: str, metric: str) -> float:
+        """Returns the mean of a metric over seeds."""
+        return float(np.mean(self.values(row, split)[metric]))
+
+    def best(self, rows: Iterable[Row], split: str, metric: str) -> Row:
+        """Returns the row with the best mean of a metric."""
+        sign = -1 if metric == ACCURACY else 1
+        return min(rows, key=lambda row: sign * self.mean(row, split, metric))
+
+    def reference(self, row: Row, method: str) -> Row | None:
+        """Returns the row of a method with which another row is compared; None without one.
+
+        It has the same teacher if both have one, and the in-sample teacher if only it has one.
+        """
+        candidates = [
+            other for other in self.judged() if other.method == method and comparable(row, other)
+        ]
+        return candidates[0] if candidates and candidates[0] != row else None
+
+    def common_seeds(self, row: Row, other: Row) -> list[int]:
+        """Returns the seeds with which both rows were trained."""
+        seeds = (
+            {seed for split, seed in self.rows[each] if split == "test"} for each in (row, other)
+        )
+        return sorted(set.intersection(*seeds))
+
+    def differences(self, row: Row, other: Row) -> dict[str, Difference]:
+        """Returns the paired differences of two rows on test; empty if they share no seed.
+
+        The interval is that of `crossed_interval`, with the same images for both networks and all
+        seeds.
+
+        Args:
+            row: a row of the group.
+            other: the row that is subtracted.
+        """
+        seeds = self.common_seeds(row, other)
+        if not seeds:
+            return {}
+        ours, theirs = (self.values(each, "test", seeds) for each in (row, other))
+        drawn = [(self._resample(row, seed), self._resample(other, seed)) for seed in seeds]
+        found = {}
+        for name in METRICS:
+            low, high = crossed_interval(np.array([a[name] - b[name] for a, b in drawn]))
+            exact = [a - b for a, b in zip(ours[name], theirs[name], strict=True)]
+            found[name] = Difference(exact, low, high)
+        return found
+
+    def _resample(self, row: Row, seed: int) -> dict[str, Floats]:
+        """Returns the metrics of the resamples of a ranking on test, of each [r]."""
+        if (row, seed) not in self._resampled:
+            one = self.rows[row]["test", seed]
+            self._resampled[row, seed] = resampled_metrics(one, _draws(len(one.correct)))
+        return self._resampled[row, seed]
+
+
+def read(out: pathlib.Path) -> list[Group]:
+    """Returns the results of all files in a folder, by data set and setting.
 
     Raises:
         InputError: if there are none.
     """
-    groups: dict[Group, dict[Row, Any]] = {}
-    records = []
+    rows: dict[tuple[str, str], dict[Row, Any]] = {}
+    records: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(out.glob("*.json")):
         record = json.loads(path.read_text())
-        records.append(record)
         job = record["job"]
-        rows = groups.setdefault((job["data"], job["setting"]), {})
+        key = job["data"], job["setting"]
+        records.setdefault(key, []).append(record)
         with np.load(path.with_suffix(".npz")) as arrays:
-            for key in (name for name in arrays if name.endswith("/rank")):
-                method, views, score, split, _ = key.split("/")
+            for name in (name for name in arrays if name.endswith("/rank")):
+                method, views, score, split, _ = name.split("/")
                 teacher = job["teacher"] if record["needs_teacher"][method] else ""
-                one = Ranking(arrays[key], arrays[key.replace("/rank", "/correct")])
-                row = Row(method, teacher, views, score)
-                rows.setdefault(row, {})[split, job["seed"]] = one
+                one = Ranking(arrays[name], arrays[name.replace("/rank", "/correct")])
+                row = rows.setdefault(key, {}).setdefault(Row(method, teacher, views, score), {})
+                row[split, job["seed"]] = one
     if not records:
         raise InputError(f"no result files in {str(out)!r}: python -m experiments.paper run")
-    return groups, records
+    keys = sorted(records, key=lambda key: (key[0], plan.SETTINGS.index(key[1])))
+    return [Group(*key, rows[key], records[key]) for key in keys]
 
 
-def references(rows: Iterable[Row]) -> list[Row]:
-    """Returns the rows against which all others are compared."""
-    return [
-        row for row in judged(rows) if row.method in REFERENCES and row.teacher in ("", "in_sample")
-    ]
-
-
-def judged(rows: Iterable[Row]) -> list[Row]:
-    """Returns the rows of the deployed networks: mirror views, the score that dev chose."""
-    return [row for row in sorted(rows) if row.views == "flip" and row.score == collect.CHOSEN]
+def comparable(row: Row, other: Row) -> bool:
+    """Returns whether two networks have the same teacher, or one of them has none."""
+    return not row.teacher or not other.teacher or row.teacher == other.teacher
 
 
 def metrics(one: Ranking) -> dict[str, float]:
-    """Returns the metrics of a ranking, in the units of the table."""
-    errors = selective.error_at_coverage(one.rank.astype(np.float64), one.correct, COVERAGES)
+    """Returns `METRICS` of a ranking."""
+    confidence = one.rank.astype(np.float64)
+    errors = selective.error_at_coverage(confidence, one.correct, COVERAGES)
     return {
-        "accuracy %": 100 * float(one.correct.mean()),
-        "AURC x 1000": 1000 * selective.aurc(one.rank.astype(np.float64), one.correct),
+        ACCURACY: 100 * float(one.correct.mean()),
+        AURC: 1000 * selective.aurc(confidence, one.correct),
         **{
-            f"error % at {100 * coverage:g} % coverage": 100 * error
-            for coverage, error in zip(COVERAGES, errors, strict=True)
+            name: 100 * float(error)
+            for name, error in zip(ERRORS.values(), np.asarray(errors), strict=True)
         },
     }
 
 
-def per_metric(cells: Cells, split: str) -> dict[str, list[float]]:
-    """Returns the values of each metric on a split, one for each seed."""
-    values = [metrics(one) for (name, _), one in sorted(cells.items()) if name == split]
-    return {name: [value[name] for value in values] for name in values[0]}
-
-
-def pairs(rows: Mapping[Row, Cells], row: Row, reference: Row) -> list[tuple[Ranking, Ranking]]:
-    """Returns the rankings on test of two rows, for each seed that both have."""
-    seeds = sorted(seed for split, seed in rows[row] if split == "test")
-    return [
-        (rows[row]["test", seed], rows[reference]["test", seed])
-        for seed in seeds
-        if ("test", seed) in rows[reference]
-    ]
-
-
-def differences(
-    rankings: Sequence[tuple[Ranking, Ranking]], seed: int = 0
-) -> dict[str, tuple[list[float], float, float]]:
-    """Returns differences of paired rankings with intervals over the choice of test images.
-
-    The images are resampled, the same ones for both networks and all seeds; the interval is that
-    of the mean difference over seeds. It does not contain the spread over seeds.
-
-    Args:
-        rankings: (ranking, reference) of each seed, all on the same images.
-        seed: of the resampling.
-
-    Returns:
-        Metric of `COMPARED` -> (difference of each seed, lower and upper end of the interval).
-    """
-    count = len(rankings[0][0].correct)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    estimates: dict[str, list[float]] = {name: [] for name in COMPARED}
-    resampled = {name: np.zeros(RESAMPLES) for name in COMPARED}
-    for one, other in rankings:
-        exact, reference = metrics(one), metrics(other)
-        drawn, drawn_reference = _resampled(one, draws), _resampled(other, draws)
-        for name in COMPARED:
-            estimates[name].append(exact[name] - reference[name])
-            resampled[name] += (drawn[name] - drawn_reference[name]) / len(rankings)
-    tail = 100 * (1 - LEVEL) / 2
-    return {
-        name: (estimates[name], *np.percentile(resampled[name], [tail, 100 - tail]))
-        for name in COMPARED
-    }
-
-
-def _resampled(one: Ranking, draws: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the metrics of each resample [r]; tied images keep the order of the file.
+def resampled_metrics(one: Ranking, draws: np.ndarray) -> dict[str, Floats]:
+    """Returns `METRICS` of resamples, of each [r]; tied images keep the order of the file.
 
     Args:
         one: ranking of n images.
-        draws: int [r, n], how often each image is drawn.
+        draws: int [r, n], how often each image is drawn; n of them in each resample.
     """
+    total = len(one.correct)
     order = np.argsort(-one.rank.astype(np.int64), kind="stable")
-    counts = draws[:, order]
-    accepted = np.cumsum(counts, axis=1)
-    errors = np.cumsum(counts * ~one.correct[order], axis=1)
-    risk = errors / np.maximum(accepted, 1)
-    total = accepted[:, -1]
-    at = np.argmax(accepted >= 0.8 * total[:, None], axis=1)
-    return {
-        "accuracy %": 100 * (1 - errors[:, -1] / total),
-        "AURC x 1000": 1000 * np.sum(counts * risk, axis=1) / total,
-        "error % at 80 % coverage": 100 * risk[np.arange(len(at)), at],
-    }
+    wrong = np.flatnonzero(~one.correct[order])
+    counts = np.take(draws, order, axis=1)
+    # An image that is drawn c times has the ranks first+1..last, with last = first + c.
+    last = np.cumsum(counts, axis=1, dtype=np.int32)[:, wrong]
+    first = last - counts[:, wrong]
+    # An error at rank j adds sum_{k >= j} 1 / (k n) to the AURC.
+    weights = np.cumsum(1 / np.arange(total, 0, -1))[::-1] / total
+    sums = np.concatenate(([0.0], np.cumsum(weights)))
+
+    def errors(most: int) -> Floats:
+        return np.sum(np.minimum(last, most) - np.minimum(first, most), axis=1) / most
+
+    found = {ACCURACY: 100 * (1 - errors(total)), AURC: 1000 * np.sum(sums[last] - sums[first], 1)}
+    for coverage, name in ERRORS.items():
+        found[name] = 100 * errors(ranking.count_at(coverage, total))
+    return found
+
+
+@functools.cache
+def _draws(total: int) -> np.ndarray:
+    """Returns how often each of `total` images is drawn in each resample, uint8 [r, n]."""
+    rng = np.random.default_rng(0)
+    # Bytes, for speed; that an image is drawn more than 255 times does not occur.
+    return rng.multinomial(total, np.full(total, 1 / total), RESAMPLES).astype(np.uint8)
+
+
+def crossed_interval(differences: Floats) -> tuple[float, float]:
+    """Returns the 95 % interval of the mean difference over images and seeds.
+
+    It is the percentile interval of a bootstrap that draws images and seeds: of each resample of
+    images, the mean over seeds drawn with replacement, with the deviation of their weights times
+    sqrt(s / (s - 1)), as s drawn seeds vary less than s new ones. It is wider than needed if
+    mainly the images matter, and too narrow if with few seeds mainly these matter; from one seed it
+    is over images only.
+
+    Args:
+        differences: of each seed on each of the resamples of images, [s, r].
+
+    Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007.
+    """
+    seeds, resamples = differences.shape
+    rng = np.random.default_rng(1)
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).T / seeds
+    weights = 1 / seeds + np.sqrt(seeds / max(seeds - 1, 1)) * (drawn - 1 / seeds)
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(np.sum(differences * weights, axis=0), [tail, 100 - tail])
+    return float(low), float(high)
