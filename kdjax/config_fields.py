@@ -7,7 +7,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, are_similar
 
 # Field names of earlier versions, as they occur in the config.json of existing workdirs.
 RENAMED_FIELDS: Mapping[str, str] = {
@@ -36,15 +36,15 @@ def field_names(config: Mapping[str, Any] | ConfigDict) -> list[str]:
     return list(flatten_dict(nested, sep="."))
 
 
-def nearest_field(name: str, known: Iterable[str]) -> str:
-    """Returns the known field whose dotted name is most similar to `name`.
+def nearest_field(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known field whose dotted name is most similar to `name`; None if none is.
 
     The last component counts most, after the replacement of `SYNONYMS`; the group decides between
     similar fields, so `student.lr` gives `student.learning_rate`.
 
     Args:
         name: dotted name of a field.
-        known: dotted names of the valid fields, at least one.
+        known: dotted names of the valid fields.
     """
     group, _, field = name.rpartition(".")
     field = SYNONYMS.get(field.lower(), field)
@@ -55,7 +55,8 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
             group, candidate_group
         )
 
-    return max(sorted(known), key=similarity)
+    similar = [each for each in sorted(known) if are_similar(field, each.rpartition(".")[-1])]
+    return max(similar, key=similarity, default=None)
 
 
 def _similarity(name: str, candidate: str) -> float:
@@ -70,7 +71,9 @@ def unknown_field_error(kind: str, name: str, known: Iterable[str]) -> InputErro
         name: the dotted name that was given.
         known: dotted names of the valid fields.
     """
-    return InputError(f"unknown {kind} {name!r}: did you mean {nearest_field(name, known)!r}?")
+    near = nearest_field(name, known)
+    hint = f": did you mean {near!r}?" if near else "; --help lists the fields"
+    return InputError(f"unknown {kind} {name!r}{hint}")
 
 
 def rename_legacy_fields(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import pytest
 from support import compile_cache
 from support.commands import python
 
+from kdjax import process
+
 # Programs are compiled once per xdist worker and, for the processes that tests start, once per
 # session. The folder of the processes belongs to xdist's controller, and the workers inherit the
 # variable; JAX locks a cache of limited size, but searches it for every new program.
@@ -30,6 +32,9 @@ os.environ.setdefault("XLA_FLAGS", compile_cache.XLA_FLAGS)
 # all threads can wait forever until XLA aborts: use more threads than cores.
 os.environ["PJRT_NPROC"] = "16"
 
+# As in the commands: collections of garbage take a tenth of the time of tracing.
+gc.set_threshold(*process.GARBAGE_THRESHOLDS)
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Accelerators round the factors of matrix products by default; the references do not.
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -38,6 +43,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 SMOKE_FLAGS = (
     "--config=configs/digits.py",
     "--config.smoke",
+    "--config.teacher.model=resnet8",
     "--config.teacher.width=4",
     "--config.student.width=4",
 )
@@ -57,22 +63,27 @@ class FinishedRun(NamedTuple):
 
 # The files that take longest, in this order, as far as they are measured.
 LONGEST_FILES = (
-    "test_real_data.py",
-    "runtime/test_multihost.py",
     "test_pipeline.py",
+    "runtime/test_multihost.py",
     "export/test_export.py",
     "test_commands.py",
     "test_faults.py",
     "test_paper_queue.py",
-    "report/page/test_command.py",
     "test_docs.py",
+    "test_real_data.py",
+    "test_own_network.py",
+    "report/page/test_command.py",
+    "test_losses.py",
+    "test_benchmark.py",
     "report/page/test_single.py",
+    "evaluation/test_gate.py",
+    "export/test_teacher_export.py",
+    "export/test_formats.py",
     "test_notebooks.py",
     "training/test_preemption.py",
     "runtime/test_program_cache.py",
     "training/test_view_cache.py",
     "training/test_checkpoint.py",
-    "test_losses.py",
     "models/test_models.py",
 )
 
@@ -130,6 +141,35 @@ def data_dir(shared_folder: Callable[..., pathlib.Path]) -> pathlib.Path:
         data.load("digits", data_dir=folder)
 
     return shared_folder("tensorflow_datasets", prepare)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the plots of a page empty: drawing them takes most of the time of a page."""
+    import markupsafe
+
+    from kdjax.report.page import svg
+
+    def empty(name: str, title: str, *_: object, **__: object) -> markupsafe.Markup:
+        return markupsafe.Markup('<svg role="img" aria-label="{}"></svg>').format(title)
+
+    monkeypatch.setattr(svg, "render", empty)
+
+
+@pytest.fixture(scope="session")
+def gated_run(data_dir: pathlib.Path, shared_folder: Callable[..., pathlib.Path]) -> pathlib.Path:
+    """The workdir of the evaluated run of `support.gated_runs`."""
+
+    def run(folder: pathlib.Path) -> None:
+        from support.gated_runs import gated_config
+
+        from kdjax import pipeline
+        from kdjax.evaluation import evaluate
+
+        dataset = pipeline.train(gated_config(data_dir), folder / "run")
+        evaluate.evaluate(folder / "run", dataset)
+
+    return shared_folder("gated_run", run) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -346,7 +346,8 @@ def num_parameters(model):
 
 
 @pytest.mark.slow
-def test_no_array_of_the_agreement_check_is_constant(tmp_path, unoptimized):
+def test_no_array_of_the_agreement_check_is_constant(tmp_path, monkeypatch, unoptimized):
+    monkeypatch.setattr(reference, "IMAGES", 8)
     loss = reference.agreement("alexnet_small", tmp_path)["loss"]
     assert np.isfinite(loss) and np.load(tmp_path / "kdjax.npy").std() > 0.1
     with np.load(tmp_path / "weights.npz") as arrays:

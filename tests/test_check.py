@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 from scipy.stats import binomtest
 from support import colours
-from support.commands import assert_refused, command, python
+from support.commands import assert_refused, command
 
 from kdjax.data import own
 from kdjax.errors import InputError
@@ -181,7 +181,7 @@ def test_command_prints_json_and_exits_with_0_if_the_promise_is_not_refuted(fold
 
 @pytest.mark.slow
 def test_second_set_of_images_is_a_one_line_error():
-    done = python("-m", "kdjax.check", "--model=model", "npz:a.npz", "npz:b.npz")
+    done = command("check", "--model=model", "npz:a.npz", "npz:b.npz")
     assert_refused(done, "unexpected argument 'npz:b.npz'")
 
 

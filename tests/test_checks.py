@@ -14,13 +14,25 @@ def test_unknown_name_error_gives_the_nearest_and_all_valid_names():
     assert isinstance(error, InputError) and isinstance(error, ValueError)
     expected = "unknown method 'gamblr': did you mean 'gambler'? Valid: ce, gambler, kd"
     assert str(error) == expected
-    assert (
-        str(unknown_name_error("size", 3, ["small"]))
-        == "unknown size 3: did you mean 'small'? Valid: small"
-    )
-    assert nearest_name("anything", []) == "nothing"
+    assert str(unknown_name_error("size", 3, ["small"])) == "unknown size 3; valid: small"
+    assert nearest_name("anything", []) is None
     assert nearest_name("SAM", ["sgd", "sam", "muon"]) == "sam"
     assert nearest_name("conv_a", ["Conv_B", "Conv_A"]) == "Conv_A"
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "nearest"),
+    [
+        ("rot", ["rotation", "noise"], "rotation"),
+        ("ce_loss", ["ce", "kd"], "ce"),
+        ("cifar", ["cifar100", "cifar10", "svhn"], "cifar10"),
+        ("folder", ["dices", "blimp", "robonet"], None),
+        ("x", ["xyz", "a"], None),
+        ("", ["kd"], None),
+    ],
+)
+def test_nearest_name_is_similar_to_what_was_given_or_there_is_none(name, allowed, nearest):
+    assert nearest_name(name, allowed) == nearest
 
 
 @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), jnp.float32(2), np.array([2.0, 3.0])])

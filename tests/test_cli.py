@@ -1,7 +1,7 @@
 """Flags and positional arguments of the commands; exit statuses are in `test_commands.py`."""
 
 import pytest
-from support.commands import python
+from support.commands import command, python
 
 COMMAND = """
 from absl import flags
@@ -46,14 +46,14 @@ def test_unexpected_and_missing_positional_arguments_are_errors(positional, argu
 
 @pytest.mark.parametrize("name", ["evaluate", "report", "export"])
 def test_commands_on_a_finished_run_share_their_flags_and_list_them_in_help(name):
-    done = python("-m", f"kdjax.{name}", "--help")
+    done = command(name, "--help")
     for flag in ("--data_dir", "--risk", "--delta"):
         assert f"\n  {flag}: " in done.stdout
 
 
 @pytest.mark.parametrize("name", ["predict", "check"])
 def test_commands_with_a_second_model_share_their_flags_and_list_them_in_help(name):
-    done = python("-m", f"kdjax.{name}", "--help")
+    done = command(name, "--help")
     for flag in ("fallback", "threshold", "fallback_abstains", "fallback_batch_size"):
         assert f"\n  --{flag}: " in done.stdout
 

@@ -14,6 +14,7 @@ import sys
 import zipfile
 
 import pytest
+from support import forked
 from support.commands import ROOT, assert_refused, python
 
 from kdjax import __version__ as package_version
@@ -27,8 +28,9 @@ from kdjax.objectives import METHODS
 from kdjax.selective import SCORES
 
 
-def kdjax(*arguments, **options):
-    return python("-m", "kdjax", *arguments, **options)
+def kdjax(*arguments, cwd=ROOT, **variables):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    return forked.run("kdjax", list(arguments), cwd, environment)
 
 
 def run_main(monkeypatch, *arguments):
@@ -63,7 +65,8 @@ def test_help_and_version_load_no_library():
     code = "import sys; sys.argv[1:] = ['--help']; from kdjax import commands; commands.main()"
     done = python("-c", f"{code}; print({{'jax', 'absl', 'numpy'}} & set(sys.modules))")
     assert done.stdout.endswith("\nset()\n")
-    assert kdjax("--version").stdout == f"kdjax {package_version}\n"
+    done = python("-m", "kdjax", "--version")
+    assert done.stdout == f"kdjax {package_version}\n"
 
 
 @pytest.mark.parametrize(

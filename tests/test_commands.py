@@ -139,7 +139,7 @@ def test_invalid_input_is_a_one_line_error_and_changes_nothing(copy, flags, part
     ],
 )
 def test_missing_flags_and_files_are_one_line_errors(name, flags, parts):
-    assert_refused(python("-m", f"kdjax.{name}", *flags), *parts)
+    assert_refused(command(name, *flags), *parts)
 
 
 @pytest.mark.slow

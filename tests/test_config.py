@@ -16,7 +16,7 @@ import kdjax.config
 import kdjax.config_fields
 from kdjax import config_help
 from kdjax.config import base, hyperparameters, resolve
-from kdjax.config_fields import differences, field_names, nearest_field
+from kdjax.config_fields import differences, field_names, nearest_field, unknown_field_error
 from kdjax.errors import InputError
 from kdjax.models import MODELS
 from kdjax.objectives import Hyperparameters
@@ -431,13 +431,15 @@ def test_differences_names_every_field_that_differs():
         ("payoff", "objective.payoff"),
         ("student", "students"),
         ("data.batch_size", "student.batch_size"),
+        ("objective.qqq", None),
     ],
 )
 def test_nearest_field_prefers_the_same_group_and_knows_synonyms(name, nearest):
     known = field_names(base())
     assert nearest_field(name, known) == nearest
     prefixed = [f"config.{field}" for field in known]
-    assert nearest_field(f"config.{name}", prefixed) == f"config.{nearest}"
+    assert nearest_field(f"config.{name}", prefixed) == (nearest and f"config.{nearest}")
+    assert "--help lists" in str(unknown_field_error("config field", "qqq", known))
 
 
 def test_every_synonym_is_the_name_of_a_field():

@@ -207,3 +207,67 @@ def test_wrong_arguments_raise_with_their_values():
             jax.eval_shape(lambda v, f=loss: f(v, v, labels, target_weight=np.ones(4)), logits)
     with pytest.raises(InputError, match=r"logits of shape \(4,\): dist compares the examples"):
         losses.dist(logits[0], logits[0])
+
+
+MASKED = {"teacher": (False, True), "both": (True, True)}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("masks", MASKED.values(), ids=MASKED)
+def test_class_that_the_teacher_excludes_has_probability_zero(name, masks):
+    """The equation has a probability of 0 where a logit is very low."""
+    student, teacher = (
+        np.where(masked & (np.arange(CLASSES) == 2), -np.inf, logits)
+        for masked, logits in zip(masks, NORMAL, strict=True)
+    )
+    labels = () if name == "dist" else (np.arange(24) % 2,)  # not the excluded class
+    loss, equation = LOSSES[name]
+
+    def total(v):
+        values = loss(v, jnp.asarray(teacher, "float32"), *labels)
+        return values.sum(), values
+
+    gradient, values = jax.jit(jax.grad(total, has_aux=True))(jnp.asarray(student, "float32"))
+    low = (np.maximum(logits, -1e4) for logits in (student, teacher))
+    assert_allclose(values, equation(*low, *labels), rtol=2e-5)
+    assert np.isfinite(gradient).all()
+
+
+@labelled
+def test_class_that_only_the_student_excludes_costs_infinitely_much(name):
+    student = NORMAL[0].astype(np.float32)
+    student[0, 2] = -np.inf
+    teacher = np.zeros_like(student)
+    teacher[:, 0] = 1.0  # with the label 0, all other classes are below it
+    values = LOSSES[name][0](student, teacher, np.zeros(24, int))
+    assert np.isposinf(values[0]) and np.isfinite(values[1:]).all()
+
+
+def test_rld_has_no_second_term_where_the_teacher_excludes_all_classes_below_the_label():
+    teacher = np.array([[2.0, 1.0, -np.inf, -np.inf]], np.float32)
+    student = np.array([[0.5, 0.0, 1.0, 2.0]], np.float32)
+    value, gradient = jax.value_and_grad(
+        lambda v: losses.rld(v, teacher, np.array([1]), temperature=1.0).sum()
+    )(student)
+    p, r = softmax(teacher[0]).max(), softmax(student[0])[1]
+    assert_allclose(value, p * np.log(p / r) + (1 - p) * np.log((1 - p) / (1 - r)), rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+@labelled
+def test_certain_teacher_and_student_differ_by_nothing(name):
+    certain = np.array([[1.0, -np.inf, -np.inf]], np.float32)
+    value, gradient = jax.value_and_grad(
+        lambda v: getattr(losses, name)(v, certain, np.array([0])).sum()
+    )(certain)
+    assert value == 0 and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("network", [0, 1], ids=["student", "teacher"])
+def test_loss_of_logits_without_a_softmax_is_nan(name, value, network):
+    logits = NORMAL.astype(np.float32)
+    logits[network, 0, 3] = value
+    labels = () if name == "dist" else (np.zeros(24, int),)
+    assert np.isnan(LOSSES[name][0](*logits, *labels)[0])

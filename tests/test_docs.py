@@ -263,7 +263,7 @@ def test_the_method_page_is_the_table_of_methods() -> None:
 def test_the_results_page_links_every_result() -> None:
     index = (DOCS / "results" / "index.md").read_text()
     linked = re.findall(r"\]\((\w+\.md)\)", hooks.site_links(index, "results/index.md"))
-    assert {f"results/{name}" for name in linked} == set(hooks.result_pages())
+    assert {f"results/{name}" for name in linked} >= set(hooks.result_pages())
 
 
 def test_every_link_of_a_page_leads_to_a_file_without_a_build() -> None:

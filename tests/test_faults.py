@@ -1,4 +1,4 @@
-"""A short run of the fault harness: real runs, killed at random times."""
+"""A short run of the fault harness: a real run, killed at a random time."""
 
 import json
 import pathlib
@@ -17,15 +17,16 @@ SHORT = [
 
 
 @pytest.mark.slow
-def test_run_killed_at_random_times_is_bit_identical(
+def test_run_killed_at_a_random_time_is_bit_identical(
     data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    command = [sys.executable, "experiments/faults.py", "--kills=2", f"--out={tmp_path}", *SHORT]
+    command = [sys.executable, "experiments/faults.py", "--kills=1", f"--out={tmp_path}", *SHORT]
     command.append(f"--config.data.dir={data_dir}")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "faults.json").read_text())
     # -15: SIGTERM before the run has installed its handler.
-    assert [set(fault["statuses"]) <= {-9, -15, 75} for fault in results["faults"]] == [True] * 2
+    (fault,) = results["faults"]
+    assert set(fault["statuses"]) <= {-9, -15, 75}
     assert results["different"] and not any(results["different"].values())
-    assert "Recovered from 2 of 2 kills" in done.stdout
+    assert "Recovered from 1 of 1 kills" in done.stdout

@@ -1,11 +1,13 @@
 """experiments/guarantees: distributions with a known truth, few draws, and the page."""
 
 import math
+import os
 
 import numpy as np
 import pytest
 from scipy.integrate import quad
 
+from experiments.benchmark.protocol import processor
 from experiments.guarantees import __main__ as command
 from experiments.guarantees import distributions, joint, ladder, page, selective_risk
 from experiments.guarantees.rows import Row
@@ -114,6 +116,7 @@ def test_page_has_the_frequencies_with_their_limits():
     assert "| power | 5 | 3.00 | 7.18 | 80 % accepted |" in lines
     assert "| ties | 10 | [100.00] | 13.00 |  |" in lines
     assert "`--only good`, 3 s." in lines and "Seed 0, 400 draws a row" in text
+    assert f"Processor: {processor()}, {len(os.sched_getaffinity(0))} cores." in text
     other = page.markdown(results, {"good": "Good"}, "x", 500)
     assert "| power (400 draws) |" in other
 

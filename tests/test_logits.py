@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.commands import assert_refused, command, python
+from support.commands import assert_refused, command
 from support.own_teachers import fit_linear, predict
 
 from kdjax import data
@@ -17,7 +17,7 @@ def flags(data_dir):
 
 def test_index_is_written_and_logits_in_its_order_pass_the_check(flags, data_dir, tmp_path):
     index, logits = tmp_path / "index.npz", tmp_path / "logits.npz"
-    done = python("-m", "kdjax.logits", *flags, f"--write-index={index}", "--images")
+    done = command("logits", *flags, f"--write-index={index}", "--images")
     assert done.returncode == 0, done.stderr
     counts, views = done.stdout.splitlines()
     assert counts == (

@@ -1,4 +1,5 @@
 import doctest
+import functools
 import re
 
 import jax
@@ -173,7 +174,8 @@ def test_distillation_at_high_temperature_is_the_squared_distance_of_centred_log
     gap = (student - student.mean(1, keepdims=True)) - (teacher - teacher.mean(1, keepdims=True))
     with jax.enable_x64(True):  # the divergence is of order 1 / T^2
         targets = jax.nn.softmax(jnp.asarray(teacher) / temperature, axis=-1)
-        actual = losses.distillation(jnp.asarray(student), targets, temperature=temperature)
+        distil = jax.jit(functools.partial(losses.distillation, temperature=temperature))
+        actual = distil(jnp.asarray(student), targets)
     assert_allclose(actual, np.sum(gap**2, axis=1) / (2 * CLASSES), rtol=10 / temperature)
 
 
@@ -342,14 +344,15 @@ def test_hyperparameter_of_each_example_gives_the_loss_of_that_example(name, tra
     loss, values = with_hyperparameter(name), np.array(HYPERPARAMETERS[name][1], "f4")
     logits, supervision = three_examples(name)
     rows = zip(logits, supervision, values.tolist(), strict=True)
-    expected = [loss(z[None], t[None], value)[0] for z, t, value in rows]
+    of_one = jax.jit(loss)
+    expected = [of_one(z[None], t[None], value)[0] for z, t, value in rows]
     assert_allclose(transform(loss)(logits, supervision, values), expected, rtol=2e-6)
 
 
 @pytest.mark.slow
 @each_hyperparameter
 def test_hyperparameter_broadcasts_against_the_leading_dimensions(name):
-    loss, values = with_hyperparameter(name), jnp.array(HYPERPARAMETERS[name][1])
+    loss, values = jax.jit(with_hyperparameter(name)), jnp.array(HYPERPARAMETERS[name][1])
     logits, supervision = (jnp.stack([each, each[::-1]]) for each in three_examples(name))
     expected = jnp.stack([loss(z, t, values) for z, t in zip(logits, supervision, strict=True)])
     assert_allclose(loss(logits, supervision, values), expected, rtol=2e-6)
@@ -392,9 +395,8 @@ def test_distillation_of_float32_is_accurate_at_high_temperature(temperature):
 def test_distillation_at_the_ends_of_the_temperature_range_is_finite():
     logits, targets = jnp.asarray([[3.0, -2.0, 1e4]]), jnp.asarray([[0.2, 0.8, 0.0]])
     for temperature in (1e-18, 1e18):
-        value, gradient = jax.value_and_grad(
-            lambda z, t=temperature: losses.distillation(z, targets, temperature=t).sum()
-        )(logits)
+        loss = functools.partial(losses.distillation, temperature=temperature)
+        value, gradient = jax.jit(jax.value_and_grad(lambda z, f=loss: f(z, targets).sum()))(logits)
         assert np.isfinite(value) and np.all(np.isfinite(gradient))
 
 
@@ -415,9 +417,8 @@ def test_excluded_class_with_target_zero_contributes_nothing(name):
     targets = jnp.asarray([[0.3, 0.5, 0.0, 0.2]] * 2)
     with_class = jax.jit(jax.value_and_grad(lambda z: LOSSES[name](z, targets).sum()))(logits)
     kept = jnp.array([0, 1, 3, 4])
-    without_class = jax.value_and_grad(lambda z: LOSSES[name](z, targets[:, kept[:-1]]).sum())(
-        logits[:, kept]
-    )
+    loss = jax.jit(jax.value_and_grad(lambda z: LOSSES[name](z, targets[:, kept[:-1]]).sum()))
+    without_class = loss(logits[:, kept])
     assert np.isfinite(with_class[0])
     assert_allclose(with_class[0], without_class[0], rtol=1e-6)
     assert_allclose(with_class[1][:, kept], without_class[1], rtol=1e-5, atol=1e-7)

@@ -3,24 +3,21 @@
 import shutil
 
 import pytest
-from support.gated_runs import ACCEPTANCE, gated_config
+from support.gated_runs import ACCEPTANCE
 
 from experiments import outlier_gate
-from kdjax import pipeline
-from kdjax.evaluation import evaluate
+from kdjax.runs import restore
 from kdjax.runtime import atomic_io
 
 
 @pytest.fixture(scope="module")
-def measured(data_dir, tmp_path_factory):
+def measured(gated_run, data_dir, tmp_path_factory):
     """What was measured, and the metadata of the run."""
-    folder = tmp_path_factory.mktemp("gate") / "run"
-    dataset = pipeline.train(gated_config(data_dir), folder)
-    evaluate.evaluate(folder, dataset)
-    copy = shutil.copytree(folder, folder.with_name("copy"))
+    copy = shutil.copytree(gated_run, tmp_path_factory.mktemp("gate") / "run")
+    dataset = restore.load_dataset(copy)
     options = {"acceptance": ACCEPTANCE, "data_dir": str(data_dir)}
     found = outlier_gate.measure(copy, dataset, ["noise", "ood:digits"], **options)
-    return found, atomic_io.read_json(folder / "config.json")
+    return found, atomic_io.read_json(gated_run / "config.json")
 
 
 @pytest.mark.slow

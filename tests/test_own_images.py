@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from support import pictures
 from support.commands import ROOT
 from support.runs import final_arrays, get_config
+from support.tiny_network import TINY_NETWORK
 
 import kdjax.config
 from kdjax import pipeline, predict
@@ -49,8 +50,7 @@ def small(folders: pathlib.Path, **changes: Any) -> ConfigDict:
         "smoke": True,
         "objective.method": "gambler",
         "objective.pretrain_epochs": 0,
-        "student.model": "alexnet_small",
-        "student.width": 2,
+        "student.model": TINY_NETWORK,
     }
     config.update_from_flattened_dict({**fields, **changes})
     return kdjax.config.resolve(config)

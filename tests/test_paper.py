@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 from support.paper import (
     EXAMPLES,
     deployed,
@@ -16,7 +17,7 @@ from support.paper import (
 )
 
 from experiments.paper import __main__ as paper
-from experiments.paper import claims, collect, formats, page, plan, table
+from experiments.paper import claims, collect, formats, page, plan, queue_options, summary, table
 from kdjax import selective
 from kdjax.errors import InputError
 
@@ -108,7 +109,7 @@ def test_interval_is_that_of_a_bootstrap_of_images_and_seeds() -> None:
         (0.0, 0.0, 1.0, 0.98),
         (1.0, 1.0, 1.0, 0.93),
         (0.5, 1.0, 0.5, 0.92),
-        (0.0, 1.0, 0.0, 0.70),  # three seeds alone are too few; verdicts also need all signs
+        (0.0, 1.0, 0.0, 0.70),  # three seeds alone are too few; verdicts have a second interval
     ],
 )
 def test_interval_contains_the_difference_of_new_images_and_seeds(
@@ -125,6 +126,31 @@ def test_interval_contains_the_difference_of_new_images_and_seeds(
         low, high = table.crossed_interval(measured + effects((1, 400), (3, 400)))
         hits.append(low <= 0 <= high)
     assert np.mean(hits) >= least
+
+
+@pytest.mark.parametrize(
+    ("images", "seeds", "both"), [(0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (1.0, 1.0, 0.0)]
+)
+def test_rule_rarely_decides_without_a_difference(images: float, seeds: float, both: float) -> None:
+    rng = np.random.default_rng(0)
+
+    def effects(of_images: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+        return images * rng.normal(size=of_images) + both * rng.normal(size=size)
+
+    decided = []
+    for _ in range(1000):
+        measured = effects((1, 1), (3, 1)) + seeds * rng.normal(size=(3, 1))
+        ends = table.crossed_interval(measured + effects((1, 400), (3, 400)))
+        decided.append(table.Difference(measured[:, 0].tolist(), *ends).sign != 0)
+    assert np.mean(decided) <= 0.07
+
+
+def test_interval_over_seeds_is_that_of_student() -> None:
+    values = [1.0, 2.0, 4.0]
+    found = table.seeds_interval(values)
+    expected = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
+    np.testing.assert_allclose(found, expected)
+    assert table.seeds_interval([1.0]) == (-np.inf, np.inf)
 
 
 def test_interval_of_one_seed_is_over_images() -> None:
@@ -173,6 +199,18 @@ def test_unknown_field_is_refused() -> None:
     (job, _) = plan.jobs(["cifar10"], ["structure"], [0])
     with pytest.raises(InputError, match=r"student\.epoch'"):
         plan.config(job, "smoke", ["ce"], {"student.epoch": 3})
+
+
+def test_recorded_command_gives_the_options_of_the_queue() -> None:
+    text = f"{queue_options.RUN}--budget=smoke --seeds 3 --share-teacher --set student.epochs=7"
+    options = queue_options.parse(text)
+    assert (options.seeds, options.share_teacher, options.changes) == (
+        [3],
+        True,
+        ["student.epochs=7"],
+    )
+    assert queue_options.parse(queue_options.command(options)) == options
+    assert queue_options.parse("python -m experiments.paper.baselines.export_split a") is None
 
 
 def test_later_seeds_can_share_the_teacher_of_the_first(tmp_path: pathlib.Path) -> None:
@@ -257,14 +295,15 @@ def test_latex_table_has_one_bold_number_in_each_column(out: pathlib.Path) -> No
 @pytest.mark.parametrize(
     ("metric", "per_seed", "low", "high", "expected"),
     [
-        (table.ACCURACY, [0.5, 0.2], 0.1, 0.6, claims.HOLDS),
-        (table.AURC, [0.5, 0.2], 0.1, 0.6, claims.CONTRADICTED),
-        (table.AURC, [-0.5, -0.2], -0.6, -0.1, claims.HOLDS),
-        (table.ACCURACY, [0.5, -0.1], 0.1, 0.6, claims.UNDECIDED),  # one seed says the opposite
-        (table.ACCURACY, [0.5, 0.2], -0.1, 0.6, claims.UNDECIDED),  # the interval contains 0
+        (table.ACCURACY, [0.5, 0.4, 0.6], 0.1, 0.6, claims.HOLDS),
+        (table.AURC, [0.5, 0.4, 0.6], 0.1, 0.6, claims.CONTRADICTED),
+        (table.AURC, [-0.5, -0.4, -0.6], -0.6, -0.1, claims.HOLDS),
+        (table.ACCURACY, [0.5, 0.4, 0.6], -0.1, 0.6, claims.UNDECIDED),  # contains 0
+        (table.ACCURACY, [0.5, 0.1, 0.9], 0.1, 0.6, claims.UNDECIDED),  # Student's contains 0
+        (table.ACCURACY, [0.5], 0.1, 0.6, claims.UNDECIDED),
     ],
 )
-def test_claim_is_decided_by_the_interval_and_all_seeds(
+def test_claim_is_decided_by_both_intervals_and_several_seeds(
     metric: str, per_seed: list[float], low: float, high: float, expected: str
 ) -> None:
     assert claims.verdict(metric, table.Difference(per_seed, low, high)) == expected
@@ -308,9 +347,97 @@ def test_claims_compare_networks_of_the_same_teacher() -> None:
     assert found["out_of_fold"].verdict == claims.UNDECIDED
     each = list(claims.findings(gambler, group))
     assert [one.metric for one in each] == list(table.ERRORS.values())
+    assert {one.row.score for one in each} == {collect.CHOSEN}
     assert {one.verdict for one in each} == {claims.HOLDS}
     assert not list(claims.findings(both, group))
     section = claims.section([group])
     assert "**Verdict: holds in part.** Of 2 comparisons: holds in 1, not decided in 1," in section
     assert "**Verdict: not measured.**" in section
     assert "accuracy % 94.75, `ka` with the in-sample teacher" in section  # 10 and 11 of 200
+
+
+def claim_group(errors: dict[table.Row, int], seeds: int = 3) -> table.Group:
+    """Returns results in which a network has the same errors with each seed, and one more."""
+    return group_of(
+        {
+            row: {
+                (split, seed): ranking_with_errors(wrong + seed)
+                for split in collect.SPLITS
+                for seed in range(seeds)
+            }
+            for row, wrong in errors.items()
+        }
+    )
+
+
+def test_joint_loss_is_best_only_if_it_is_better_than_every_other_one() -> None:
+    errors = {
+        deployed("ce"): 100,
+        deployed("kd", "in_sample"): 50,
+        deployed("ka", "in_sample"): 51,
+        deployed("ka_gambler_sum", "in_sample"): 20,
+        deployed("ka_gambler_soft", "in_sample"): 70,
+    }
+    section = claims.section([claim_group(errors)])
+    assert (
+        "**Verdict: holds in part, contradicted in part.** 1 of 2 networks is better than every "
+        "method with which it is compared; 1 is worse than one or more (`ka` and `kd`). Against "
+        "`ce` the teacher alone gives a gain: `kd` is better too."
+    ) in section
+    errors[deployed("ka_gambler_sum", "in_sample")] = 50  # as kd
+    section = claims.section([claim_group(errors)])
+    assert (
+        "**Verdict: not confirmed here.** None of 2 networks is better than every method with "
+        "which it is compared; 1 is worse than one or more (`ka` and `kd`); 1 not decided."
+    ) in section
+    del errors[deployed("ka_gambler_soft", "in_sample")]
+    errors |= {deployed("ka_gambler_sum", "in_sample"): 20, deployed("kd", "in_sample"): 100}
+    section = claims.section([claim_group(errors)])
+    assert "**Verdict: holds here.** 1 of 1 networks is better" in section
+    assert "teacher alone" not in section
+
+
+def test_gambler_loss_is_judged_by_its_own_score_too() -> None:
+    chosen = deployed("gambler")
+    errors = {deployed("ce"): 100, chosen: 80, chosen._replace(score=collect.RESERVATION): 130}
+    section = claims.section([claim_group(errors)])
+    assert "**Verdict by the score that dev chose: holds here.** Of 4 comparisons" in section
+    assert "**Verdict by the reservation: contradicted here.** Of 4 comparisons" in section
+
+
+def test_number_of_comparisons_that_chance_would_decide_is_named() -> None:
+    errors = {deployed("ce"): 60, deployed("gambler"): 30}
+    assert "about 0.2 of these 4 would be decided by chance" in claims.section(
+        [claim_group(errors)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ((30, 30), "is better than cross-entropy (`ce`)"),
+        ((90, 90), "is worse than cross-entropy (`ce`)"),
+        ((60, 60), "is not shown to be better or worse than cross-entropy (`ce`)"),
+        ((30, 60), "is better than cross-entropy (`ce`) in part, otherwise not decided"),
+        ((60, 90), "is not shown to be better than cross-entropy (`ce`), in part worse"),
+        ((30, 90), "is better than cross-entropy (`ce`) in part, in part worse"),
+    ],
+)
+def test_summary_follows_the_data(wrong: tuple[int, int], words: str) -> None:
+    rows = (deployed("kd", "in_sample"), deployed("kd", "out_of_fold"))
+    group = claim_group({deployed("ce"): 60, **dict(zip(rows, wrong, strict=True))})
+    lines = summary.text([group]).splitlines()
+    assert lines[2].startswith(f"- Distillation (`kd`) {words}: AURC x 1000 in-sample ")
+    assert lines[-1] == f"- {summary.LIMITS}"
+    assert len(lines) == 4  # nothing else was measured
+
+
+def test_summary_has_six_lines_of_every_network() -> None:
+    methods = {"ce": "", "gambler": "", "kd": "in_sample", "ka": "in_sample"}
+    methods |= dict.fromkeys(claims.JOINT, "in_sample")
+    errors = {deployed(name, teacher): 40 for name, teacher in methods.items()}
+    errors[deployed("gambler")._replace(score=collect.RESERVATION)] = 90
+    lines = [line for line in summary.text([claim_group(errors)]).splitlines() if line]
+    assert len(lines) == 6
+    assert "; by its own score, the reservation, it is worse than cross-entropy:" in lines[3]
+    assert lines[0].startswith("**cifar10, setting structure** (")

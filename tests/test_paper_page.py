@@ -15,12 +15,22 @@ from support.paper import (
 )
 
 from experiments.paper import __main__ as paper
-from experiments.paper import collect, figures, formats, page, plan, table, tables
+from experiments.paper import (
+    collect,
+    figures,
+    formats,
+    page,
+    plan,
+    summary,
+    table,
+    tables,
+    training,
+)
 
 METHODS = ("ce", "kd", "ka", "gambler", "ka_gambler_sum")
 # Errors of 200 on test with mirror views, with seed 0; one more with each further seed.
 ERRORS = {"ce": 40, "kd": 30, "ka": 28, "gambler": 24, "ka_gambler_sum": 16}
-PAGE = f"# A page\n\nWritten by hand.\n\n{page.MARKER}\n\nold tables\n"
+PAGE = f"# A page\n\nWritten by hand.\n\n{page.MARKER}\n\nold tables\n{page.END}\n\n## Notes\n"
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 
@@ -133,9 +143,11 @@ def test_every_metric_is_listed_for_dev_and_test(group: table.Group) -> None:
 
 
 def test_teachers_are_listed_with_their_errors_on_train(group: table.Group) -> None:
-    lines = tables.teachers(group).rows
-    assert len(lines) == 6
-    assert lines[-1] == ["out-of-fold", "2", "92.50", "90.00", "45 of 600", "7.50", "45"]
+    in_sample, out_of_fold = tables.teachers(
+        group
+    ).rows  # one line each, as all seeds have the same
+    assert in_sample[:2] == ["in-sample", "0, 1, 2"]
+    assert out_of_fold == ["out-of-fold", "0, 1, 2", "92.50", "90.00", "45 of 600", "7.50", "45"]
     text = page.markdown([group])
     assert "The in-sample teacher is wrong on 0.00 % of the training images" in text
     assert "The out-of-fold teacher is wrong on 7.50 % of the training images" in text
@@ -153,19 +165,82 @@ def test_dev_chooses_the_method(group: table.Group) -> None:
     assert row[:4] == ["ka_gambler_sum", "out-of-fold", "flip", "doctor"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((20, 21, 22), (20, 22, 21), "3 seeds show no difference between the two."),
+        ((20,), (40,), "One seed shows no difference between the two."),
+        ((20, 21, 22), (40, 41, 43), ""),
+    ],
+)
+def test_small_difference_of_the_best_by_dev_is_named(
+    first: tuple[int, ...], second: tuple[int, ...], expected: str
+) -> None:
+    rows = {
+        deployed(method): {
+            (split, seed): ranking_with_errors(wrong)
+            for seed, wrong in enumerate(of_seeds)
+            for split in collect.SPLITS
+        }
+        for method, of_seeds in (("ce", first), ("gambler", second))
+    }
+    sentence = page.recommendation(group_of(rows))
+    assert expected in sentence and ("no difference" in sentence) == bool(expected)
+
+
+def test_training_is_described_from_the_recorded_command(group: table.Group) -> None:
+    schedule, teachers = training.paragraphs(group)
+    assert schedule == (
+        "Plain cross-entropy without a teacher comes first, for 10 of the 30 epochs of a student, "
+        "in `gambler` and `ka_gambler_sum`; the epochs with the teacher are 20 in "
+        "`ka_gambler_sum`, 30 in `ka` and `kd`. The temperature is 4; the payoff of the gambler "
+        "loss 2.2, the weight of the teacher's loss 1. None of these was tuned."
+    )
+    assert "from 8 augmented views of each image" in teachers
+
+
+def test_teacher_that_all_seeds_share_is_named(group: table.Group, tmp_path: pathlib.Path) -> None:
+    assert training.shared_teacher(group) == ""
+    for path in tmp_path.glob("*.json"):
+        path.write_text(path.read_text().replace("--budget=laptop", "--share-teacher"))
+    (shared,) = table.read(tmp_path)
+    assert (
+        "all seeds share one in-sample teacher and one set of 5 out-of-fold teachers; neither "
+        "standard deviations nor intervals contain the choice of the teacher; in-sample against "
+        "out-of-fold is one teacher against one set."
+    ) in page.trained([shared])[1]
+    assert "one teacher of each kind for all seeds" in summary.text([shared])
+
+
 def test_published_figures_are_beside_ours(group: table.Group) -> None:
     found = rows_of(tables.published(group))
-    ours = found["ka_gambler_sum with the out-of-fold teacher", "ours, see above"]
+    ours = found["ka_gambler_sum with the out-of-fold teacher", "ours", "this page"]
     assert ours[0] == mean_sd([6, 6.5, 7])
-    assert found["deep gamblers", "VGG-16-BN"] == ["6.12", "3.49", "2.19", "0.66", "0.43", "-"]
-    assert found["SURE", "ResNet18, 3 runs"] == ["3.86", "-", "-", "-", "-", "2.97"]
+    assert found["deep gamblers", "VGG-16-BN", "arXiv 1907.00208"] == [
+        "6.12",
+        "3.49",
+        "2.19",
+        "0.66",
+        "0.43",
+        "-",
+    ]
+    assert found["SURE", "ResNet18, 3 runs", "arXiv 2403.00543"] == [
+        "3.86",
+        "-",
+        "-",
+        "-",
+        "-",
+        "2.97",
+    ]
 
 
-def test_complete_results_lack_only_other_data_sets(group: table.Group) -> None:
+def test_complete_results_lack_only_what_no_file_has(group: table.Group) -> None:
     jobs, missing, svhn = page.trained([group])
     assert "in-sample teacher, seeds 0, 1, 2 (ce, gambler, ka, ka_gambler_sum, kd);" in jobs
     assert "out-of-fold teacher, seeds 0, 1, 2 (ka, ka_gambler_sum, kd)." in jobs
     assert missing.startswith("Missing: cifar10, setting depth; fashion_mnist")
+    assert "the methods `dkd`, `dist`, `rld`, `kd_gambler`" in missing
+    assert missing.endswith("; networks trained by other people's code.")
     assert "1,083" in svhn
 
 
@@ -213,7 +288,8 @@ def test_networks_of_other_code_are_beside_ours_of_the_same_seed(tmp_path: pathl
     assert cells[:2] == ["87.50", "84.50"]  # 25 errors of ours with seed 1
     assert cells[2].startswith("-3.00 [")
     assert name not in page.recommendation(group)
-    assert name not in page.trained([group])[0]
+    missing = next(line for line in page.trained([group]) if line.startswith("Missing"))
+    assert name not in page.trained([group])[0] and "other people's code" not in missing
 
 
 def test_page_keeps_what_is_written_by_hand(
@@ -227,7 +303,8 @@ def test_page_keeps_what_is_written_by_hand(
     arguments = ["table", f"--out={results}", f"--page={file}", f"--folder={images}"]
     paper.main(arguments)
     text = file.read_text()
-    assert text.startswith("# A page\n\nWritten by hand.") and "old tables" not in text
+    assert text.startswith("# A page\n\nWritten by hand.") and text.endswith("\n\n## Notes\n")
+    assert "old tables" not in text
     links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
     assert links == [f"../images/cifar10-structure-{name}.svg" for name in figures.CAPTIONS]
     assert all((file.parent / link).exists() for link in links)
@@ -239,10 +316,11 @@ def test_page_keeps_what_is_written_by_hand(
 def test_page_without_the_line_is_not_changed(tmp_path: pathlib.Path) -> None:
     write_known(tmp_path, seeds=[0], methods=["kd"])
     file = tmp_path / "page.md"
-    file.write_text("all by hand\n")
-    with pytest.raises(SystemExit, match="has no line"):
-        paper.main(["table", f"--out={tmp_path}", f"--page={file}"])
-    assert file.read_text() == "all by hand\n"
+    for text in ("all by hand\n", f"by hand\n{page.MARKER}\n", f"{page.END}\n{page.MARKER}\n"):
+        file.write_text(text)
+        with pytest.raises(SystemExit, match="has no line"):
+            paper.main(["table", f"--out={tmp_path}", f"--page={file}"])
+        assert file.read_text() == text
 
 
 def test_figures_show_every_network_of_the_forest(
@@ -286,7 +364,7 @@ def test_result_files_of_the_campaign_fit_in_20_megabytes(tmp_path: pathlib.Path
 
 def test_page_of_the_documentation_can_be_generated() -> None:
     text = (DOCS / "results" / "comparison.md").read_text()
-    assert text.count(page.MARKER) == 1
+    assert text.count(page.MARKER) == text.count(page.END) == 1
 
 
 @pytest.mark.skipif(not list(paper.RESULTS.glob("*.json")), reason="there are no result files")
@@ -311,4 +389,5 @@ def test_rankings_of_the_result_files_give_their_recorded_aurc() -> None:
 def test_page_of_the_documentation_is_that_of_the_result_files() -> None:
     text = (DOCS / "results" / "comparison.md").read_text()
     expected = page.markdown(table.read(paper.RESULTS), "../images/paper")
-    assert text.partition(page.MARKER)[2].strip() == expected.strip()
+    generated = text.partition(page.MARKER)[2].partition(page.END)[0]
+    assert generated.strip() == expected.strip()

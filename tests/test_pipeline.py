@@ -6,8 +6,6 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -16,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from support.commands import ROOT, command
+from support import forked
+from support.commands import ROOT, command, start
 from support.config_effects import training_effects
 from support.runs import checkpoint, final_arrays, get_config, log_lines, stop_at_step, tiny
 from support.tiny_network import TINY_NETWORK
@@ -457,6 +456,9 @@ def test_batch_larger_than_the_data_is_refused(
     changes = {"smoke": False, "student.batch_size": 5000, "objective.method": "ce"}
     with pytest.raises(InputError, match=r"student.batch_size 5000 .* largest that fits is 1150$"):
         pipeline.train(tiny(data_dir, **changes), tmp_path)
+    both = changes | {"teacher.batch_size": 1152, "objective.method": "kd"}
+    with pytest.raises(InputError, match=r"fits is 1150, also for teacher\.batch_size$"):
+        pipeline.train(tiny(data_dir, **both), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -503,17 +505,6 @@ def flags(folder: pathlib.Path, data_dir: pathlib.Path) -> list[str]:
     return ["--config=configs/digits.py", *paths, *fields]
 
 
-def start(folder: pathlib.Path, data_dir: pathlib.Path) -> subprocess.Popen:
-    """Starts the run in a new process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "kdjax.main", *flags(folder, data_dir)],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
 def finish(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Runs the run, or what is left of it, to its end."""
     done = command("main", *flags(folder, data_dir))
@@ -521,7 +512,7 @@ def finish(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
 
 
 def stop_at(
-    process: subprocess.Popen, metrics: pathlib.Path, count: int, stop_signal: signal.Signals
+    process: forked.Forked, metrics: pathlib.Path, count: int, stop_signal: signal.Signals
 ) -> tuple[int, str]:
     """Sends the signal once the file has this many lines; returns exit status and output."""
     deadline = time.monotonic() + 300
@@ -529,8 +520,10 @@ def stop_at(
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(stop_signal)
-    output, _ = process.communicate(timeout=60)
-    return process.returncode, output
+    output, errors = process.communicate(timeout=60)
+    status = process.returncode
+    assert status is not None
+    return status, output + errors
 
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
@@ -553,7 +546,8 @@ def test_resume_within_an_epoch_is_bit_identical(
     tmp_path: pathlib.Path,
 ) -> None:
     folder = tmp_path / "interrupted"
-    status, output = stop_at(start(folder, data_dir), folder / "metrics.jsonl", 120, stop_signal)
+    process = start("main", *flags(folder, data_dir))
+    status, output = stop_at(process, folder / "metrics.jsonl", 120, stop_signal)
     stopped = log_lines(folder)[-1]["step"]
     assert 71 < stopped < 142 and not (folder / "results.json").exists()
     if stop_signal == signal.SIGTERM:

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from support.commands import ROOT, assert_refused, python
+from support.commands import ROOT, assert_refused, command, python
 
 from kdjax import process
 
@@ -153,16 +153,16 @@ def get_config():
 )
 def test_config_file_that_fails_is_one_line(text, message, tmp_path) -> None:
     (tmp_path / "mine.py").write_text(text)
-    done = python("-m", "kdjax.main", "--config=mine.py", cwd=tmp_path)
+    done = command("main", "--config=mine.py", cwd=tmp_path)
     assert_refused(done, message)
     assert [path.name for path in tmp_path.iterdir() if path.name == "runs"] == []
 
 
 @pytest.mark.slow
 def test_home_directory_is_replaced_in_paths(tmp_path) -> None:
-    done = python("-m", "kdjax.evaluate", "--workdir=~/run", HOME=str(tmp_path))
+    done = command("evaluate", "--workdir=~/run", HOME=str(tmp_path))
     assert_refused(done, f"'{tmp_path}/run' is not a workdir")
-    done = python("-m", "kdjax.evaluate", "--workdir=~nosuchuser/run")
+    done = command("evaluate", "--workdir=~nosuchuser/run")
     assert_refused(done, "no home directory '~nosuchuser'")
 
 

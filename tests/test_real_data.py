@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from collections.abc import Iterable
 
 import numpy as np
 import PIL.Image
@@ -41,7 +42,8 @@ def test_svhn_config_runs_on_real_images(tmp_path: pathlib.Path) -> None:
     )
     resolved = config.resolve(fields)
     assert (resolved.teacher.model, resolved.student.model) == ("resnet18", "alexnet")
-    dataset = pipeline.train(resolved, tmp_path / "run")
+    fields.teacher.model = TINY_NETWORK  # resnet18 takes long to compile
+    dataset = pipeline.train(config.resolve(fields), tmp_path / "run")
     assert dataset.image_shape == (32, 32, 3) and dataset.num_classes == 10
     # Photographs: the mean is far from black and from white.
     assert all(0.3 < value < 0.6 for value in dataset.mean)
@@ -49,12 +51,36 @@ def test_svhn_config_runs_on_real_images(tmp_path: pathlib.Path) -> None:
     assert results["test"]["examples"] == results["teacher"]["test"]["examples"] == 64
 
 
+def read_cifar10(split: str, sheets: Iterable[int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Returns the images and labels on some sheets of 100 images, and the names of the classes."""
+    with zipfile.ZipFile(PREPARE.with_name("cifar10-lossless-webp.zip")) as archive:
+        grids = [
+            np.asarray(
+                PIL.Image.open(io.BytesIO(archive.read(f"{split}/{i:03d}.webp"))).convert("RGB")
+            )
+            for i in sheets
+        ]
+        labels = np.load(io.BytesIO(archive.read(f"{split}_labels.npy"))).reshape(-1, 100)
+        names = json.loads(archive.read("meta.json"))["classes"]
+    images = np.stack(grids).reshape(-1, 10, 32, 10, 32, 3).swapaxes(2, 3).reshape(-1, 32, 32, 3)
+    return images, labels[list(sheets)].ravel().astype(np.int32), names
+
+
+def prepare_some_of_cifar10(data_dir: pathlib.Path) -> None:
+    """Prepares the first 4,000 training images and 100 test images of each class."""
+    *train, names = read_cifar10("train", range(40))
+    *test, _ = read_cifar10("test", range(0, 100, 10))
+    splits = {"train": train, "test": test}
+    builder = runpy.run_path(str(PREPARE))["builder_class"]("cifar10", splits, {"classes": names})
+    builder(data_dir=data_dir, file_format="array_record").download_and_prepare()
+
+
 @pytest.mark.slow
 @needs_images
 def test_streamed_epoch_of_cifar10_is_bit_identical_to_resident(
     tmp_path: pathlib.Path,
 ) -> None:
-    subprocess.run([sys.executable, PREPARE, "cifar10", tmp_path], check=True)
+    prepare_some_of_cifar10(tmp_path)
     fields = runpy.run_path(str(ROOT / "configs" / "cifar10.py"))["get_config"]()
     fields.update_from_flattened_dict(
         {"data.dir": str(tmp_path), "student.model": TINY_NETWORK, "student.epochs": 1,
@@ -65,11 +91,11 @@ def test_streamed_epoch_of_cifar10_is_bit_identical_to_resident(
     for name in ("resident", "stream"):
         fields.data.pipeline = name
         dataset = pipeline.train(config.resolve(fields), tmp_path / name)
-        assert (dataset.image_shape, len(dataset.train.labels)) == ((32, 32, 3), 40000)
+        assert (dataset.image_shape, len(dataset.train.labels)) == ((32, 32, 3), 3200)
     (steps, expected), (streamed_steps, actual) = (
         final_arrays(tmp_path / name) for name in ("resident", "stream")
     )
-    assert steps == streamed_steps == 40000 // 128
+    assert steps == streamed_steps == 3200 // 128
     for expected_leaf, leaf in zip(expected, actual, strict=True):
         np.testing.assert_array_equal(leaf, expected_leaf)
 
@@ -79,17 +105,8 @@ def test_streamed_epoch_of_cifar10_is_bit_identical_to_resident(
 @needs_images
 def test_published_onnx_teachers_classify_real_images() -> None:
     """The first 200 test images of CIFAR-10; on all 10,000 the errors are 8.27 and 6.61 %."""
-    with zipfile.ZipFile(PREPARE.with_name("cifar10-lossless-webp.zip")) as archive:
-        sheets = [
-            np.asarray(
-                PIL.Image.open(io.BytesIO(archive.read(f"test/{i:03d}.webp"))).convert("RGB")
-            )
-            for i in (0, 50)  # the archive is sorted by class
-        ]
-        labels = np.load(io.BytesIO(archive.read("test_labels.npy")))
-        names = json.loads(archive.read("meta.json"))["classes"]
-    images = np.stack(sheets).reshape(-1, 10, 32, 10, 32, 3).swapaxes(2, 3).reshape(-1, 32, 32, 3)
-    split = Split(images, np.r_[labels[:100], labels[5000:5100]].astype(np.int32))
+    images, labels, names = read_cifar10("test", (0, 50))  # the archive is sorted by class
+    split = Split(images, labels)
     dataset = Dataset(
         **dict.fromkeys(("train", "dev", "calibration", "test"), split),
         name="cifar10", version="3.0.2", class_names=tuple(names),
@@ -116,9 +133,15 @@ def load_experiment(name: str) -> types.ModuleType:
 published_teachers = load_experiment("published_teachers")
 
 
-def published(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the logits of a published network for images and mirror images, and the labels."""
+def published(name: str, every: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the logits of a published network for images and mirror images, and the labels.
+
+    Args:
+        name: of the network.
+        every: 1 for all images, which are sorted by class; 10 for every tenth.
+    """
     test = published_teachers.read_images(PREPARE.with_name("cifar10-lossless-webp.zip"))
+    test = test._replace(images=test.images[::every], labels=test.labels[::every])
     path = TEACHERS / f"cifar10_{name}.onnx"
     mirrored = np.asarray(deployment_views.apply_view(test.images, View(mirrored=True)))
     plain, mirror = (
@@ -130,14 +153,17 @@ def published(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return plain, mirror, test.labels
 
 
-# All of ResNet56 takes more than a minute of a CPU.
+# All images take half a minute of a CPU with ResNet20, and more than a minute with ResNet56.
+all_images = pytest.mark.skipif("KDJAX_TEST_ALL" not in os.environ, reason="takes long")
 each_network = pytest.mark.parametrize(
-    ("name", "figures", "averaged_figures", "ones"),
+    ("name", "every", "figures", "averaged_figures", "ones"),
     [
-        ("resnet20", (8.27, 10.57, 1.76), (7.23, 8.09, 1.21), 33.0),
+        ("resnet20", 10, (8.7, 10.79, 1.88), (7.9, 8.69, 1.25), 32.6),
         pytest.param(
-            "resnet56", (6.61, 7.73, 1.19), (5.82, 5.82, 0.74), 31.3,
-            marks=pytest.mark.skipif("KDJAX_TEST_ALL" not in os.environ, reason="takes long"),
+            "resnet20", 1, (8.27, 10.57, 1.76), (7.23, 8.09, 1.21), 33.0, marks=all_images
+        ),
+        pytest.param(
+            "resnet56", 1, (6.61, 7.73, 1.19), (5.82, 5.82, 0.74), 31.3, marks=all_images
         ),
     ],
 )  # fmt: skip
@@ -148,10 +174,14 @@ each_network = pytest.mark.parametrize(
 @needs_images
 @each_network
 def test_mirror_views_and_log_odds_have_the_recorded_figures(
-    name: str, figures: tuple[float, ...], averaged_figures: tuple[float, ...], ones: float
+    name: str,
+    every: int,
+    figures: tuple[float, ...],
+    averaged_figures: tuple[float, ...],
+    ones: float,
 ) -> None:
-    """The tables of experiments/results/published_teachers.md."""
-    plain, mirror, labels = published(name)
+    """All images: the tables of experiments/results/published_teachers.md."""
+    plain, mirror, labels = published(name, every)
     for logits, expected in (
         (plain, figures),
         (deployment_views.mean_logits([plain, mirror]), averaged_figures),
@@ -161,4 +191,4 @@ def test_mirror_views_and_log_odds_have_the_recorded_figures(
         assert tuple(round(value, 2) for value in measured.values()) == expected
     saturated = published_teachers.saturation(plain)
     assert round(saturated["ones"], 1) == round(saturated["smallest_coverage"], 1) == ones
-    assert saturated["largest_tie"] <= 2 and saturated["log_odds_groups"] >= 9990
+    assert saturated["largest_tie"] <= 2 and saturated["log_odds_groups"] >= 0.999 * len(labels)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.guarantees import page
 from experiments.guarantees.rows import Row
 from kdjax import selective
 from kdjax.selective import betting, drift
@@ -293,7 +294,7 @@ def markdown(rows: Sequence[Row], delays: Sequence[Delay], command: str, seconds
         "any time within the stream counts. The first line is the bound from which the coverage is "
         "watched: how often it is above the true coverage. Two standard errors of "
         f"{100 * DELTA:g} % are {error:.2f} points. Seed 0, "
-        f"{seconds:.0f} s.",
+        f"{seconds:.0f} s. Processor: {page.machine()}.",
         "",
         "| setting | false alarms, % | |",
         "|---|---|---|",

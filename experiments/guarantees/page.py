@@ -1,8 +1,10 @@
 """The page of results, in Markdown."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from experiments.benchmark.protocol import processor
 from experiments.guarantees.rows import Row
 
 _TEXT = """\
@@ -20,7 +22,7 @@ several certificates that hold only alone are looked at together. The distributi
 a rank u, the most confident at 0, and is an error with the probability that the row names. \
 `constant, just above r` makes every certificate of r false; with ties there are only a few \
 confidences; the non-monotone ones have more errors among the most confident images. Seed 0, \
-{draws:,} draws a row unless the row says otherwise.
+{draws:,} draws a row unless the row says otherwise. Processor: {processor}.
 """
 
 
@@ -42,13 +44,18 @@ def markdown(
         command: that made the page.
         draws: of a row.
     """
-    lines = [_TEXT.format(command=command, draws=draws)]
+    lines = [_TEXT.format(command=command, draws=draws, processor=machine())]
     for name, (rows, seconds) in results.items():
         lines += [f"## {titles[name]}", ""]
         lines += ["| setting | delta % | frequency % | limit % | |", "|---|---|---|---|---|"]
         lines += [_line(row, draws) for row in rows]
         lines += ["", f"`--only {name}`, {seconds:.0f} s.", ""]
     return "\n".join(lines)
+
+
+def machine() -> str:
+    """Returns the name of the processor and the number of its cores that may be used."""
+    return f"{processor()}, {len(os.sched_getaffinity(0))} cores"
 
 
 def _line(row: Row, draws: int) -> str:

@@ -16,17 +16,15 @@ result files only; with --page, `table` writes the generated part of a page and 
 
 import argparse
 import pathlib
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent import futures
 
-from experiments.paper import plan
+from experiments.paper import plan, queue_options
+from experiments.paper.queue_options import RESULTS
 from kdjax.errors import InputError
-from kdjax.objectives import METHODS
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results" / "paper"
 IMAGES = pathlib.Path(__file__).parents[2] / "docs" / "images" / "paper"
 
 
@@ -56,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     job.set_defaults(command=_job)
     job.add_argument("name", help="of the job, as status prints it")
     for parser_ in (run, status, job):
-        _add_queue_options(parser_)
+        queue_options.add(parser_)
     table = commands.add_parser("table", help="make the tables from the result files")
     table.set_defaults(command=_table)
     table.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the files")
@@ -75,29 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     baselines.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the files")
     return parser
-
-
-def _add_queue_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--budget", choices=plan.BUDGETS, default="laptop")
-    parser.add_argument("--data", nargs="+", choices=plan.DATA, default=["cifar10"])
-    parser.add_argument("--settings", nargs="+", choices=plan.SETTINGS, default=["structure"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", dest="changes")
-    parser.add_argument(
-        "--share-teacher", action="store_true", help="all seeds have the teacher of the first one"
-    )
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/paper"))
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="of the result files")
-
-
-def _queue_arguments(options: argparse.Namespace) -> list[str]:
-    """Returns the arguments that determine the jobs and their configs."""
-    arguments = [f"--budget={options.budget}", "--data", *options.data]
-    arguments += ["--settings", *options.settings, "--seeds", *map(str, options.seeds)]
-    arguments += ["--methods", *options.methods]
-    arguments += ["--share-teacher"] if options.share_teacher else []
-    return arguments + (["--set", *options.changes] if options.changes else [])
 
 
 def _jobs(options: argparse.Namespace) -> list[plan.Job]:
@@ -125,7 +100,7 @@ def _run(options: argparse.Namespace) -> None:
     def start(job: plan.Job) -> int:
         files = [f"--runs={options.runs}", f"--out={options.out}"]
         command = [sys.executable, "-m", "experiments.paper", "job", job.name]
-        command += [*_queue_arguments(options), *files]
+        command += [*queue_options.arguments(options), *files]
         print(f"{job.name}: started", flush=True)
         log = options.runs / f"{job.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +117,7 @@ def _run(options: argparse.Namespace) -> None:
 def _job(options: argparse.Namespace) -> None:
     from experiments.paper import job as jobs
 
-    jobs.run(options, f"python -m experiments.paper run {shlex.join(_queue_arguments(options))}")
+    jobs.run(options, queue_options.command(options))
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from experiments.paper import collect, plan
 from experiments.paper.collect import Ranking
@@ -49,7 +50,7 @@ class Difference(NamedTuple):
 
     Attributes:
         per_seed: for each seed that both have.
-        low: lower end of the interval of the mean over seeds.
+        low: lower end of the interval of the mean over images and seeds.
         high: upper end.
     """
 
@@ -61,6 +62,12 @@ class Difference(NamedTuple):
     def mean(self) -> float:
         """Mean over seeds."""
         return float(np.mean(self.per_seed))
+
+    @property
+    def sign(self) -> int:
+        """Side of 0 on which both intervals are, over images and seeds and over seeds, or 0."""
+        ends = (self.low, self.high, *seeds_interval(self.per_seed))
+        return int(min(ends) > 0) - int(max(ends) < 0)
 
 
 class Group:
@@ -261,3 +268,17 @@ def crossed_interval(differences: Floats) -> tuple[float, float]:
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(np.sum(differences * weights, axis=0), [tail, 100 - tail])
     return float(low), float(high)
+
+
+def seeds_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns Student's 95 % interval of the mean of one value for each seed; without ends of one.
+
+    It is right with few seeds too, but of normal values only, and does not contain the choice of
+    the images.
+    """
+    count = len(values)
+    if count == 1:
+        return -np.inf, np.inf
+    width = float(stdtrit(count - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / np.sqrt(count))
+    mean = float(np.mean(values))
+    return mean - width, mean + width

@@ -16,6 +16,7 @@ COMPARED = (ACCURACY, AURC, ERRORS[0.9], ERRORS[0.8])
 LABELS = ("method", "teacher")
 FEW = 8  # lines of the ranking on dev
 NONE = "-"
+DESCRIPTION = "mean on test (a description, not a choice)"
 
 
 class Table(NamedTuple):
@@ -52,25 +53,33 @@ def of_group(group: Group) -> list[Table]:
 
 
 def teachers(group: Group) -> Table:
-    """Returns the accuracy of the teachers, their errors on train, and what was adjusted."""
-    rows = []
+    """Returns the accuracy of each teacher, its errors on train, and what was adjusted."""
+    seeds: dict[tuple[str, ...], list[int]] = {}
     for record in group.records:
-        if not record.get("teacher"):
-            continue
-        train, job = record["teacher"]["correction"], record["job"]
-        rows.append(
-            [
-                word(job["teacher"]),
-                str(job["seed"]),
-                *(f"{100 * record['teacher'][split]['accuracy']:.2f}" for split in collect.SPLITS),
-                f"{train['wrong']:,} of {train['examples']:,}",
-                f"{100 * train['wrong'] / train['examples']:.2f}",
-                NONE if train["adjusted"] is None else f"{train['adjusted']:,}",
-            ]
-        )
-    columns = ["teacher", "seed", "dev accuracy %", "test accuracy %"]
+        if record.get("teacher"):
+            job = record["job"]
+            cells = (word(job["teacher"]), *_teacher_cells(record["teacher"]))
+            seeds.setdefault(cells, []).append(job["seed"])
+    rows = [[kind, ", ".join(map(str, sorted(of))), *cells] for (kind, *cells), of in seeds.items()]
+    columns = ["teacher", "of seeds", "dev accuracy %", "test accuracy %"]
     columns += ["wrong on train", "wrong on train %", "adjusted on train"]
-    return Table("Teachers", columns, rows, 1)
+    title = "Teachers"
+    if any(row[0] == word(plan.OUT_OF_FOLD) for row in rows):
+        title += (
+            f"; accuracy of out-of-fold: of the average of all {plan.FOLDS} networks, while "
+            f"students learn from single ones, of {plan.FOLDS - 1}/{plan.FOLDS} of the images"
+        )
+    return Table(title, columns, rows, 2)
+
+
+def _teacher_cells(teacher: Mapping[str, Any]) -> list[str]:
+    train = teacher["correction"]
+    return [
+        *(f"{100 * teacher[split]['accuracy']:.2f}" for split in collect.SPLITS),
+        f"{train['wrong']:,} of {train['examples']:,}",
+        f"{100 * train['wrong'] / train['examples']:.2f}",
+        NONE if train["adjusted"] is None else f"{train['adjusted']:,}",
+    ]
 
 
 def at_coverage(group: Group, score: str) -> Table:
@@ -83,16 +92,13 @@ def at_coverage(group: Group, score: str) -> Table:
         cells = [_mean_sd(group, row, name, bold=best[name] == row) for name in names]
         lines.append([*_labels(row), *cells])
     by = "the score that dev chose" if score == collect.CHOSEN else "the reservation, 1 - q_a"
+    title = f"Error on test at each coverage by {by}; mean ± standard deviation over seeds"
     columns = [*LABELS, "error % at 100 % coverage", *(f"{100 * c:g} %" for c in ERRORS), AURC]
-    return Table(
-        f"Error on test at each coverage by {by}; mean ± standard deviation over seeds",
-        columns,
-        lines,
-    )
+    return Table(f"{title}; bold: lowest {DESCRIPTION}", columns, lines)
 
 
 def published(group: Group) -> Table:
-    """Returns published figures below those of the network with the best AURC on dev."""
+    """Returns figures of other networks below those of ours with the best AURC on dev."""
     rows = [row for row in group.judged() if row.method in METHODS]
     others = PUBLISHED.get(group.data, ()) if rows else ()
     lines = []
@@ -100,13 +106,15 @@ def published(group: Group) -> Table:
         row = group.best(rows, "dev", AURC)
         names = (ACCURACY, *ERRORS.values(), AURC)
         ours = [_mean_sd(group, row, name) for name in names]
-        lines.append([f"{row.method}{with_teacher(row)}", "ours, see above", *ours])
+        lines.append([f"{row.method}{with_teacher(row)}", "ours", "this page", *ours])
     for each in others:
         errors = (each.errors.get(coverage) for coverage in (100, 95, 90, 80, 70))
-        lines.append([each.method, each.network, *map(_number, (*errors, each.aurc))])
-    columns = ["method", "network", "error % at 100 % coverage"]
+        cells = map(_number, (*errors, each.aurc))
+        lines.append([each.method, each.network, each.source, *cells])
+    columns = ["method", "network", "source", "error % at 100 % coverage"]
     columns += [*(f"{100 * coverage:g} %" for coverage in ERRORS), AURC]
-    return Table("Published figures, with other networks and budgets", columns, lines)
+    title = "Figures of other networks and budgets: measured with published weights, and published"
+    return Table(title, columns, lines, 3)
 
 
 def on_dev(group: Group) -> Table:
@@ -273,6 +281,12 @@ def _labels(row: Row) -> list[str]:
 def word(teacher: str) -> str:
     """Returns the name of a teacher for a table."""
     return teacher.replace("_", "-") or NONE
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names as code, such as `` `ce` and `kd` ``."""
+    *first, last = [f"`{name}`" for name in names]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def with_teacher(row: Row) -> str:

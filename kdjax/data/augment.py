@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from kdjax import errors
-from kdjax.runtime import prng
+from kdjax.runtime import compiler, prng
 
 # How `flip` mirrors: at random in every epoch, or each image in every second epoch.
 FLIP_MODES = ("random", "alternating")
@@ -33,6 +34,17 @@ def epoch_order(n: int, *, seed: int | jax.Array, epoch: int | jax.Array) -> jax
     numbers = jnp.arange(n, dtype=jnp.int32)
     with prng.pinned():
         return jax.random.permutation(_epoch_key(_ORDER, seed, epoch), numbers)
+
+
+@functools.lru_cache(maxsize=8)
+def order_program(n: int, seed: int) -> Callable[[int], jax.Array]:
+    """Returns `epoch -> epoch_order` as one program, for use outside jit; replicated.
+
+    Args:
+        n: number of examples.
+        seed: of the run.
+    """
+    return compiler.jit(lambda epoch: epoch_order(n, seed=seed, epoch=epoch), "initialize")
 
 
 @dataclasses.dataclass(frozen=True)

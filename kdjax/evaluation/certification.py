@@ -1,7 +1,7 @@
 """Certified thresholds, and the operating point by which a run accepts predictions."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -155,9 +155,8 @@ def certify(
         (None if no threshold can be certified), `coverage` on the calibration split,
         `risk_bound`, `test_coverage` and `test_error`. `runs`; `all_runs`, the certificate of
         learn_then_test at the requested risk and delta / S, with that `delta`, which holds for all
-        runs together; `simultaneous`, `delta` / (S L) for L risks, and `certificates`, the same
-        entries at this delta with `learn_then_test` alone: these hold for all risks and all runs
-        together. With a coverage also `coverage`, and `joint`, see `joint.measure`.
+        runs together. With a coverage also `coverage`, and `joint`, see `joint.measure`. All risks
+        together are certified by `promises.ladder`.
 
     Raises:
         ValueError: for a risk or delta out of range, runs < 1, or confidences with NaN.
@@ -181,30 +180,9 @@ def certify(
         "delta": delta,
         "examples": len(calibration[1]),
         "certificates": entries,
-        **_for_all(certificate, risks, risk=risk, delta=delta, runs=runs),
-        **_with_coverage(calibration, test, images, risk=risk, coverage=coverage, delta=delta),
-    }
-
-
-def _for_all(
-    certificate: Callable[[str, float, float], dict[str, float | None]],
-    risks: Sequence[float],
-    *,
-    risk: float,
-    delta: float,
-    runs: int,
-) -> dict[str, Any]:
-    """Returns the certificates that hold for all runs, and for all risks and all runs, together."""
-    shared, smallest = delta / runs, delta / (runs * len(risks))
-    return {
         "runs": runs,
-        "all_runs": {"delta": shared, **certificate(LTT, risk, shared)},
-        "simultaneous": {
-            "delta": smallest,
-            "certificates": [
-                {"risk": target, LTT: certificate(LTT, target, smallest)} for target in risks
-            ],
-        },
+        "all_runs": {"delta": delta / runs, **certificate(LTT, risk, delta / runs)},
+        **_with_coverage(calibration, test, images, risk=risk, coverage=coverage, delta=delta),
     }
 
 
@@ -304,8 +282,9 @@ def operating_point(
     if certified is not None:
         threshold, source = certified, CERTIFICATE
     elif fallback_coverage is not None:
-        threshold = results["scores"][score]["thresholds"][fallback_coverage]["threshold"]
-        source = f"dev, {fallback_coverage} % coverage"
+        chosen = results["scores"][score]["thresholds"][fallback_coverage]
+        threshold = chosen["threshold"]
+        source = f"dev, {coverage_on_dev(fallback_coverage, chosen)} % coverage"
     else:
         threshold, source = math.inf, NOTHING
     return OperatingPoint(
@@ -317,6 +296,16 @@ def operating_point(
         combination_of(results),
         gate=gates.gate_of(results),
     )
+
+
+def coverage_on_dev(requested: str, chosen: Mapping[str, Any]) -> str:
+    """Returns the coverage on dev of a threshold in `results.json`, in %, as text.
+
+    Args:
+        requested: its key in `thresholds`.
+        chosen: its value there, with `dev_coverage` if the gate passes less than requested.
+    """
+    return f"{100 * chosen['dev_coverage']:.3g}" if "dev_coverage" in chosen else requested
 
 
 def combination_of(results: Mapping[str, Any]) -> tuple[float, float, float] | None:

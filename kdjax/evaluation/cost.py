@@ -15,7 +15,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models
@@ -167,10 +166,11 @@ def measure_latency(
         views: over which the logits are averaged.
     """
     zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), apply.abstract_variables(model, image_shape)
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), apply.abstract_variables(model, image_shape)
     )
     folded, variables = models.fold_batch_norm(model, zeros)
-    half = jnp.full(image_shape[-1], 0.5)
+    half = np.full(image_shape[-1], 0.5, np.float32)
+    variables, half = jax.device_put((variables, half))
 
     @jax.jit
     def forward(variables: Any, images: jax.Array) -> jax.Array:

@@ -71,6 +71,11 @@ def kept(gate: Gate | None, split: Predictions) -> Predictions:
     return Predictions(split.logits[passed], split.labels[passed]).with_gate(scores)
 
 
+def gated(gate: Gate | None, confidence: np.ndarray, split: Predictions) -> np.ndarray:
+    """Returns the confidences [n] of a split, -inf for images that the gate stops."""
+    return confidence if gate is None else np.where(gate.passed(split), confidence, -np.inf)
+
+
 def gate_of(results: Mapping[str, Any]) -> Gate | None:
     """Returns the gate of a run from its `results.json`; None without one."""
     values = results.get("gate")

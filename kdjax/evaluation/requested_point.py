@@ -17,7 +17,7 @@ from kdjax.evaluation.certification import (
     operating_point,
     scores_of,
 )
-from kdjax.evaluation.gate import gate_of, kept
+from kdjax.evaluation.gate import gate_of, gated, kept
 from kdjax.evaluation.predictions import Predictions
 from kdjax.evaluation.promises import by_class
 from kdjax.evaluation.summary import ABSTENTION_SCORES
@@ -118,9 +118,7 @@ def requested_point(
         point = operating_point({**results, "guarantee": guarantee})
         return _classwise(point, outputs) if request.classwise else point
     score, gate = results["best_score"], gate_of(results)
-    on_dev = scores_of(results)[score](outputs["dev"].logits)
-    if gate is not None:
-        on_dev = np.where(gate.passed(outputs["dev"]), on_dev, -np.inf)
+    on_dev = gated(gate, scores_of(results)[score](outputs["dev"].logits), outputs["dev"])
     if request.coverage is not None:
         threshold = selective.threshold_at_coverage(on_dev, coverage=request.coverage)
         if not math.isfinite(threshold):

@@ -77,8 +77,8 @@ def summarize(
         on dev; `pnorm`, the p of `max_logit_pnorm`, and `combination`, the coefficients of
         that score (None if abstention was not trained): their AURC on dev is cross-validated;
         for each score its ranking metrics, `error_at_coverage` on test, and `thresholds` from
-        dev with their coverage and error on test; and the `guarantee` of the best score, see
-        `certification.certify`; and the `gate` if there is one.
+        dev with their coverage and error on test, of the images that pass the gate; and the
+        `guarantee` of the best score, see `certification.certify`; and the `gate` if there is one.
     """
     dev, test = outputs["dev"], outputs["test"]
     pnorm = selective.best_pnorm(*dev)
@@ -88,13 +88,14 @@ def summarize(
         for name, score in selective.numpy_scores(pnorm, combination).items()
         if name not in LOG_FORMS and (abstains or name not in ABSTENTION_SCORES)
     }
-    metrics = {name: _score_metrics(score, dev, test) for name, score in scores.items()}
+    rule = gates.gate_of({"gate": gate})
+    metrics = {name: _score_metrics(score, dev, test, rule) for name, score in scores.items()}
     # The scores compete by `dev_aurc`, which would be too low with parameters of the same split.
     metrics["max_logit_pnorm"]["dev_aurc"] = selective.cross_validated_pnorm_aurc(*dev)
     if abstains:
         metrics["combination"]["dev_aurc"] = selective.cross_validated_combination_aurc(*dev)
     best = min(metrics, key=lambda name: metrics[name]["dev_aurc"])
-    rule, judged = gates.gate_of({"gate": gate}), (outputs["calibration"], test)
+    judged = outputs["calibration"], test
     samples = (certification.sample_of(scores[best], gates.kept(rule, split)) for split in judged)
     return {
         "classes": dev.logits.shape[1] - 1,
@@ -128,11 +129,17 @@ def accuracy_metrics(split: Predictions) -> dict[str, float]:
     }
 
 
-def _score_metrics(score: Score, dev: Predictions, test: Predictions) -> dict[str, Any]:
-    """Returns the metrics of a score on test, and its thresholds from dev with test results."""
+def _score_metrics(
+    score: Score, dev: Predictions, test: Predictions, gate: gates.Gate | None
+) -> dict[str, Any]:
+    """Returns the metrics of a score on test, and its thresholds from dev with test results.
+
+    The metrics are those of the ranking of all images; the thresholds accept what the gate passes.
+    """
     on_dev, on_test = score(dev.logits), score(test.logits)
     correct = selective.is_correct(*test)
     errors = selective.error_at_coverage(on_test, correct, COVERAGES)
+    passed = gates.gated(gate, on_dev, dev), gates.gated(gate, on_test, test)
     return {
         "dev_aurc": selective.aurc(on_dev, selective.is_correct(*dev)),
         "aurc": selective.aurc(on_test, correct),
@@ -141,8 +148,7 @@ def _score_metrics(score: Score, dev: Predictions, test: Predictions) -> dict[st
         "auroc": _none_if_nan(selective.auroc(on_test, correct)),
         "error_at_coverage": dict(zip(map(_percent, COVERAGES), errors.tolist(), strict=True)),
         "thresholds": {
-            _percent(coverage): _threshold(on_dev, on_test, correct, coverage)
-            for coverage in COVERAGES[1:]
+            _percent(coverage): _threshold(*passed, correct, coverage) for coverage in COVERAGES[1:]
         },
     }
 
@@ -150,9 +156,26 @@ def _score_metrics(score: Score, dev: Predictions, test: Predictions) -> dict[st
 def _threshold(
     on_dev: np.ndarray, on_test: np.ndarray, correct: np.ndarray, target: float
 ) -> dict[str, float | None]:
-    threshold = selective.threshold_at_coverage(on_dev, coverage=target)
+    """Returns a threshold by its coverage on dev; if the gate passes less, for all that it passes.
+
+    Args:
+        on_dev: confidences [n], -inf where the gate stops the image.
+        on_test: the same of test.
+        correct: whether each prediction on test is correct.
+        target: the coverage.
+
+    Returns:
+        `threshold`, `test_coverage` and `test_error`; `dev_coverage` if that is below the target.
+    """
+    reached = min(target, float(np.mean(on_dev > -np.inf)))
+    threshold = selective.threshold_at_coverage(on_dev, coverage=reached)
     coverage, error = selective.accept_at(on_test, correct, threshold)
-    return {"threshold": threshold, "test_coverage": coverage, "test_error": _none_if_nan(error)}
+    return {
+        "threshold": threshold,
+        "test_coverage": coverage,
+        "test_error": _none_if_nan(error),
+        **({"dev_coverage": reached} if reached < target else {}),
+    }
 
 
 def _none_if_nan(value: float) -> float | None:

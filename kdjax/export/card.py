@@ -131,6 +131,15 @@ def sha256_json(value: Any) -> str:
     return sha256(text.encode())
 
 
+def _hint(folder: pathlib.Path) -> str:
+    """Returns what to give instead of a path that is no folder of a model; empty if unknown."""
+    if folder.is_file() and (folder.parent / FILE_NAME).exists():
+        return f"; give the folder of the file, {str(folder.parent)!r}"
+    if (folder / "config.json").exists():
+        return f"; it is a workdir, whose model kdjax export --workdir={folder} writes"
+    return ""
+
+
 def read(folder: pathlib.Path) -> dict[str, Any]:
     """Returns the card in the folder of a model; see `FIELDS`.
 
@@ -141,7 +150,8 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text())
     except OSError as error:
-        raise InputError(f"no model in {str(folder)!r}: {FILE_NAME} cannot be read") from error
+        message = f"no model in {str(folder)!r}: {FILE_NAME} cannot be read{_hint(folder)}"
+        raise InputError(message) from error
     except ValueError as error:
         raise InputError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(card, dict) or "format" not in card:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdjax import selective
+from kdjax.data.fit import STRETCH
 from kdjax.evaluation import cost_table, promises
 from kdjax.evaluation.promises import terms, words
 from kdjax.evaluation.promises.groupwise import shortened
@@ -12,6 +13,12 @@ from kdjax.evaluation.promises.groupwise import shortened
 FILE_NAME = "card.md"
 SHOWN_CLASSES = 100  # class names on the page; card.json has all of them
 
+# Values of `fit`, in words.
+_RESIZED = {
+    "pad": "all of the image, its proportions kept, with black borders",
+    "crop": "its proportions kept, the longer side cut off on both ends",
+    STRETCH: "all of the image, which changes its proportions",
+}
 _USE = """\
 ```sh
 python -m kdjax.predict --model=FOLDER photo.png
@@ -159,6 +166,7 @@ def _summary(model_card: Mapping[str, Any]) -> list[str]:
         "data": f"{data['name']} {data['version']}".strip(),
         "classes": f"{len(model_card['classes']):,}",
         "input": f"uint8 [n, {', '.join(map(str, shape))}]; preprocessing is inside the model",
+        "images of another size": _resized(model_card["input"]),
         "views": _views(model_card.get("views")),
         "accepts": _rule(model_card),
         **({"gate": _gate(model_card["gate"])} if model_card.get("gate") else {}),
@@ -167,6 +175,14 @@ def _summary(model_card: Mapping[str, Any]) -> list[str]:
         "license": model_card.get("license") or "not stated",
     }
     return _table(("", ""), [(name, _escape(str(value))) for name, value in rows.items()])
+
+
+def _resized(model_input: Mapping[str, Any]) -> str:
+    height, width, _ = model_input["shape"]
+    return (
+        f"kdjax predict resizes them to {width}x{height} pixels (width x height) before the model: "
+        f"{_RESIZED[model_input.get('fit', STRETCH)]}"
+    )
 
 
 def _views(views: Mapping[str, Any] | None) -> str:

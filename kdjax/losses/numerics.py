@@ -24,36 +24,43 @@ def log_mean_exp(logits: jax.Array) -> jax.Array:
 def log_softmax_within(logits: jax.Array, classes: jax.Array, temperature: jax.Array) -> jax.Array:
     """Returns log softmax(v / T) over some of the classes, and -inf for the others.
 
+    Where all of these classes have the logit -inf, it is -inf, too.
+
     Args:
-        logits: v, `[..., m]`.
+        logits: v, `[..., m]`; may be -inf.
         classes: which take part, bool `[..., m]`, at least one of each example.
         temperature: T, a scalar or `[..., 1]`.
     """
     largest = jnp.max(jnp.where(classes, logits, -jnp.inf), axis=-1, keepdims=True)
-    scaled = (logits - jax.lax.stop_gradient(largest)) / temperature
+    none_left = jnp.isneginf(largest)
+    scaled = (logits - jax.lax.stop_gradient(jnp.where(none_left, 0, largest))) / temperature
     within = jnp.where(classes, scaled, -jnp.inf)
-    return within - logsumexp(within, axis=-1, keepdims=True)
+    total = logsumexp(jnp.where(none_left, 0, within), axis=-1, keepdims=True)
+    return within - total
 
 
 def log_odds(logits: jax.Array, is_class: jax.Array, temperature: jax.Array) -> jax.Array:
     """Returns log(p_k / (1 - p_k)) of one class k, p = softmax(v / T), `[...]`.
 
     Args:
-        logits: v, `[..., m]`.
+        logits: v, `[..., m]`; may be -inf.
         is_class: one-hot k, bool `[..., m]`.
         temperature: T, a scalar or `[..., 1]`.
     """
     # The logits are shifted by the largest of the others, which the class may exceed by far.
     largest = jnp.max(jnp.where(is_class, -jnp.inf, logits), axis=-1, keepdims=True)
-    scaled = (logits - jax.lax.stop_gradient(largest)) / temperature
-    others = logsumexp(jnp.where(is_class, -jnp.inf, scaled), axis=-1)
+    none_left = jnp.isneginf(largest)
+    scaled = (logits - jax.lax.stop_gradient(jnp.where(none_left, 0, largest))) / temperature
+    # The gradient of a logsumexp of -inf alone is not finite.
+    others = logsumexp(jnp.where(is_class & ~none_left, -jnp.inf, scaled), axis=-1)
+    others = jnp.where(none_left[..., 0], -jnp.inf, others)
     return jnp.sum(jnp.where(is_class, scaled, 0), axis=-1) - others
 
 
 def divergence(log_targets: jax.Array, log_probs: jax.Array) -> jax.Array:
     """Returns KL(A || B) from log A and log B, `[..., k] -> [...]`, not negative.
 
-    Both are -inf for the classes that take no part.
+    Both are -inf for the classes that take no part. Infinite where B is 0 and A is not.
     """
     targets, probs = jnp.exp(log_targets), jnp.exp(log_probs)
     # The inner where avoids -inf - -inf, whose gradient is not finite.
@@ -65,4 +72,4 @@ def divergence(log_targets: jax.Array, log_probs: jax.Array) -> jax.Array:
     terms = jnp.where(
         near, targets * (small + jnp.expm1(-small)), targets * difference - targets + probs
     )
-    return jnp.sum(terms, axis=-1)
+    return jnp.sum(jnp.where(takes_part, terms, probs), axis=-1)

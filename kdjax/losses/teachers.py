@@ -91,8 +91,9 @@ def dkd(
     and b = 1 - p_y it is `distillation`.
 
     Args:
-        logits: v, the student's class logits (without abstention), `[..., m]`, m > 2, finite.
-        teacher_logits: t, `[..., m]`, finite.
+        logits: v, the student's class logits (without abstention), `[..., m]`, m > 2; see
+            `rld` for -inf.
+        teacher_logits: t, `[..., m]`.
         labels: y, `[...]`, integers in [0, m).
         temperature: T in [1e-18, 1e18], a scalar or `[...]`.
         target_weight: a >= 0, a scalar or `[...]`.
@@ -138,11 +139,13 @@ def rld(
     L = T^2 (a KL([max p, 1 - max p] || [r_y, 1 - r_y]) + b KL(p' || r')), p = softmax(t / T),
     r = softmax(v / T); p' and r' are p and r over the classes with t_i < t_y, divided by their sum.
     The student learns how confident the teacher is, but in the label, and nothing about the classes
-    that the teacher prefers to it. The second term is 0 if there are no classes below the label.
+    that the teacher prefers to it. The second term is 0 if the teacher gives no class below the
+    label a probability.
 
     Args:
-        logits: v, the student's class logits (without abstention), `[..., m]`, finite.
-        teacher_logits: t, `[..., m]`, finite.
+        logits: v, the student's class logits (without abstention), `[..., m]`; may be -inf, which
+            is a probability of 0: the loss is then infinite where the teacher's is not 0.
+        teacher_logits: t, `[..., m]`; may be -inf.
         labels: y, `[...]`, integers in [0, m).
         temperature: T in [1e-18, 1e18], a scalar or `[...]`.
         target_weight: a >= 0, a scalar or `[...]`.
@@ -166,7 +169,7 @@ def rld(
     )
     label_logit = jnp.sum(jnp.where(is_label, teacher, 0), axis=-1, keepdims=True)
     below = teacher < label_logit
-    any_below = jnp.any(below, axis=-1)
+    any_below = jnp.any(below & ~jnp.isneginf(teacher), axis=-1)
     classes = below | ~any_below[..., None]  # all, so that the unused values are finite
     others = divergence(
         log_softmax_within(teacher, classes, scale), log_softmax_within(student, classes, scale)
@@ -195,10 +198,10 @@ def dist(
     the batch. The mean of the returned values is the loss of the source.
 
     Args:
-        logits: v, the student's class logits (without abstention), `[..., B, m]`, finite; B is the
+        logits: v, the student's class logits (without abstention), `[..., B, m]`; B is the
             batch, over which the second term is computed. Under jit with a batch that is sharded
-            over devices, it is the whole batch.
-        teacher_logits: t, `[..., B, m]`, finite.
+            over devices, it is the whole batch. May be -inf, which is a probability of 0.
+        teacher_logits: t, `[..., B, m]`; may be -inf.
         temperature: T in [1e-18, 1e18], a scalar or `[..., B]`.
         inter_class_weight: b >= 0, a scalar or `[..., B]`.
         intra_class_weight: c >= 0, a scalar or `[..., B]`.
@@ -235,7 +238,13 @@ def _checked_pair(
     logits = checks.logits(logits, least=2)
     teacher = checks.teacher_logits(teacher_logits, shape=logits.shape).astype(logits.dtype)
     checks.temperature(temperature)
-    return logits, teacher, checks.per_example("temperature", temperature, logits)
+    scale = checks.per_example("temperature", temperature, logits)
+    return _without_infinity(logits), _without_infinity(teacher), scale
+
+
+def _without_infinity(logits: jax.Array) -> jax.Array:
+    """Replaces +inf by NaN: a softmax has no value there, and neither has a loss."""
+    return jnp.where(jnp.isposinf(logits), jnp.nan, logits)
 
 
 def _checked(
@@ -268,11 +277,11 @@ def _correlation(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
     second = second - jnp.mean(second, axis=axis, keepdims=True)
     norms = _norm(first, axis) * _norm(second, axis)
     cosine = jnp.sum(first * second, axis=axis) / (norms + _CORRELATION_EPSILON)
-    return jnp.where(norms > 0, cosine, 0)
+    return jnp.where(norms == 0, 0, cosine)  # NaN stays
 
 
 def _norm(values: jax.Array, axis: int) -> jax.Array:
     """Returns the Euclidean norm, with gradient 0 at 0."""
     squares = jnp.sum(values**2, axis=axis)
-    positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+    zero = squares == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))

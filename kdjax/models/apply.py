@@ -41,8 +41,12 @@ def abstract_variables(model: nn.Module, image_shape: tuple[int, ...]) -> Variab
         model: the network.
         image_shape: height, width and channels.
     """
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables: Variables = jax.eval_shape(lambda: init(model, jax.random.key(0), images))
+
+    def initialize(images: jax.Array) -> Variables:
+        return init(model, jax.random.key(0), images)
+
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables: Variables = jax.eval_shape(initialize, images)
     return variables
 
 

@@ -4,13 +4,15 @@ The ONNX export needs it: ONNX Runtime 1.32 rejects the deeper residual networks
 normalization that jax2onnx 0.13 and 0.17 produce.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from kdjax import checks
 from kdjax.models import common
 from kdjax.models.alexnet import AlexNet
 from kdjax.models.fast_cnn import FastCNN
@@ -60,7 +62,12 @@ def _fold(params: Any, stats: Mapping[str, Any]) -> Any:
 def _fold_into_convolution(
     kernel: jax.Array, norm: Mapping[str, jax.Array], stats: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    factor = norm.get("scale", 1.0) / jnp.sqrt(stats["var"] + common.NORM_EPSILON)
+    sqrt: Callable = jnp.sqrt
+    if checks.concrete((kernel, norm, stats)):
+        # On the host: on the device every operation would be a program of its own.
+        kernel, norm, stats = jax.tree.map(np.asarray, (kernel, norm, stats))
+        sqrt = np.sqrt
+    factor = norm.get("scale", np.float32(1)) / sqrt(stats["var"] + common.NORM_EPSILON)
     # The last axis of a kernel holds the output channels.
     return {
         "kernel": kernel * factor.reshape(1, 1, 1, -1),

@@ -17,7 +17,7 @@ from typing import Any
 import flax.linen as nn
 from flax import nnx
 
-from kdjax.errors import InputError, nearest_name
+from kdjax.errors import InputError, nearest_name, suggestion
 
 MODULES = (nn.Module, nnx.Module)
 MAX_REASON = 300  # characters of another library's error
@@ -60,8 +60,8 @@ def load_class(reference: str) -> type:
     networks = [key for key, value in vars(module).items() if _is_network(value)]
     if not hasattr(module, name):
         raise InputError(
-            f"model {reference!r}: {location} has no class {name!r}: did you mean "
-            f"{nearest_name(name, networks or vars(module))!r}?"
+            f"model {reference!r}: {location} has no class {name!r}"
+            f"{suggestion(name, networks or vars(module)) or _list('networks there', networks)}"
         )
     found = getattr(module, name)
     if not _is_network(found):
@@ -152,7 +152,7 @@ def _append_to_path(folder: pathlib.Path) -> None:
 
 def _missing_file(reference: str, path: pathlib.Path) -> InputError:
     files = [file.name for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
-    hint = f": did you mean {nearest_name(path.name, files)!r}?" if files else ""
+    hint = suggestion(path.name, files)
     return InputError(f"model {reference!r}: no file {str(path)!r}{hint}")
 
 
@@ -162,7 +162,7 @@ def _missing_module(reference: str, name: str) -> InputError:
     path = list(getattr(package, "__path__", [])) if parent else None
     names = [module.name for module in pkgutil.iter_modules(path) if module.name != last]
     near = nearest_name(last, names)
-    hint = f": did you mean {f'{parent}.{near}' if parent else near!r}?" if names else ""
+    hint = f": did you mean {f'{parent}.{near}' if parent else near!r}?" if near else ""
     return InputError(
         f"model {reference!r}: no module {name!r} in the working directory or among the installed "
         f"packages{hint}"

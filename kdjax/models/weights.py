@@ -139,7 +139,8 @@ def _unknown(names: list[str], missing: Iterable[tuple[str, ...]]) -> list[str]:
         return []
     listed = f"{len(names)} that it does not have: {', '.join(_shortened(sorted(names)))}"
     candidates = [".".join(path) for path in missing]
-    hint = f" (did you mean {nearest_name(names[0], candidates)}?)" if candidates else ""
+    near = nearest_name(names[0], candidates)
+    hint = f" (did you mean {near}?)" if near else ""
     return [f"{listed}{hint}"]
 
 

@@ -77,9 +77,9 @@ def _alone(results: Mapping[str, Any]) -> Group:
 
 
 def simultaneous_coverage(guarantee: Mapping[str, Any]) -> dict[float, float]:
-    """Returns the coverage by risk of the certificates that hold together, see `certify`.
+    """Returns the coverage by risk of the certificates that hold together at delta / (S L).
 
-    Empty for results of a version that did not compute them.
+    Only results of versions before the ladder of risks have them, as `simultaneous`; else empty.
     """
     simultaneous = guarantee.get("simultaneous", {"certificates": []})
     return {entry["risk"]: entry[LTT]["coverage"] for entry in simultaneous["certificates"]}

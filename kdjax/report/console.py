@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kdjax import selective
 from kdjax.evaluation import cost_table, selection
-from kdjax.evaluation.certification import CHOICE, external_teacher_note
+from kdjax.evaluation.certification import CHOICE, coverage_on_dev, external_teacher_note
 from kdjax.evaluation.predictions import SPLITS
 from kdjax.report import certificates, classes, outcomes, sweep_table, teacher, terminal
 
@@ -228,7 +228,7 @@ def _thresholds(results: Mapping[str, Any]) -> Group:
     )
     for coverage, values in results["scores"][name]["thresholds"].items():
         table.add_row(
-            coverage,
+            coverage_on_dev(coverage, values),
             selective.shown_threshold(name, values["threshold"]),
             terminal.percent(values["test_coverage"]),
             terminal.percent(values["test_error"]),

@@ -19,6 +19,11 @@ from kdjax.runtime.paths import user_path
 
 Options = Mapping[str, Any]
 
+# For a short compilation. Without the code generation by MLIR it takes half of the time; from JAX
+# 0.11 on there is no other.
+_QUICK: Options = {"xla_backend_optimization_level": 0} | (
+    {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+)
 # Kind of program -> backend -> XLA options.
 OPTIONS: Mapping[str, Mapping[str, Options]] = {
     "train": {
@@ -35,7 +40,9 @@ OPTIONS: Mapping[str, Mapping[str, Options]] = {
         "gpu": {"xla_gpu_enable_triton_gemm": False},
     },
     # Initialization runs once: optimizing the program costs more than it saves.
-    "initialize": {"cpu": {"xla_backend_optimization_level": 0}},
+    "initialize": {"cpu": _QUICK},
+    # The learning rate for the log: a few scalars, rounded as by one operation after another.
+    "schedule": {"cpu": {**_QUICK, "xla_disable_hlo_passes": "algsimp,fusion,constant_folding"}},
 }
 # Size of the compilation cache in bytes; the least recently used programs are removed first.
 MAX_CACHE_BYTES = 2**30

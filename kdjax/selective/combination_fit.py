@@ -4,7 +4,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
-from kdjax.selective import log_odds, ranking
+from kdjax.selective import log_odds, ranking, validation
 from kdjax.selective.log_odds import EQUAL_WEIGHTS
 from kdjax.selective.summary import is_correct
 
@@ -29,7 +29,7 @@ def fit_combination(logits: np.ndarray, labels: np.ndarray) -> Coefficients:
         are correct or all are wrong.
 
     Raises:
-        ValueError: for invalid logits or labels, see `is_correct`.
+        ValueError: for invalid logits or labels, see `is_correct`, or infinite log-odds.
     """
     return _fit(_inputs(logits), is_correct(logits, labels))
 
@@ -59,7 +59,9 @@ def cross_validated_combination_aurc(logits: np.ndarray, labels: np.ndarray) -> 
 def _inputs(logits: np.ndarray) -> NDArray[np.float64]:
     """Returns the two log-odds of each example, [n, 2]."""
     scores = (log_odds.softmax_response_log_odds, log_odds.reservation_log_odds)
-    return np.stack([np.asarray(s(logits, abstention=True), np.float64) for s in scores], axis=1)
+    odds = np.stack([np.asarray(s(logits, abstention=True), np.float64) for s in scores], axis=1)
+    validation.require(np.isfinite(odds), odds, "the log-odds of every example must be finite")
+    return odds
 
 
 def _score(inputs: NDArray[np.float64], coefficients: Coefficients) -> NDArray[np.float64]:

@@ -162,7 +162,7 @@ def energy(logits: ArrayLike, *, abstention: bool | None = None) -> jax.Array:
         abstention: whether the last column is abstention; must be given.
 
     Returns:
-        In the unit of the logits, `[...]`.
+        In the unit of the logits, `[...]`; NaN for a logit of +inf.
 
     Raises:
         ValueError: without `abstention`, or for fewer than 2 classes.
@@ -171,7 +171,8 @@ def energy(logits: ArrayLike, *, abstention: bool | None = None) -> jax.Array:
     Source: Liu, Wang, Owens, Li, "Energy-based Out-of-distribution Detection", NeurIPS 2020,
     arXiv 2010.03759.
     """
-    return logsumexp(class_logits(logits, abstention=abstention), axis=-1)
+    free = logsumexp(class_logits(logits, abstention=abstention), axis=-1)
+    return jnp.where(jnp.isinf(free), jnp.nan, free)
 
 
 def combination(

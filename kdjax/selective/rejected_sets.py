@@ -139,6 +139,7 @@ def _sample(scores: ArrayLike, confidence: ArrayLike) -> tuple[Floats, Floats]:
     values = validation.floats("scores", scores)
     if values.shape != ranks.shape:
         raise InputError(f"scores of shape {values.shape}: need {ranks.shape}")
+    validation.require(~np.isnan(values), values, "scores must not be NaN")
     return values, ranks
 
 

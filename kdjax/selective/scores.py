@@ -2,9 +2,11 @@
 
 The caller says what the last column is: `abstention=True` for logits `[..., m+1]` with an
 abstention output, which may be -inf; `abstention=False` for `[..., m]`, all of them classes, as of
-other libraries. There is no default, because the wrong one would silently drop a class. Class
-logits are finite. Every score computes in float32 (float64 for float64 input) and can be jitted,
-vmapped and differentiated. q = softmax(z), q_a is its last entry, r = softmax(z[:m]).
+other libraries. There is no default, because the wrong one would silently drop a class. A class
+logit of -inf is a masked class, of probability 0. Without a class that is left, and for NaN and
++inf, a score is NaN, which metrics and certificates refuse. Every score computes in float32
+(float64 for float64 input) and can be jitted, vmapped and differentiated. q = softmax(z), q_a is
+its last entry, r = softmax(z[:m]).
 
 Probabilities saturate: near 1 many examples have the same float32 value. Evaluations use the forms
 in the log domain of `log_odds`, which rank alike without ties.
@@ -165,8 +167,8 @@ def max_logit_pnorm(
 ) -> jax.Array:
     """MaxLogit-pNorm: largest class logit after centring and division by the p-norm.
 
-    max_i (z_i - mean z) / ||z - mean z||_p over the m class logits. If they are all equal, the
-    quotient is 0 / 0 and the score is 0, its smallest value.
+    max_i (z_i - mean z) / ||z - mean z||_p over the m class logits, without those that are -inf. If
+    they are all equal, the quotient is 0 / 0 and the score is 0, its smallest value.
 
     Args:
         logits: z, `[..., m+1]` or `[..., m]`, any float dtype; abstention is not used.
@@ -188,7 +190,11 @@ def max_logit_pnorm(
     classes = centred_classes(logits, abstention)
     powers = checks.per_example("p", p, classes)
     power = powers if powers.ndim else p
-    centred = classes - jnp.mean(classes, axis=-1, keepdims=True)
+    masked = jnp.isneginf(classes)
+    count = jnp.sum(~masked, axis=-1, keepdims=True).astype(classes.dtype)
+    mean = jnp.mean(jnp.where(masked, 0, classes), axis=-1, keepdims=True)
+    # Of the remaining classes; without masked ones the mean is multiplied by 1.
+    centred = jnp.where(masked, 0, classes - mean * (classes.shape[-1] / count))
     largest = jnp.max(jnp.abs(centred), axis=-1, keepdims=True)
     # Division by the largest modulus prevents overflow of the powers; the sum is then at least 1,
     # unless all logits are equal.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kdjax import checks
-from kdjax.selective import calibration, metrics, ranking, scores
+from kdjax.selective import calibration, metrics, ranking, scores, validation
 
 # Candidate values of p for `max_logit_pnorm`. At 1 and at infinity the score has many ties, which
 # rounding errors would break.
@@ -21,16 +21,18 @@ def is_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns whether each prediction is correct, bool [n].
 
     Args:
-        logits: [n, m+1], the last column abstention.
+        logits: [n, m+1], the last column abstention; -inf is a probability of 0.
         labels: [n], integers in [0, m).
 
     Raises:
-        ValueError: for a wrong shape or a label out of range, such as m - 1 where the logits have m
-            columns, all of them classes.
+        ValueError: for NaN, a wrong shape or a label out of range, such as m - 1 where the logits
+            have m columns, all of them classes.
         TypeError: for logits that are not floats or labels that are not integers.
     """
     predicted = np.asarray(scores.predict(logits, abstention=True))
-    classes = np.shape(logits)[-1] - 1
+    values = np.asarray(logits)
+    validation.require(~np.isnan(values), values, "logits must not be NaN")
+    classes = values.shape[-1] - 1
     return predicted == np.asarray(checks.labels(labels, shape=predicted.shape, classes=classes))
 
 

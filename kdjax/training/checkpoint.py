@@ -7,11 +7,14 @@ best are kept: if the newest is damaged, training continues from the one before 
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import json
 import logging
 import math
+import os
 import pathlib
+import tempfile
 import time
 import warnings
 import zlib
@@ -39,6 +42,12 @@ class _LiteralPath(PosixGPath):
 
     def glob(self, pattern: str) -> Iterator["_LiteralPath"]:
         yield from map(type(self), PosixGPath(glob.escape(str(self))).glob(pattern))
+
+
+@jax.jit
+def _copy(state: Any) -> Any:
+    """Returns a copy of each array, in one program."""
+    return jax.tree.map(jnp.copy, state)
 
 
 class Restored(NamedTuple):
@@ -80,6 +89,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             keep_checkpoints_without_metrics=False,
         )
         self._pending_step: int | None = None
+        self._bytes = 0  # of the state that was saved last
         self._orbax = ocp.training.Checkpointer(
             _LiteralPath(folder.absolute()),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -117,10 +127,11 @@ class Checkpoints(contextlib.AbstractContextManager):
             OSError: if this checkpoint or the previous one cannot be written.
         """
         self._finish_pending_save()
-        with _name_checkpoint(self.folder / str(step)):
+        self._bytes = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
+        with _name_checkpoint(self.folder / str(step), self._bytes):
             self._orbax.save_async(
                 step,
-                jax.tree.map(jnp.copy, state),
+                _copy(state),
                 force=True,
                 overwrite=True,  # a damaged checkpoint of this step, which was skipped
                 metrics=({} if score is None else {"score": score}) | dict(metrics) or None,
@@ -133,7 +144,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         # A failed save must not get checksums, so the pending step is forgotten first.
         step, self._pending_step = self._pending_step, None
         if step is not None:
-            with _name_checkpoint(self.folder / str(step)):
+            with _name_checkpoint(self.folder / str(step), self._bytes):
                 self._orbax.wait()
                 if multihost.is_primary():
                     _write_checksums(self.folder / str(step))
@@ -290,18 +301,39 @@ def _verify_checksums(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _name_checkpoint(path: pathlib.Path) -> Iterator[None]:
-    """Turns an error of Orbax, of any type, into an OSError that names the checkpoint."""
+def _name_checkpoint(path: pathlib.Path, size: int) -> Iterator[None]:
+    """Turns an error of Orbax, of any type, into an OSError that names the checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        size: of its arrays, in bytes.
+    """
     try:
         yield
     except Exception as error:
         if multihost.is_peer_failure(error):
             raise
-        reason = str(error).strip().splitlines()[-1].rpartition('": ')[2]
         raise OSError(
-            f"checkpoint {path} cannot be written: {reason}; earlier checkpoints are intact, and "
-            "the same command resumes from them"
+            f"checkpoint {path} cannot be written: {_reason(error, path.parent, size)}; earlier "
+            "checkpoints are intact, and the same command resumes from them"
         ) from error
+
+
+def _reason(error: Exception, folder: pathlib.Path, size: int) -> str:
+    """Returns why a checkpoint could not be written.
+
+    Orbax writes in several threads. Which of their errors it raises depends on their order, and
+    may be one that follows from another, as a missing file on a full disk. So the system is asked
+    first whether it has the space.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except OSError as refused:
+        if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            return str(refused.strerror)
+    lines = str(error).strip().splitlines()
+    return lines[-1].rpartition('": ')[2] if lines else type(error).__name__
 
 
 def _warn_damaged(path: pathlib.Path, error: BaseException) -> None:

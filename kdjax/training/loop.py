@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from kdjax.data import Dataset
-from kdjax.data.augment import epoch_order
+from kdjax.data.augment import order_program
 from kdjax.data.batches import BatchSource, BatchSpec, Examples, iterate_batches, load_split
 from kdjax.runtime import multihost, sharding
 from kdjax.training import multi_student, rank_weights
@@ -70,9 +70,7 @@ def _run_epochs(
     steps_per_epoch = spec.batches.steps_per_epoch
     for epoch in range(group.step // steps_per_epoch, spec.epochs):
         # Placed before the epoch begins, so that no step waits for a transfer.
-        order = sharding.replicate(
-            epoch_order(len(train_split.labels), seed=spec.batches.order_seed, epoch=epoch)
-        )
+        order = order_program(len(train_split.labels), spec.batches.order_seed)(epoch)
         group.begin_epoch(epoch)
         start = group.step % steps_per_epoch
         for batch_source, count in iterate_calls(spec.batches, train_split, order, start, teacher):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.models.common import FIXED
+from kdjax.runtime import compiler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,17 @@ def learning_rate_schedule(
     peak = options.learning_rate
     ramp = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
     return optax.join_schedules([ramp, schedule], [warmup])
+
+
+def schedule_program(schedule: optax.Schedule) -> Callable[[int], Any]:
+    """Returns a schedule as one program, for use outside jit; a constant one needs none.
+
+    Args:
+        schedule: step -> learning rate.
+    """
+    if not jax.make_jaxpr(schedule)(0).eqns:
+        return schedule
+    return compiler.jit(schedule, "schedule")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -193,7 +193,7 @@ def batch_spec(config: ConfigDict, stage: str, examples: int) -> BatchSpec:
     """
     return BatchSpec(
         batch_size=config[stage].batch_size,
-        steps_per_epoch=_steps_per_epoch(stage, config[stage], examples),
+        steps_per_epoch=_steps_per_epoch(stage, config, examples),
         order_seed=config.order_seed,
         augmentation=augmentation(config),
         views=config.teacher.views if stage == STUDENT else 0,
@@ -205,11 +205,17 @@ def augmentation(config: ConfigDict) -> Augmentation:
     return _from_fields(Augmentation, config.data)
 
 
-def _steps_per_epoch(stage: str, fields: ConfigDict, examples: int) -> int:
+def _steps_per_epoch(stage: str, config: ConfigDict, examples: int) -> int:
+    fields = config[stage]
     if fields.batch_size > examples:
+        # Both are named, so that one run is enough to correct them.
+        other = STUDENT if stage == TEACHER else TEACHER
+        trained = other == STUDENT or objectives.METHODS[config.objective.method].needs_teacher
+        too_large = trained and config[other].batch_size > examples
+        also = f", also for {other}.batch_size" if too_large else ""
         raise InputError(
             f"{stage}.batch_size {fields.batch_size} is more than the {examples} training images; "
-            f"the largest that fits is {examples}"
+            f"the largest that fits is {examples}{also}"
         )
     steps = examples // fields.batch_size
     if fields.epochs * steps > MAX_STEPS:

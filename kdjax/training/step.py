@@ -57,9 +57,14 @@ def _initial_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
 
 def init_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the state before the first step: a function of the seed and the shapes only."""
-    state = compiler.jit(lambda: _initial_state(spec, image_shape), "initialize")()
-    # The average starts as the same arrays as the weights, and a buffer can be donated only once.
-    return jax.tree.map(jnp.copy, state)
+
+    def initialize() -> TrainState:
+        # The average starts as the same arrays as the weights, and a buffer can be donated only
+        # once: jit returns an array of the copies for each.
+        return jax.tree.map(jnp.copy, _initial_state(spec, image_shape))
+
+    state: TrainState = compiler.jit(initialize, "initialize")()
+    return state
 
 
 def abstract_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:

@@ -17,6 +17,7 @@ from kdjax.runtime import multihost
 from kdjax.training import averaging, collapse, data_init, inference, initial, multi_student, step
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.initial import InitialWeights
+from kdjax.training.optimizer import schedule_program
 from kdjax.training.progress import Progress
 from kdjax.training.recorder import Recorder
 from kdjax.training.spec import TrainSpec, phase, phase_spec
@@ -74,7 +75,10 @@ class TrainRun:
             silent=not multihost.is_primary(),
         )
         self.recorder = Recorder(
-            self.log, self.checkpoints, every=spec.log_every, learning_rate=spec.learning_rate
+            self.log,
+            self.checkpoints,
+            every=spec.log_every,
+            learning_rate=schedule_program(spec.learning_rate),
         )
         self._note, self._name = progress.note, name
         self._collapse.replay(self.job.folder)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.data import Dataset
-from kdjax.data.augment import epoch_order, sample_augmentation
+from kdjax.data.augment import epoch_order, order_program, sample_augmentation
 from kdjax.data.batches import BatchSource, BatchSpec, Examples, iterate_batches
 from kdjax.runtime import multihost, sharding
 from kdjax.training import host_teacher
@@ -86,7 +86,7 @@ def epoch_logits(
         epoch: from 0.
     """
     size, steps = batches.batch_size, batches.steps_per_epoch
-    order = epoch_order(len(examples.labels), seed=batches.order_seed, epoch=epoch)
+    order = order_program(len(examples.labels), batches.order_seed)(epoch)
     # The batch after the last one begins with the images that the epoch leaves out.
     left_out_first = jnp.roll(order, -steps * size)
     calls = [(order, steps)]

@@ -42,7 +42,7 @@ def run(finished_run, tmp_path):
 def test_a_smoke_run_has_sizes_without_latency(finished_run) -> None:
     costs = cost.read_cost(finished_run.folder)
     shape = (8, 8, 1)
-    for stage, name, outputs in (("teacher", "resnet14", 10), ("student", "alexnet_small", 11)):
+    for stage, name, outputs in (("teacher", "resnet8", 10), ("student", "alexnet_small", 11)):
         expected = sizes.cost(models.create(name, outputs, width=4), shape)
         expected_entry = {"model": name, **expected._asdict(), "views": 1, "latency": None}
         assert costs[stage] == expected_entry
@@ -83,7 +83,7 @@ def test_an_ensemble_has_the_sum_of_its_members(run, measured) -> None:
     for name in ("0", "1"):
         (run / "teacher" / "members" / name).symlink_to(trained)
     entry = cost.write_cost(run)["teacher"]
-    assert entry["model"] == "resnet14 + resnet14"
+    assert entry["model"] == "resnet8 + resnet8"
     assert entry["multiply_adds"] == 2 * one["multiply_adds"]
     assert entry["latency"] == {"1": 0.002, "256": 0.512}
 
@@ -108,6 +108,7 @@ def test_latency_is_positive_and_grows_with_the_batch() -> None:
     assert 0 < one < many
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_old_workdir_without_costs_is_read(run) -> None:
     (run / cost.FILE_NAME).unlink()
     assert cost.read_cost(run) is None

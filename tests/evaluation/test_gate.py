@@ -18,7 +18,7 @@ from support.runs import tiny
 from kdjax import data, pipeline, selective
 from kdjax.data import deployment_views
 from kdjax.errors import InputError
-from kdjax.evaluation import certification, evaluate, predictions, promises, robustness
+from kdjax.evaluation import certification, evaluate, predictions, promises, robustness, summary
 from kdjax.evaluation.gate import Gate
 from kdjax.evaluation.predictions import Predictions
 from kdjax.evaluation.requested_point import PointRequest, acceptance, requested_point
@@ -31,11 +31,10 @@ SPLITS = ("dev", "calibration", "test")
 
 
 @pytest.fixture(scope="module")
-def run(data_dir, tmp_path_factory):
+def run(gated_run):
     """Workdir, data set and results of a run with the gate mahalanobis."""
-    folder = tmp_path_factory.mktemp("gate") / "run"
-    dataset = pipeline.train(gated_config(data_dir), folder)
-    return folder, dataset, evaluate.evaluate(folder, dataset)
+    results = json.loads((gated_run / "results.json").read_text())
+    return gated_run, restore.load_dataset(gated_run), results
 
 
 @pytest.fixture
@@ -92,7 +91,6 @@ def test_threshold_comes_from_dev_and_the_certified_share_from_calibration(run):
     assert passed["calibration"] < total
     bound = beta.ppf(0.05, passed["calibration"], total - passed["calibration"] + 1)
     assert gate["bound"] == pytest.approx(bound, rel=1e-12)
-    assert json.loads((folder / "results.json").read_text())["gate"] == gate
 
 
 def test_certificate_is_that_of_the_images_that_pass(run):
@@ -190,6 +188,7 @@ def test_shifts_show_what_is_accepted_with_and_without_the_gate(run, copied, cap
     assert "Images unlike those of training" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_leaves_out_shifts_of_another_gate(run, copied):
     _, dataset, _ = run
     robustness.evaluate_shifts(copied, ["ood:digits"], dataset=dataset)
@@ -213,6 +212,43 @@ def test_requested_points_count_what_the_gate_stops(run):
         requested_point(results, outputs, PointRequest(coverage=1.0))
     classwise = requested_point(results, outputs, PointRequest(classwise=True))
     assert classwise.gate == point.gate == Gate("mahalanobis", gate)
+
+
+def test_thresholds_by_coverage_on_dev_count_what_the_gate_stops(run):
+    folder, _, results = run
+    outputs, gate = saved(folder), results["gate"]["threshold"]
+    passed = {split: outputs[split].gate >= gate for split in SPLITS}
+    scores = certification.scores_of(results)
+    for name, values in results["scores"].items():
+        confidence = {split: scores[name](outputs[split].logits) for split in SPLITS}
+        for key, chosen in values["thresholds"].items():
+            accepted = {
+                split: passed[split] & (confidence[split] >= chosen["threshold"])
+                for split in SPLITS
+            }
+            reached = chosen.get("dev_coverage", int(key) / 100)
+            assert reached == min(int(key) / 100, passed["dev"].mean())
+            assert accepted["dev"].sum() == math.ceil(reached * len(passed["dev"]) - 1e-9)
+            assert chosen["test_coverage"] == accepted["test"].mean()
+            wrong = ~selective.is_correct(*outputs["test"])
+            assert chosen["test_error"] == pytest.approx(wrong[accepted["test"]].mean())
+
+
+def test_a_coverage_that_the_gate_does_not_pass_is_that_of_all_it_passes(capsys):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 5)).astype(np.float32), rng.integers(4, size=200)
+    split = Predictions(logits, labels)
+    energy = np.log(np.exp(np.float64(logits[:, :-1])).sum(axis=1))
+    gate = {"name": "energy", "threshold": float(np.median(energy))}
+    splits = dict.fromkeys(SPLITS, split)
+    results = summary.summarize(splits, abstains=False, risk=0.001, delta=0.05, gate=gate)
+    point = certification.operating_point(results, fallback_coverage="90")
+    assert point.source == "dev, 50 % coverage"
+    assert acceptance(point, split)["accepted"] == 100
+    console.show(results | {"views": "none"}, "run")
+    shown = capsys.readouterr().out.partition("coverage % on dev")[2]
+    coverages = [line.split()[1] for line in shown.splitlines() if line.startswith("│")]
+    assert coverages == ["50"] * 6 or coverages[:6] == ["50"] * 6, coverages
 
 
 def test_predictions_of_another_gate_are_refused(run):
@@ -277,17 +313,18 @@ def test_a_teacher_has_no_gate(finished_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_commands_take_another_gate(copied, data_dir):
-    flags = f"--workdir={copied}", f"--data_dir={data_dir}"
-    assert_refused(command("evaluate", *flags, "--gate=energi"), "unknown gate 'energi'")
+def test_commands_take_another_gate(run, copied, finished_run, tmp_path):
+    with pytest.raises(InputError, match="unknown gate 'energi'"):
+        evaluate.evaluate(copied, run[1], gate="energi")
+    with pytest.raises(InputError, match=r"gate_acceptance must lie in \(0, 1\)"):
+        evaluate.evaluate(copied, run[1], gate_acceptance=2)
+    ungated = shutil.copytree(finished_run.folder, tmp_path / "ungated")
+    flags = f"--workdir={ungated}", "--gate=energy"
     assert_refused(
-        command("evaluate", *flags, "--gate=energy", "--risk=0.1", "--shift=noise"),
+        command("evaluate", *flags, "--risk=0.1", "--shift=noise"),
         "run the command with --risk and --gate and without --shift first",
     )
-    assert_refused(
-        command("evaluate", *flags, "--gate_acceptance=2"), "gate_acceptance must lie in (0, 1)"
-    )
-    done = command("evaluate", *flags, "--gate=energy", "--gate_acceptance=0.7")
+    done = command("evaluate", *flags, "--gate_acceptance=0.7")
     assert done.returncode == 0, done.stderr
-    gate = json.loads((copied / "results.json").read_text())["gate"]
+    gate = json.loads((ungated / "results.json").read_text())["gate"]
     assert (gate["name"], gate["acceptance"]) == ("energy", 0.7)

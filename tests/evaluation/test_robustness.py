@@ -201,7 +201,7 @@ def test_error_is_none_where_nothing_is_accepted(
     ("names", "message"),
     [
         (["noise", "blurr"], "unknown shift 'blurr': did you mean 'blur'"),
-        (["fashion_mnist"], "unknown shift 'fashion_mnist': .* ood:NAME"),
+        (["fashion_mnist"], "unknown shift 'fashion_mnist'; valid: .* ood:NAME"),
         (["ood:"], "shift 'ood:' names no data set: for example ood:fashion_mnist"),
         (["ood:digit"], "unknown data set 'digit': did you mean 'digits'"),
         ([], "no shift given: noise, blur, contrast, rotation or ood:NAME"),

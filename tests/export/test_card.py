@@ -97,6 +97,15 @@ def test_folder_without_a_card_raises(tmp_path):
         assert f"no model in '{folder}'" in error_message(card.read, folder)
 
 
+def test_path_beside_a_model_raises_with_what_to_give(folder, tmp_path):
+    line = error_message(card.read, folder / "model.stablehlo")
+    assert line.endswith(f"; give the folder of the file, '{folder}'")
+    workdir = tmp_path / "runs"
+    workdir.mkdir()
+    (workdir / "config.json").write_text("{}")
+    assert f"kdjax export --workdir={workdir} writes" in error_message(card.read, workdir)
+
+
 def test_changed_missing_or_unlisted_file_raises(folder):
     file = folder / "model.stablehlo"
     for content in (CONTENT[:-1], b"", CONTENT + b"\n"):

@@ -2,8 +2,11 @@
 
 import re
 
+import numpy as np
+import PIL.Image
 import pytest
 
+from kdjax.data.fit import RESIZES, fit
 from kdjax.export import card, card_page
 
 FIGURES = {"images": 200, "accepted": 180, "errors": 3, "coverage": 0.9, "error": 3 / 180}
@@ -52,6 +55,22 @@ def test_page_states_the_promise_the_figures_and_the_files():
     assert ["accepts", "margin \\>= 0.75"] in cells and "- A note." in page
     for heading in ("Promise", "Figures", "Classes", "Notes and limits", "Files", "Use"):
         assert page.count(f"\n## {heading}\n") == 1
+
+
+@pytest.mark.parametrize("resize", [*RESIZES, None])
+def test_page_says_how_images_of_another_size_are_resized(resize):
+    """As `fit` does it with a white image of 20x8 pixels, of which one end is black."""
+    model_input = {"shape": [8, 10, 3]} | ({} if resize is None else {"fit": resize})
+    page = card_page.render(card_of(input=model_input))
+    (cells,) = (row for row in rows(page) if row[0] == "images of another size")
+    assert "resizes them to 10x8 pixels" in cells[1]
+    picture = np.full((8, 20, 3), 255, np.uint8)
+    picture[:, :2] = 0
+    pixels, _ = fit(PIL.Image.fromarray(picture), (8, 10, 3), resize or "stretch")
+    assert ("with black borders" in cells[1]) == bool((pixels[0] == 0).all())
+    assert ("cut off on both ends" in cells[1]) == bool((pixels == 255).all())
+    squeezed = (pixels[:, 0] == 0).all() and pixels[0, 5].all()
+    assert ("changes its proportions" in cells[1]) == bool(squeezed)
 
 
 def test_page_of_a_threshold_without_a_certificate_promises_nothing():

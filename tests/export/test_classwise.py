@@ -35,6 +35,7 @@ def run(data_dir, tmp_path_factory):
             "student.model": TINY_NETWORK,
             "student.width": 8,
             "student.epochs": 10,
+            "eval_every": 10,
             "student.batch_size": 64,
         }
     )

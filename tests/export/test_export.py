@@ -42,7 +42,11 @@ RUNS = {
         "objective.pretrain_epochs": 3,
     },
     "resnet8": {"objective.method": "ce"},
-    "bfloat16": {"student.model": "resnet8", "student.compute_dtype": "bfloat16"},
+    "bfloat16": {
+        "student.model": TINY_NETWORK,
+        "student.learning_rate": 0.02,
+        "student.compute_dtype": "bfloat16",
+    },
 }
 
 
@@ -60,6 +64,7 @@ def make_config(data_dir, changes):
             "student.width": 8,
             "student.epochs": 5,
             "student.batch_size": 64,
+            "eval_every": 5,
             **changes,
         }
     )

@@ -1,25 +1,26 @@
 """Export with a gate: both files, the card, predictions and the check decide like the run."""
 
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
-from support.gated_runs import ACCEPTANCE, gated_config
+from support.gated_runs import ACCEPTANCE
 
-from kdjax import pipeline
 from kdjax.evaluation import evaluate, predictions
 from kdjax.export import card, card_page, formats
 from kdjax.export.exporter import export
 from kdjax.predict import load, rows
 from kdjax.predict.images import LoadedImage
+from kdjax.runs import restore
 
 
 @pytest.fixture(scope="module")
-def run(data_dir, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gate") / "run"
-    dataset = pipeline.train(gated_config(data_dir), folder)
-    return folder, dataset
+def run(gated_run, tmp_path_factory):
+    """A copy of the run, which the tests evaluate with other gates, and its data set."""
+    folder = shutil.copytree(gated_run, tmp_path_factory.mktemp("gate") / "run")
+    return folder, restore.load_dataset(folder)
 
 
 @pytest.fixture(scope="module", params=["mahalanobis", "energy"])

@@ -18,7 +18,7 @@ from kdjax.runs import restore, workdir
 from kdjax.runtime import atomic_io
 
 PLAIN = {"data.pad": 0, "data.flip": False, "smoke": False, "selective.risk": 0.6}
-EPOCHS = {"teacher.epochs": 6, "student.epochs": 3, "objective.pretrain_epochs": 0}
+EPOCHS = {"teacher.epochs": 6, "student.epochs": 3, "objective.pretrain_epochs": 0, "eval_every": 6}
 
 
 def train(data_dir, folder, **changes):

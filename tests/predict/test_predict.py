@@ -417,7 +417,12 @@ def test_file_names_that_cannot_be_printed_are_escaped(folder, odd_names, enviro
     assert len(lines) == len(NAMES) and all(line.startswith("red ") for line in lines)
     for name in ("bad\\udcff.png", "new\\nline.png", "tab\\tand\\x1b[31m.png", "z.png"):
         assert any(line.endswith(name) for line in lines), lines
-    output = python(*arguments, "--json", **environment).stdout
+
+
+@pytest.mark.slow
+def test_file_names_that_cannot_be_printed_are_escaped_in_json(folder, odd_names):
+    arguments = ("-m", "kdjax.predict", f"--model={folder}", odd_names, "--json")
+    output = python(*arguments, **ENVIRONMENTS[2]).stdout
     rows = [json.loads(line) for line in output.splitlines()]
     assert {os.fsencode(row["path"]).split(b"/")[-1] for row in rows} == set(NAMES)
     assert [row["label"] for row in rows] == ["red"] * len(NAMES)

@@ -32,7 +32,7 @@ def run(finished_run) -> pathlib.Path:
 def run_config(data_dir: pathlib.Path, **changes: Any) -> ConfigDict:
     """The config of that run, with changes."""
     fields = {f"{stage}.width": 4 for stage in ("teacher", "student")}
-    models = {"teacher.model": "", "student.model": ""}  # the defaults, as in the command
+    models = {"teacher.model": "resnet8", "student.model": ""}  # as in the command
     return tiny(data_dir, **{**fields, **models, **changes})
 
 

@@ -55,7 +55,8 @@ def start_new(*arguments: str, **variables: str) -> subprocess.Popen:
 
 
 def start_fork(*arguments: str, **variables: str) -> Forked:
-    return commands.start("main", *arguments, **variables)
+    """Starts the command in a fork; without matplotlib it writes no report, which takes long."""
+    return commands.start("main", *arguments, absent=["matplotlib"], **variables)
 
 
 def start(

@@ -2,32 +2,36 @@
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from support.commands import ROOT, python
+from support.commands import ROOT
+from support.forked import Forked
 
 from kdjax.errors import InputError
 from kdjax.runtime import sharding
 
-COUNTS = (1, 2, 4, 8)
+COUNTS = (1, 2, 8)
 
 
-def train_on(devices: int) -> dict:
-    """Returns what `losses_on_devices.py` prints in a process with this number of CPU devices."""
+def start(devices: int) -> Forked:
+    """Starts `losses_on_devices.py` in a process with this number of CPU devices."""
     flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
-    done = python(ROOT / "tests" / "support" / "losses_on_devices.py", XLA_FLAGS=flags)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    script = str(ROOT / "tests" / "support" / "losses_on_devices.py")
+    return Forked(script, [], ROOT, os.environ | {"XLA_FLAGS": flags})
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[int, dict]:
-    with ThreadPoolExecutor() as executor:  # each thread waits for a process
-        return dict(zip(COUNTS, executor.map(train_on, COUNTS), strict=True))
+    """Returns what `losses_on_devices.py` prints, by the number of devices."""
+    done = {}
+    for count, process in [(count, start(count)) for count in COUNTS]:
+        out, errors = process.communicate()
+        assert process.returncode == 0, errors
+        done[count] = json.loads(out)
+    return done
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from experiments.benchmark.protocol import processor
 from experiments.guarantees import __main__ as command
 from experiments.guarantees import monitoring as simulation
 from experiments.guarantees.rows import Row
@@ -243,6 +244,7 @@ def test_the_page_of_results_has_a_row_for_each_setting():
     rows, delays = simulation.simulate(2, 0), simulation.delays(2, 0)
     page = simulation.markdown(rows, delays, "command", 1.0)
     assert all(f"| {row.setting} |" in page for row in (*rows, *delays))
+    assert f"1 s. Processor: {processor()}, " in page
 
 
 def test_the_command_writes_the_page_and_fails_if_there_are_too_many_alarms(tmp_path, monkeypatch):

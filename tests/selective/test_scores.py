@@ -165,7 +165,7 @@ def test_thresholds_of_log_forms_are_shown_as_probabilities_too():
 @pytest.mark.slow
 def test_doctor_is_the_log_odds_of_the_sum_of_squared_probabilities():
     """Its paper rejects by (1 - g) / g."""
-    logits = random_logits((50, 6))
+    logits = random_logits()
     squares = np.array([np.sum(softmax(z[:-1]) ** 2) for z in np.asarray(logits, np.float64)])
     assert_allclose(np.exp(-SCORES["doctor"](logits)), (1 - squares) / squares, rtol=1e-4)
     assert_allclose(selective.shown("doctor", SCORES["doctor"](logits)), squares, rtol=1e-5)
@@ -284,7 +284,7 @@ def test_class_only_logits_of_scikit_learn_give_its_predictions(digits):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES_ONLY)
 def test_scores_without_abstention_are_those_of_an_abstention_logit_of_minus_infinity(name):
-    logits = random_logits((30, 5))
+    logits = random_logits((40, 5))
     expected = SCORES[name](selective.append_abstention(np.asarray(logits)))
     score = partial(selective.SCORES[name], abstention=False)
     assert_allclose(score(logits), expected, rtol=1e-6)
@@ -308,14 +308,30 @@ def test_scores_of_the_abstention_column_refuse_logits_without_it(name):
         getattr(selective, name)(random_logits(), abstention=False)
 
 
-def test_entropy_of_a_masked_class_is_that_of_the_other_classes():
-    score = partial(selective.negative_entropy, abstention=False)
-    others = random_logits((30, 5))
+@pytest.mark.parametrize("name", selective.SCORES)
+def test_score_of_a_masked_class_is_that_of_the_other_classes(name):
+    score = partial(selective.SCORES[name], abstention=True)
+    others = random_logits((40, 5))
     masked = jnp.insert(others, 2, -jnp.inf, axis=1)
-    assert_allclose(score(masked), score(others), rtol=1e-6)
-    gradient = jax.grad(lambda logits: score(logits).sum())
+    assert_allclose(score(masked), score(others), rtol=2e-6, atol=1e-6)
+    gradient = jax.jit(jax.grad(lambda logits: score(logits).sum()))
     expected = np.insert(np.asarray(gradient(others)), 2, 0, axis=1)
-    assert_allclose(gradient(masked), expected, atol=1e-6)
+    assert_allclose(gradient(masked), expected, rtol=1e-5, atol=1e-6)
+    one_left = np.array(masked)
+    one_left[:, 1:-1] = -np.inf
+    assert not np.isnan(score(one_left)).any()
+
+
+@pytest.mark.parametrize("name", selective.SCORES)
+@pytest.mark.parametrize(
+    "classes", [[np.nan, 0.0], [np.inf, 0.0], [np.inf, -np.inf], [-np.inf, -np.inf]]
+)
+def test_score_without_a_value_is_nan_which_metrics_refuse(name, classes):
+    logits = np.array([[*classes, 0.0], [1.0, 0.0, 0.0]], np.float32)
+    confidence = np.asarray(selective.SCORES[name](logits, abstention=True))
+    assert np.isnan(confidence).tolist() == [True, False]
+    with pytest.raises(InputError, match="confidence must not be NaN"):
+        selective.aurc(confidence, [True, False])
 
 
 def test_two_class_columns_are_enough_without_abstention():

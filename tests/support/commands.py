@@ -19,13 +19,15 @@ def python(*arguments, cwd=ROOT, **variables):
     )
 
 
-def start(name, *arguments, cwd=ROOT, **variables):
+def start(name, *arguments, cwd=ROOT, absent=(), **variables):
     """Starts a command of kdjax, such as `main`, in a process that need not import the libraries.
 
-    `subprocess.Popen` starts it in a new process, as a user does.
+    `subprocess.Popen` starts it in a new process, as a user does; the arguments are those of
+    `command`.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return forked.Forked(f"kdjax.{name}", list(map(str, arguments)), cwd, environment)
+    words = list(map(str, arguments))
+    return forked.Forked(f"kdjax.{name}", words, cwd, environment, absent)
 
 
 def command(name, *arguments, cwd=ROOT, absent=(), **variables):

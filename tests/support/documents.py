@@ -1,6 +1,7 @@
 """README.md and the pages of docs/: their code blocks and commands."""
 
 import functools
+import os
 import pathlib
 import re
 import shlex
@@ -12,7 +13,8 @@ from ml_collections import config_flags
 
 from kdjax import config, config_files
 from kdjax.commands import COMMANDS
-from support.commands import ROOT, command, python
+from support import forked
+from support.commands import ROOT
 
 README = ROOT / "README.md"
 PAGES = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -31,9 +33,13 @@ def code_blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
+WITH_SUBCOMMANDS = ("experiments.benchmark", "experiments.paper")
+
+
 def commands(path: pathlib.Path) -> list[str]:
     """Returns the commands on a page: `-m module`, a script or a subcommand, with arguments."""
-    return [command.strip() for command in COMMAND.findall(path.read_text())]
+    text = re.sub("<!--.*?-->", "", path.read_text())
+    return [command.strip() for command in COMMAND.findall(text)]
 
 
 def check_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +55,7 @@ def check_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = [word for word in arguments if word.startswith("--config.")]
     if fields:  # of a command that takes a config besides other flags
         check_config([word for word in arguments if word.startswith("--config")], monkeypatch)
-    subcommand = [word for word in arguments[:1] if program[-1] == "experiments.benchmark"]
+    subcommand = arguments[:1] if program[-1] in WITH_SUBCOMMANDS else []
     used = {word.partition("=")[0] for word in arguments if word.startswith("--")} - {
         word.partition("=")[0] for word in fields
     }
@@ -77,8 +83,11 @@ def check_config(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 @functools.cache
 def flags_of(*program: str) -> set[str]:
     """Returns the flags that `--help` of a program lists."""
-    if program[0] == "-m" and program[1].startswith("kdjax."):
-        done = command(program[1].removeprefix("kdjax."), *program[2:], "--help")
-    else:
-        done = python(*program, "--help")
-    return set(re.findall(r"--[\w-]+", done.stdout))
+    name, *words = program[1:] if program[0] == "-m" else program
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = forked.run(name, [*words, "--help"], ROOT, environment)
+    text = done.stdout
+    if re.search("No module named '(torch|keras)'", done.stderr):  # run with another Python
+        text = (ROOT / f"{name.replace('.', '/')}.py").read_text()
+        text += (ROOT / "experiments/paper/baselines/exported.py").read_text()
+    return set(re.findall(r"--[\w-]+", text))

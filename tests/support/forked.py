@@ -6,6 +6,7 @@ all of them. The server process has not used JAX: its forks have backends of the
 """
 
 import functools
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -44,7 +45,7 @@ class Forked:
     """`python -m module arguments`, started in a fork; used as `subprocess.Popen`.
 
     Args:
-        module: is run as `__main__`.
+        module: is run as `__main__`; or the path of a script, which ends in `.py`.
         arguments: of the command line.
         cwd: the working directory.
         environment: all variables; those that are read at the start are those of the server.
@@ -131,7 +132,8 @@ def _run(
     absent: Sequence[str],
     interrupt,
 ) -> None:
-    """Runs a module as `__main__` in this process, with its output in files."""
+    """Runs a module or a script as `__main__` in this process, with its output in files."""
+    gc.freeze()  # what the server has imported stays
     signal.signal(signal.SIGINT, interrupt)
     for path, stream in zip(streams, (sys.stdout, sys.stderr), strict=True):
         with path.open("wb") as file:
@@ -142,4 +144,8 @@ def _run(
     sys.path.insert(0, cwd)
     sys.modules.update(dict.fromkeys(absent))
     sys.argv = list(command)
-    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    if command[0].endswith(".py"):
+        sys.path.insert(0, str(pathlib.Path(command[0]).parent))
+        runpy.run_path(command[0], run_name="__main__")
+    else:
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)

@@ -29,6 +29,7 @@ def gated_config(data_dir: pathlib.Path, **changes: Any) -> ConfigDict:
             "student.model": TINY_NETWORK,
             "student.width": 8,
             "student.epochs": 6,
+            "eval_every": 6,
             "student.batch_size": 64,
             **changes,
         }

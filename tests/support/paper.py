@@ -10,7 +10,7 @@ from experiments.paper import collect, plan, table
 from kdjax.objectives import METHODS
 
 EXAMPLES = 200
-COMMAND = "python -m experiments.paper run --budget=laptop"
+COMMAND = "python -m experiments.paper run --budget=laptop --set student.epochs=30"
 
 
 def random_ranking(rng: np.random.Generator) -> collect.Ranking:

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from numpy.testing import assert_array_equal
+from orbax.checkpoint import v1 as ocp
 from support.full_disk import files_of_at_most
 from support.networks import SHAPE, linear_spec
 
@@ -183,13 +184,57 @@ def test_full_disk_is_reported_and_keeps_existing_checkpoints(folder, size):
     large = {"noise": np.random.default_rng(0).normal(size=100_000)}
     with files_of_at_most(size), refused as raised, Checkpoints(folder, {}) as checkpoints:
         checkpoints.save(7, large, score=0.0, clock=0.0, metrics={})
-    assert "too large" in str(raised.value)
+    assert "cannot be written: File too large; earlier" in str(raised.value)
     with Checkpoints(folder, {}) as checkpoints:
         assert checkpoints.steps() == [2, 5, 6]
         assert_is_step(checkpoints.latest(state_at(0)), 6)
         save(checkpoints, 7, 0.0)
     with Checkpoints(folder, {}) as checkpoints:
         assert_is_step(checkpoints.latest(state_at(0)), 7)
+
+
+ERRORS = {
+    "of the system": OSError(27, "File too large"),
+    "that follows from another": FileNotFoundError(2, "No such file or directory", "7/state"),
+    "of several lines": ValueError('UNKNOWN: Writing "7/d":\nTransaction aborted\n'),
+    "without a message": TimeoutError(),
+}
+
+
+@damages
+@pytest.mark.parametrize("method", ["save_async", "wait"])
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_full_disk_is_the_reason_whichever_error_orbax_raises_first(
+    folder, monkeypatch, method, error
+):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ocp.training.Checkpointer, method, fail)
+    refused = pytest.raises(OSError, match=r"7 cannot be written: File too large; earlier")
+    with files_of_at_most(1_000), refused as raised, Checkpoints(folder, {}) as checkpoints:
+        checkpoints.save(7, {"noise": np.zeros(1000)}, score=0.0, clock=0.0, metrics={})
+    assert raised.value.__cause__ is error
+
+
+@damages
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ERRORS["without a message"], "TimeoutError"),
+        (ERRORS["of several lines"], "Transaction aborted"),
+        (ValueError('FAILED: Writing "/tmp/7/d": Input/output error'), "Input/output error"),
+    ],
+)
+def test_error_of_orbax_is_the_reason_if_the_disk_has_space(folder, monkeypatch, error, reason):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ocp.training.Checkpointer, "wait", fail)
+    refused = pytest.raises(OSError, match=rf"7 cannot be written: {reason}; earlier")
+    with refused, Checkpoints(folder, {}) as checkpoints:
+        checkpoints.save(7, {"noise": np.zeros(10)}, score=0.0, clock=0.0, metrics={})
+    assert not list(folder.glob("tmp*"))
 
 
 def truncate(path):

@@ -166,10 +166,12 @@ def _teacher_logits(
     if not batches.views:
         raise InputError("teacher.views is 0: a stored teacher needs fixed views of the images")
     loaded = teachers.load(folder, dataset)
-    if not isinstance(loaded, HostTeacher):
-        loaded = Teacher(*teacher_network.fold(*loaded), folder)
+    if isinstance(loaded, HostTeacher):
+        teacher: Teacher | HostTeacher = loaded
+    else:
+        teacher = Teacher(*teacher_network.fold(*loaded), folder)
     source = prepare_teacher(
-        loaded,
+        teacher,
         dataset,
         load_split(dataset, TRAIN, config.data.placement),
         batches,

@@ -264,9 +264,10 @@ def write(
         packages: whose versions are recorded.
     """
     out.mkdir(parents=True, exist_ok=True)
-    labels = {f"{name}_labels": split.labels[name] for name in EVALUATED}
+    arrays: dict[str, Any] = {f"{name}_labels": split.labels[name] for name in EVALUATED}
+    arrays |= logits
     partial = out / f".{file_name}.npz"
-    np.savez(partial, **logits, **labels)
+    np.savez(partial, **arrays)
     partial.replace(out / f"{file_name}.npz")
     contents = {
         **record,

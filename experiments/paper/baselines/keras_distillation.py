@@ -37,8 +37,6 @@ def main(arguments: Sequence[str]) -> None:
     """Trains the student and writes its logits."""
     options = _parser().parse_args(arguments)
     split = exported.load(options.split)
-    if split.teacher is None:
-        sys.exit(f"error: {str(options.split)!r} has no teacher: export_split --teacher=FOLDER")
     settings = exported.change(
         split.settings,
         epochs=options.epochs,
@@ -181,6 +179,8 @@ def _distiller(
         settings: of the training.
         weight: of the student's cross-entropy in the loss of the Distiller, in (0, 1).
     """
+    if split.teacher is None:
+        sys.exit("error: the split has no teacher: export_split --teacher=FOLDER")
     if not 0 < weight < 1:
         sys.exit(f"error: --student-loss-weight {weight}: must be between 0 and 1")
     shape = split.images[TRAIN].shape[1:]

@@ -125,14 +125,13 @@ def split_name(text: str, where: str) -> str:
     """
     if text in SPLITS or not text:
         return text or "train"
-    raise InputError(
-        f"{where}: unknown split {text!r}: did you mean {nearest_split(text)!r}? Valid: "
-        f"{', '.join(SPLITS)}"
-    )
+    near = nearest_split(text)
+    hint = f": did you mean {near!r}? Valid" if near else "; valid"
+    raise InputError(f"{where}: unknown split {text!r}{hint}: {', '.join(SPLITS)}")
 
 
-def nearest_split(text: str) -> str:
-    """Returns the split that another name probably means."""
+def nearest_split(text: str) -> str | None:
+    """Returns the split that another name probably means; None if there is none."""
     lowered = text.strip().lower()
     return _SYNONYMS.get(lowered) or nearest_name(lowered, SPLITS)
 

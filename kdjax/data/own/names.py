@@ -64,6 +64,9 @@ def path_error(name: str) -> InputError | None:
     path = pathlib.Path(name)
     with contextlib.suppress(RuntimeError):  # the home directory is unknown
         path = path.expanduser()
+    if name.casefold() in KINDS and not path.exists():
+        kind = name.casefold()
+        return InputError(f"data.name {name!r} gives no path: it must be {kind}:{KINDS[kind]}")
     if not _PATH.search(name) and not path.exists():
         return None
     if prepared := _prepared_set(path):

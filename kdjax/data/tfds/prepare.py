@@ -45,11 +45,11 @@ def prepare(name: str, root: pathlib.Path, required_splits: Sequence[str]) -> pa
 def _unknown_name_error(name: str, known: set[str]) -> errors.InputError:
     if error := path_error(name):
         return error
+    hint = errors.suggestion(name, known)
     documented = ", ".join(sorted(["digits", "digits_noisy", *builders.FILES]))
     return errors.InputError(
-        f"unknown data set {name!r}: did you mean {errors.nearest_name(name.lower(), known)!r}?"
-        f" Valid: {documented}, any other image-classification data set of TFDS, or your own"
-        f" images as {FORMS}"
+        f"unknown data set {name!r}{f'{hint} Valid' if hint else '; valid'}: {documented}, any "
+        f"other image-classification data set of TFDS, or your own images as {FORMS}"
     )
 
 

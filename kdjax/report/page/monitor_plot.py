@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdjax.errors import InputError, nearest_name
+from kdjax.errors import InputError, suggestion
 from kdjax.report import monitor_table
 from kdjax.report.page import html, svg, tables
 from kdjax.runtime import atomic_io
@@ -31,8 +31,8 @@ def check_path(path: str) -> pathlib.Path:
     """
     file = pathlib.Path(path)
     if file.suffix not in SUFFIXES:
-        near = nearest_name(file.suffix, SUFFIXES)
-        raise InputError(f"--plot={path}: the name must end in .svg or .html, did you mean {near}?")
+        near = suggestion(file.suffix, SUFFIXES)
+        raise InputError(f"--plot={path}: the name must end in .svg or .html{near}")
     if not file.parent.is_dir():
         raise InputError(f"--plot={path}: no folder {str(file.parent)!r}")
     return file

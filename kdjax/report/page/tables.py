@@ -124,7 +124,7 @@ def thresholds(run: Run) -> Table:
     """Returns the thresholds of the best score that were chosen on dev, without a guarantee."""
     rows = [
         [
-            f"{coverage}{formatting.SPACE}%",
+            f"{certification.coverage_on_dev(coverage, values)}{formatting.SPACE}%",
             selective.shown_threshold(run.best_score, values["threshold"]),
             formatting.cell(values["test_coverage"]),
             formatting.cell(values["test_error"]),

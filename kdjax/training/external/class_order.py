@@ -141,10 +141,12 @@ def columns(
     position = {name: index for index, name in enumerate(known)}
     missing = [name for name, key in zip(class_names, wanted, strict=True) if key not in position]
     if missing:
+        near = nearest_name(missing[0], teacher_names)
+        hint = f" (nearest: {near!r})" if near else ""
         raise InputError(
-            f"{source} has no class {missing[0]!r} of the data set (nearest: "
-            f"{nearest_name(missing[0], teacher_names)!r}): give its classes in the order of its "
-            "outputs, with the names of the data set, as --config.teacher.class_names=A,B,..."
+            f"{source} has no class {missing[0]!r} of the data set{hint}: give its classes in the "
+            "order of its outputs, with the names of the data set, as "
+            "--config.teacher.class_names=A,B,..."
         )
     order = tuple(position[name] for name in wanted)
     same = len(teacher_names) == len(class_names) and order == tuple(range(len(order)))

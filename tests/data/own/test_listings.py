@@ -285,7 +285,7 @@ def test_npz_with_test_images(tmp_path: pathlib.Path) -> None:
         ({"test_images": IMAGES[..., :1], "test_labels": LABELS}, "differ in their channels"),
         (
             {"labels": np.array(list("abac")), "class_names": np.array(["a", "b"])},
-            "labels: unknown class 'c': did you mean",
+            "labels: unknown class 'c'; valid: a, b",
         ),
     ],
 )

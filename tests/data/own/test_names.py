@@ -40,6 +40,8 @@ def test_names_of_tfds_are_not_own_images(name: str) -> None:
         ("tar:pets.tar", "valid: folder:PATH, csv:FILE, npz:FILE, or the name of a TFDS data set"),
         ("gs://bucket/pets", "must be a local path, as folder:PATH"),
         ("folder:", "gives no path: it must be folder:PATH"),
+        ("folder", "'folder' gives no path: it must be folder:PATH"),
+        ("CSV", "'CSV' gives no path: it must be csv:FILE"),
         ("folder:no_pets", "no such folder or file"),
         ("folder:pets.csv", r"that is a file; did you mean 'csv:.*pets\.csv'?"),
         ("csv:pets", "that is a folder; did you mean 'folder:.*pets'?"),

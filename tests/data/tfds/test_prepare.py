@@ -34,6 +34,11 @@ def test_unknown_name_raises_with_the_nearest_name(
     assert time.monotonic() - start < 2
 
 
+def test_name_that_resembles_none_raises_with_the_valid_names(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(errors.InputError, match=r"unknown data set 'qqqqq'; valid: .*folder:PATH"):
+        data.load("qqqqq", data_dir=tmp_path)
+
+
 @pytest.fixture
 def pictures(tmp_path: pathlib.Path) -> pathlib.Path:
     """A folder of pictures, one subfolder for each class."""

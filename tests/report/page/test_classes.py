@@ -58,6 +58,7 @@ def test_a_class_that_is_rarely_accepted_and_then_wrong_has_warnings(written):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_warnings_are_in_the_summary_and_in_the_section_with_escaped_names(written, monkeypatch):
     section = classes.section(rarely_accepted(written.run))
     warning = "6 of 300 images of class <b>&amp are accepted"

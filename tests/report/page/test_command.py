@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from support import sample_runs
-from support.commands import assert_refused, command, python
+from support.commands import assert_refused, command
 
 from kdjax import data
 from kdjax.evaluation.predictions import Predictions
@@ -39,7 +39,7 @@ def runs(data_dir, tmp_path_factory):
 
 @pytest.mark.slow
 def test_report_of_a_run_has_galleries(runs, data_dir):
-    done = python("-m", "kdjax.report", "a", f"--data_dir={data_dir}", cwd=runs)
+    done = command("report", "a", f"--data_dir={data_dir}", cwd=runs)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a/report.html\n", "")
     text = (runs / "a" / "report.html").read_text()
     assert text.count("<img ") > 24  # in both galleries

@@ -94,7 +94,7 @@ def test_a_long_history_is_drawn_from_few_points(session):
     ("name", "part"),
     [
         ("a.png", "the name must end in .svg or .html"),
-        ("a.htm", "did you mean .html?"),
+        ("a.htm", "did you mean '.html'?"),
         ("nowhere/a.svg", "no folder 'nowhere'"),
     ],
 )

@@ -82,12 +82,20 @@ def test_selective_risks_are_shown_with_their_intervals(written):
 
 
 def test_certificates_are_shown_with_their_test_results(written):
-    guarantee = written.run.operating_point.guarantee
-    *cells, together = zip(*tables.certificates(written.run).rows, strict=True)
+    guarantee = dict(written.run.operating_point.guarantee)
+    coverages = [0.01 * place for place in range(len(guarantee["certificates"]))]
+    guarantee["simultaneous"] = {  # of an earlier version
+        "delta": 0.01,
+        "certificates": [
+            {"risk": entry["risk"], "learn_then_test": {"coverage": coverage}}
+            for entry, coverage in zip(guarantee["certificates"], coverages, strict=True)
+        ],
+    }
+    point = written.run.operating_point._replace(guarantee=guarantee)
+    table = tables.certificates(written.run._replace(operating_point=point))
+    assert "Together: the coverage with --delta=0.01," in table.note
+    *cells, together = zip(*table.rows, strict=True)
     cells = list(zip(*cells, strict=True))
-    coverages = [
-        e["learn_then_test"]["coverage"] for e in guarantee["simultaneous"]["certificates"]
-    ]
     assert list(together[1::2]) == [f"{100 * coverage:.2f}" for coverage in coverages]
     assert len(cells) == 2 * len(guarantee["certificates"])
     for row, entry in zip(cells[1::2], guarantee["certificates"], strict=True):
@@ -130,6 +138,7 @@ def test_confusion_matrices_count_all_and_the_accepted_images(written):
         assert all((cell.tint > 0) == (cell.images > 0) for _, cells in matrix for cell in cells)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_with_many_classes_only_confused_pairs_are_shown(tmp_path):
     classes = [f"class {index}" for index in range(21)]
@@ -145,6 +154,7 @@ def test_with_many_classes_only_confused_pairs_are_shown(tmp_path):
         assert int(count) == pair.sum()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_teachers_are_named_as_their_mean(written, tmp_path):
     disagreement = {
         split: {"mean": 0.05, "teacher_auroc": 0.9, "student_auroc": 0.8}
@@ -225,6 +235,7 @@ def test_page_of_a_run_with_predictions_only_is_valid(written, tmp_path):
         assert part in plain_text(text)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_shifted_metrics_of_another_operating_point_are_left_out_with_a_warning(written, tmp_path):
     folder = shutil.copytree(written.folder, tmp_path / "run")
     message = (
@@ -238,6 +249,7 @@ def test_shifted_metrics_of_another_operating_point_are_left_out_with_a_warning(
     assert_valid(text)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 @pytest.mark.parametrize(("field", "value"), [("method", "kd"), ("adjustment", "none")])
 def test_a_run_without_adjustment_does_not_claim_one(written, tmp_path, field, value):
@@ -248,6 +260,7 @@ def test_a_run_without_adjustment_does_not_claim_one(written, tmp_path, field, v
     assert f"The method {method} uses the teacher's distribution without adjustment." in text
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ce", "ka", "self_adaptive"])
 def test_header_names_the_teacher_of_methods_that_need_one(written, tmp_path, method):
@@ -259,6 +272,7 @@ def test_header_names_the_teacher_of_methods_that_need_one(written, tmp_path, me
     assert (f"method {method}, teacher {teacher};" in text) == METHODS[method].needs_teacher
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_header_names_the_network_of_the_teacher_of_another_run(written, tmp_path):
     folder = shutil.copytree(written.folder, tmp_path / "run")
     metadata = sample_runs.metadata("teacher")
@@ -268,6 +282,7 @@ def test_header_names_the_network_of_the_teacher_of_another_run(written, tmp_pat
     assert ", teacher resnet8;" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images_of_another_test_split_are_not_shown(written, tmp_path):
     test = sample_runs.gallery_split(written.folder)
     test.labels[0] = (test.labels[0] + 1) % 4
@@ -276,6 +291,7 @@ def test_images_of_another_test_split_are_not_shown(written, tmp_path):
     assert "<img" not in path.read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_failed_write_leaves_no_file(written, tmp_path):
     (tmp_path / "folder").mkdir()
@@ -285,6 +301,7 @@ def test_a_failed_write_leaves_no_file(written, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_rendering_keeps_the_old_file(written, tmp_path, monkeypatch):
     out = tmp_path / "report.html"
     out.write_text("the old page")

@@ -197,7 +197,7 @@ BAD = {
     "ambiguous layout": ({"shape": ("n", "c", "h", "w")}, {}, "input_layout=nhwc or nchw"),
     "layout that does not fit": ({}, {"input_layout": "nchw"}, "to which only 'nhwc' fits"),
     "several outputs": ({"outputs": ("a", "b")}, {}, "--config.teacher.onnx_output"),
-    "unknown output": ({}, {"onnx_output": "logit"}, "did you mean 'scores'"),
+    "unknown output": ({}, {"onnx_output": "score"}, "did you mean 'scores'"),
     "scale of uint8": ({"dtype": UINT8}, {"input_scale": 255.0}, "leave the field empty"),
     "number of means": ({}, {"input_mean": "0.5,0.5,0.5"}, "3 values for images with 1 channel"),
     "mean that is no number": ({}, {"input_mean": "imagenets"}, "must be numbers"),

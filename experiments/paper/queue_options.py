@@ -1,0 +1,49 @@
+"""The options of the queue, and the command that result files record."""
+
+import argparse
+import pathlib
+import shlex
+
+from experiments.paper import plan
+from kdjax.objectives import METHODS
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results" / "paper"
+RUN = "python -m experiments.paper run "
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the options to a parser."""
+    parser.add_argument("--budget", choices=plan.BUDGETS, default="laptop")
+    parser.add_argument("--data", nargs="+", choices=plan.DATA, default=["cifar10"])
+    parser.add_argument("--settings", nargs="+", choices=plan.SETTINGS, default=["structure"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", dest="changes")
+    parser.add_argument(
+        "--share-teacher", action="store_true", help="all seeds have the teacher of the first one"
+    )
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/paper"))
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="of the result files")
+
+
+def arguments(options: argparse.Namespace) -> list[str]:
+    """Returns the arguments that determine the jobs and their configs."""
+    found = [f"--budget={options.budget}", "--data", *options.data]
+    found += ["--settings", *options.settings, "--seeds", *map(str, options.seeds)]
+    found += ["--methods", *options.methods]
+    found += ["--share-teacher"] if options.share_teacher else []
+    return found + (["--set", *options.changes] if options.changes else [])
+
+
+def command(options: argparse.Namespace) -> str:
+    """Returns the command that result files record."""
+    return RUN + shlex.join(arguments(options))
+
+
+def parse(recorded: str) -> argparse.Namespace | None:
+    """Returns the options of a recorded command; None of one that trained other people's code."""
+    if not recorded.startswith(RUN):
+        return None
+    parser = argparse.ArgumentParser()
+    add(parser)
+    return parser.parse_args(shlex.split(recorded.removeprefix(RUN)))

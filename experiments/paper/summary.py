@@ -1,0 +1,115 @@
+"""The comparison in a few lines: what each part of the method gave."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments.paper import claims, collect, training
+from experiments.paper.claims import CONTRADICTED, HOLDS, UNDECIDED, Claim, Finding
+from experiments.paper.table import ACCURACY, AURC, ERRORS, Group
+from experiments.paper.tables import interval, listed, word
+
+# Verdicts of all comparisons of a line -> what they say together; {} is with what was compared.
+WORDS = {
+    frozenset({HOLDS}): "is better than {}",
+    frozenset({CONTRADICTED}): "is worse than {}",
+    frozenset({UNDECIDED}): "is not shown to be better or worse than {}",
+    frozenset({HOLDS, UNDECIDED}): "is better than {} in part, otherwise not decided",
+    frozenset({CONTRADICTED, UNDECIDED}): "is not shown to be better than {}, in part worse",
+    frozenset({HOLDS, CONTRADICTED}): "is better than {} in part, in part worse",
+    frozenset({HOLDS, CONTRADICTED, UNDECIDED}): (
+        "is better than {} in part, in part worse, otherwise not decided"
+    ),
+}
+LIMITS = (
+    "Nothing is said about the paper's own networks, other data, other teachers, or tuned payoffs, "
+    "temperatures and weights."
+)
+
+
+class Line(NamedTuple):
+    """A line of the summary.
+
+    Attributes:
+        subject: what is compared.
+        other: with what.
+        claim: which networks are compared by which metrics; all of them count.
+        metric: whose values are shown.
+    """
+
+    subject: str
+    other: str
+    claim: Claim
+    metric: str
+
+
+_ADJUSTMENT, _GAMBLER, _ = claims.CLAIMS
+LINES = (
+    Line(
+        "Distillation (`kd`)",
+        "cross-entropy (`ce`)",
+        Claim("", "", ("kd",), ("ce",), (AURC,)),
+        AURC,
+    ),
+    Line("Knowledge adjustment (`ka`)", "`kd`", _ADJUSTMENT, ACCURACY),
+    Line("The gambler loss (`gambler`)", "cross-entropy", _GAMBLER, ERRORS[0.8]),
+    Line(
+        f"A joint loss ({listed(claims.JOINT)})",
+        "`kd`",
+        Claim("", "", claims.JOINT, ("kd",), (AURC,)),
+        AURC,
+    ),
+)
+
+
+def text(groups: Sequence[Group]) -> str:
+    """Returns at most six lines for each data set and setting, as Markdown."""
+    parts = []
+    for group in groups:
+        lines = [*filter(None, (line_of(group, line) for line in LINES)), LIMITS]
+        parts.append(f"{_head(group)}\n\n" + "\n".join(f"- {line}" for line in lines))
+    return "\n\n".join(parts)
+
+
+def _head(group: Group) -> str:
+    """Returns what was trained and how the networks are compared."""
+    pairs = " or ".join(
+        f"`{pair['teacher']['model']}` teaches `{pair['student']['model']}`"
+        for pair in training.networks(group)
+    )
+    seeds = {record["job"]["seed"] for record in group.records}
+    facts = [pairs] if pairs else []
+    facts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}")
+    facts += ["one teacher of each kind for all seeds"] if training.shares_teacher(group) else []
+    return (
+        f"**{group.title}** ({'; '.join(facts)}; test, mirror views; in brackets differences "
+        "with 95 % intervals):"
+    )
+
+
+def line_of(group: Group, line: Line) -> str:
+    """Returns what a data set and setting says in one line; empty if it was not measured."""
+    found = list(claims.findings(line.claim, group))
+    clauses = []
+    for score in line.claim.scores:
+        some = [each for each in found if each.row.score == score]
+        if some:
+            start = "by its own score, the reservation, it " if score == collect.RESERVATION else ""
+            clauses.append(f"{start}{_clause(line, some)}")
+    return f"{line.subject} {'; '.join(clauses)}." if clauses else ""
+
+
+def _clause(line: Line, found: Sequence[Finding]) -> str:
+    shown = [each for each in found if each.metric == line.metric]
+    judged = WORDS[frozenset(each.verdict for each in found)].format(line.other)
+    values = "; ".join(_value(each) for each in shown)
+    return f"{judged}: {line.metric} {values}"
+
+
+def _value(found: Finding) -> str:
+    """Returns the means of two networks, and their difference."""
+    means = (found.group.mean(row, "test", found.metric) for row in (found.row, found.other))
+    ours, theirs = (f"{mean:.2f}" for mean in means)
+    method = f"`{found.row.method}` " if found.row.method in claims.JOINT else ""
+    teacher = found.row.teacher or found.other.teacher
+    label = f"{method}{word(teacher)} " if teacher else method
+    return f"{label}{ours} against {theirs} ({interval(found.difference)})"
