@@ -339,22 +339,24 @@ def three_examples(name):
 
 @pytest.mark.slow
 @each_hyperparameter
-@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.vmap])
 def test_hyperparameter_of_each_example_gives_the_loss_of_that_example(name, transform):
     loss, values = with_hyperparameter(name), np.array(HYPERPARAMETERS[name][1], "f4")
     logits, supervision = three_examples(name)
     rows = zip(logits, supervision, values.tolist(), strict=True)
     of_one = jax.jit(loss)
     expected = [of_one(z[None], t[None], value)[0] for z, t, value in rows]
-    assert_allclose(transform(loss)(logits, supervision, values), expected, rtol=2e-6)
+    actual = jax.jit(transform(loss))(logits, supervision, values)
+    assert_allclose(actual, expected, rtol=2e-6)
 
 
 @pytest.mark.slow
 @each_hyperparameter
 def test_hyperparameter_broadcasts_against_the_leading_dimensions(name):
     loss, values = jax.jit(with_hyperparameter(name)), jnp.array(HYPERPARAMETERS[name][1])
-    logits, supervision = (jnp.stack([each, each[::-1]]) for each in three_examples(name))
-    expected = jnp.stack([loss(z, t, values) for z, t in zip(logits, supervision, strict=True)])
+    examples = map(np.asarray, three_examples(name))
+    logits, supervision = (np.stack([each, each[::-1]]) for each in examples)
+    expected = [loss(z, t, values) for z, t in zip(logits, supervision, strict=True)]
     assert_allclose(loss(logits, supervision, values), expected, rtol=2e-6)
     by_row = jnp.array([[2.0], [5.0]])
     expected = [loss(z, t, v) for z, t, v in zip(logits, supervision, (2.0, 5.0), strict=True)]
@@ -374,20 +376,24 @@ def test_hyperparameter_of_another_shape_raises_with_the_shapes(name, shape, tra
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("temperature", [20.0, 1e2, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("temperature", [20.0, 1e3, 1e5])
 def test_distillation_of_float32_is_accurate_at_high_temperature(temperature):
     student, teacher = np.random.default_rng(0).normal(size=(2, 200, 10)) * 4
-    targets = jax.nn.softmax(jnp.asarray(teacher, "float32") / temperature)
-    distil = jax.jit(
-        jax.value_and_grad(lambda z: losses.distillation(z, targets, temperature=temperature).sum())
-    )
-    actual = losses.distillation(jnp.asarray(student, "float32"), targets, temperature=temperature)
+    targets = jax.jit(jax.nn.softmax)(np.float32(teacher) / np.float32(temperature))
+
+    @jax.jit
+    def distil(z):
+        values, pull_back = jax.vjp(
+            lambda z: losses.distillation(z, targets, temperature=temperature), z
+        )
+        return values, pull_back(jnp.ones_like(values))[0]
+
+    actual, gradient = distil(np.float32(student))
     assert np.all(actual >= 0)
     p, q = softmax(teacher / temperature, axis=1), softmax(student / temperature, axis=1)
     expected = temperature**2 * np.sum(p * np.log(p / q), axis=1)
     # A target of 1 / m (1 + t / T) in float32 determines t up to 6e-8 T.
     assert_allclose(actual, expected, rtol=2e-6 + 3e-7 * temperature)
-    gradient = distil(jnp.asarray(student, "float32"))[1]
     assert_allclose(gradient, temperature * (q - p), rtol=0, atol=1e-6 + 1e-7 * temperature)
 
 

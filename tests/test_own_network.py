@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from support.commands import ROOT, assert_refused, command
 from support.documents import code_blocks
 from support.runs import final_arrays, tiny
@@ -61,35 +62,46 @@ def test_network_of_the_page_goes_from_training_to_prediction(
         restore.restore(folder)
 
 
+@pytest.fixture(scope="module")
+def own_run(
+    data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[pathlib.Path, ConfigDict]:
+    """The folder `run` of a finished run, beside its network with dropout, and its config."""
+    folder = tmp_path_factory.mktemp("own_network")
+    config = own_config(data_dir, f"{write(folder, LINEN)}:Net", **{"objective.method": "ce"})
+    pipeline.train(config, folder / "run")
+    return folder / "run", config
+
+
 @pytest.mark.slow
-def test_resume_of_a_network_with_dropout_is_bit_identical(data_dir, tmp_path) -> None:
-    config = own_config(data_dir, f"{write(tmp_path, LINEN)}:Net", **{"objective.method": "ce"})
-    pipeline.train(config, tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+def test_resume_of_a_network_with_dropout_is_bit_identical(own_run, tmp_path) -> None:
+    whole, config = own_run
+    shutil.copytree(whole, tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "8")
     pipeline.train(config, tmp_path / "resumed")
-    arrays = [final_arrays(tmp_path / name) for name in ("whole", "resumed")]
+    arrays = [final_arrays(folder) for folder in (whole, tmp_path / "resumed")]
     assert arrays[0][0] == arrays[1][0] == 8
     for one, other in zip(arrays[0][1], arrays[1][1], strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow
-def test_class_with_other_parameters_than_the_checkpoint_is_refused(data_dir, tmp_path) -> None:
-    path = write(tmp_path, LINEN)
-    config = own_config(data_dir, f"{path}:Net", **{"objective.method": "ce", "student.epochs": 1})
-    pipeline.train(config, tmp_path / "run")
-    restored = restore.restore(tmp_path / "run")
+def test_class_with_other_parameters_than_the_checkpoint_is_refused(own_run) -> None:
+    folder, config = own_run
+    restored = restore.restore(folder)
     assert sorted(restored.variables["params"]) == ["BatchNorm_0", "Conv_0", "Dense_0"]
-    write(tmp_path, LINEN.replace("features: int = 4", "features: int = 5"))
     message = (
         r"checkpoint .* does not fit the network: \S+ is \(.*\) in the checkpoint, and \(.*\) in "
         "the network; its code has changed"
     )
-    with pytest.raises(InputError, match=message):
-        restore.restore(tmp_path / "run")
-    with pytest.raises(InputError, match=message):
-        pipeline.train(config, tmp_path / "run")
+    write(folder.parent, LINEN.replace("features: int = 4", "features: int = 5"))
+    try:
+        with pytest.raises(InputError, match=message):
+            restore.restore(folder)
+        with pytest.raises(InputError, match=message):
+            pipeline.train(config, folder)
+    finally:
+        write(folder.parent, LINEN)
 
 
 def test_config_of_the_page_resolves(tmp_path, monkeypatch) -> None:

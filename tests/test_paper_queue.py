@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,17 +50,9 @@ class Queue:
         done = forked.run("experiments.paper", arguments, ROOT, os.environ)
         assert done.returncode == 0, done.stderr
 
-    def finish(self) -> list[str]:
-        """Runs the queue to its end and returns what it printed."""
-        process = self.start()
-        lines = process.communicate(timeout=1200)[0].splitlines()
-        logs = {path.name: path.read_text() for path in self.runs.glob("*.log")}
-        assert process.returncode == 0, logs
-        return lines
-
     def command(self, name: str, capsys: pytest.CaptureFixture[str]) -> str:
-        """Returns what another command of the queue prints."""
-        paper.main([name, *(self.arguments if name == "status" else [f"--out={self.out}"])])
+        """Returns what a command of the queue prints."""
+        paper.main([name, *([f"--out={self.out}"] if name == "table" else self.arguments)])
         return capsys.readouterr().out
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -69,6 +62,16 @@ class Queue:
             for path in sorted(self.out.glob("*.npz"))
             for name, array in np.load(path).items()
         }
+
+
+def run_in_fork(command: list[str], *, stdout: Any, stderr: int) -> Any:
+    """Runs a job to its end, as `subprocess.run` does."""
+    _, flag, module, *arguments = command
+    assert flag == "-m" and stderr == subprocess.STDOUT
+    done = forked.run(module, arguments, ROOT, os.environ)
+    assert done.returncode == 0, done.stderr
+    stdout.write(done.stdout + done.stderr)
+    return done
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None:
@@ -92,7 +95,10 @@ def processes_of(session: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_killed_queue_continues_and_gives_the_same_tables(
-    data_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    data_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     undisturbed, killed = (Queue(tmp_path / name, data_dir) for name in ("undisturbed", "killed"))
     for job in JOBS:
@@ -112,14 +118,15 @@ def test_killed_queue_continues_and_gives_the_same_tables(
         f"{JOBS[1]}: open",
     ]
 
-    assert killed.finish() == [
-        f"{job}: {state}" for job in JOBS for state in ("started", "finished")
-    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", run_in_fork)
+        assert killed.command("run", capsys).splitlines() == [
+            f"{job}: {state}" for job in JOBS for state in ("started", "finished")
+        ]
     assert killed.command("table", capsys) == undisturbed.command("table", capsys)
     expected, arrays = undisturbed.arrays(), killed.arrays()
     assert len(expected) > 0 and arrays.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(arrays[name], array, err_msg=name)
-    paper.main(["run", *killed.arguments])
-    assert capsys.readouterr().out == ""  # nothing is trained again
+    assert killed.command("run", capsys) == ""  # nothing is trained again
     assert killed.command("status", capsys).splitlines() == [f"{job}: finished" for job in JOBS]

@@ -51,11 +51,12 @@ def drift_reference(sample: ArrayLike, *, others: ArrayLike, bins: int = BINS) -
         sample: confidences `[n]` of examples to which those of the stream are compared, such as
             the calibration split.
         others: confidences `[k]` of other examples of the same kind, such as the dev split, with
-            at least two different values.
+            at least two different finite values; others may be infinite, as everywhere.
         bins: largest number of groups, >= 2.
 
     Raises:
-        ValueError: for no confidence, NaN, others that are all equal, or a number of bins below 2.
+        ValueError: for no confidence, NaN, others without two different finite values, or a number
+            of bins below 2.
         TypeError: for a dtype that is not real.
 
     Example:
@@ -68,13 +69,13 @@ def drift_reference(sample: ArrayLike, *, others: ArrayLike, bins: int = BINS) -
     if len(distinct) < 2:
         raise InputError(f"others: all confidences are {distinct[0]:g}, need two different ones")
     below = np.cumsum(counts)[:-1] / counts.sum()  # share of the others below each possible edge
-    shares = np.arange(1, number) / number
-    nearest = np.unique(np.abs(below[:, None] - shares).argmin(axis=0))
-    with np.errstate(invalid="ignore"):  # between infinite values
-        edges = distinct[nearest] / 2 + distinct[nearest + 1] / 2
-    edges = edges[np.isfinite(edges)]
-    if not len(edges):
+    between = np.isfinite(distinct[:-1]) & np.isfinite(distinct[1:])
+    if not between.any():
         raise InputError("others: need two different finite confidences")
+    possible = np.flatnonzero(between)  # no edge is infinite
+    shares = np.arange(1, number) / number
+    nearest = possible[np.unique(np.abs(below[possible, None] - shares).argmin(axis=0))]
+    edges = distinct[nearest] / 2 + distinct[nearest + 1] / 2
     groups = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return DriftReference(tuple(edges.tolist()), tuple(groups.tolist()))
 

@@ -79,13 +79,11 @@ def test_augmentations_are_numbered_by_row_column_and_mirroring(pad: int, flip: 
     expected = list(outcomes(image[0], pad, flip).values())
     augmentation = augment_module.Augmentation(pad, flip)
     count = augment_module.num_augmentations(augmentation)
-    found = augment_module.apply_augmentation(
-        np.repeat(image, count, 0), jnp.arange(count), augmentation=augmentation
-    )
+    apply = jax.jit(augment_module.apply_augmentation, static_argnames="augmentation")
+    found = apply(np.repeat(image, count, 0), np.arange(count), augmentation=augmentation)
     assert [view.tobytes() for view in np.asarray(found)] == expected
-    drawn = augment_module.sample_augmentation(
-        jnp.arange(2000), seed=1, epoch=0, augmentation=augmentation
-    )
+    sample = jax.jit(augment_module.sample_augmentation, static_argnames="augmentation")
+    drawn = sample(np.arange(2000), seed=1, epoch=0, augmentation=augmentation)
     assert set(np.asarray(drawn).tolist()) == set(range(count))
 
 

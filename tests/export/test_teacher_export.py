@@ -21,9 +21,13 @@ PLAIN = {"data.pad": 0, "data.flip": False, "smoke": False, "selective.risk": 0.
 EPOCHS = {"teacher.epochs": 6, "student.epochs": 3, "objective.pretrain_epochs": 0, "eval_every": 6}
 
 
-def train(data_dir, folder, **changes):
+def train_only(data_dir, folder, **changes):
     config = tiny(data_dir, **PLAIN | EPOCHS | {"teacher.width": 8} | changes)
-    dataset = pipeline.train(config, folder)
+    return pipeline.train(config, folder)
+
+
+def train(data_dir, folder, **changes):
+    dataset = train_only(data_dir, folder, **changes)
     return evaluate.evaluate(folder, dataset), dataset
 
 
@@ -175,7 +179,7 @@ def test_teacher_of_several_networks_is_exported_as_one(data_dir, run, tmp_path,
     short = {"teacher.epochs": 2, "student.epochs": 2, "teacher.width": 2}
     changes = {"teacher.folds": 2}
     if kind == "ensemble":
-        train(data_dir, tmp_path / "second", seed=1, **short)
+        train_only(data_dir, tmp_path / "second", seed=1, **short)
         changes = {"teacher.workdir": (str(run[0]), str(tmp_path / "second"))}
     results, _ = train(data_dir, tmp_path / kind, **short | changes)
     exported = export(tmp_path / kind / "teacher", tmp_path / "teacher")

@@ -127,13 +127,11 @@ def test_only_damaged_programs_are_removed(damage, lost, caches) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [remove_times, damage_in_every_way])
-def test_damaged_cache_is_repaired_silently_and_works_again(damage, caches, filled) -> None:
+def test_damaged_cache_is_repaired_silently_and_works_again(caches, filled) -> None:
     every = filled[1]
-    damage(programs(caches))
+    damage_in_every_way(programs(caches))
     hits, lines = compile_programs(caches)
-    assert lines == []
-    assert hits == every if damage is remove_times else 0 < hits < every
+    assert lines == [] and 0 < hits < every
     assert compile_programs(caches) == (every, [])
     assert names(programs(caches), "cache") == names(programs(caches), "atime")
 

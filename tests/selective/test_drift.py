@@ -85,6 +85,9 @@ def test_tied_confidences_stay_in_one_group():
     assert reference == DriftReference((0.25, 0.75), (1, 1, 2))
     infinite = drift_reference([np.inf, 0.0], others=[-np.inf, 0.0, 1.0, np.inf], bins=8)
     assert infinite.edges == (0.5,) and infinite.counts == (1, 1)
+    # The quantile of `bins` groups may lie next to an infinite value, where there is no edge.
+    for others in ([0.0, 1.0, np.inf], [-np.inf, 0.0, 1.0], [0.0, 1.0, *[np.inf] * 9]):
+        assert drift_reference([0.0], others=others, bins=2) == DriftReference((0.5,), (1, 0))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The effects of a config: what `pipeline.train` loads and trains, in comparable values."""
 
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from kdjax.models import own
 from kdjax.runs import restore, teacher_stage, workdir
 from kdjax.runs.restore import RestoredModel
 from kdjax.runtime import compiler
+from kdjax.training import step
 from kdjax.training.spec import TrainSpec
 from support.networks import Linear
 
@@ -71,7 +74,9 @@ def training_effects(
     patch.setattr(data, "load", load)
     for module in (pipeline, teacher_stage):
         patch.setattr(module, "train_stage", train_stage)
-    patch.setattr(own, "check", lambda *arguments, **options: None)  # takes longer than the rest
+    # These take longer than the rest, and have no effect but errors.
+    patch.setattr(own, "check", lambda *arguments, **options: None)
+    patch.setattr(step, "abstract_state", lambda *arguments: None)
     patch.setattr(compiler, "set_tuned", lambda tuned: effects.update(tuned=tuned))
     patch.setattr(restore, "restore", lambda _: RestoredModel(Linear(CLASSES), {}))
     pipeline.train(config, folder)
@@ -82,7 +87,7 @@ def training_effects(
 def describe_spec(spec: TrainSpec) -> dict[str, Any]:
     """Returns the spec with its functions replaced by their values at fixed arguments."""
     steps = jnp.array(STEPS)
-    average = spec.average_weight and [float(spec.average_weight(step)) for step in steps + 1]
+    average = spec.average_weight and _values(spec.average_weight, steps + 1)
     return {
         "stage": spec.stage,
         "model": repr(spec.model),
@@ -91,7 +96,7 @@ def describe_spec(spec: TrainSpec) -> dict[str, Any]:
         "teacher network": repr(spec.teacher),
         "objective": _losses(spec),
         "updates": _updates(spec),
-        "learning_rate": [float(spec.learning_rate(step)) for step in steps],
+        "learning_rate": _values(spec.learning_rate, steps),
         "average": average,
         "bn_batches": spec.bn_batches,
         "batches": repr(spec.batches),
@@ -105,18 +110,39 @@ def describe_spec(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
+def _values(schedule: Callable[[Any], Any], steps: jax.Array) -> list[float]:
+    """Returns the values of a schedule, which may be constant, at all steps at once."""
+    return np.broadcast_to(schedule(steps), steps.shape).tolist()
+
+
 def _losses(spec: TrainSpec) -> dict[str, list[float]]:
+    """Returns the terms of the loss; equal objectives have equal ones, and are called once."""
+    outputs, objective = spec.num_classes + (spec.stage == "student"), spec.objective
+    if isinstance(objective, functools.partial):
+        keywords = tuple(objective.keywords.items())
+        return _terms_of_equal(objective.func, keywords, spec.num_classes, outputs)
+    assert spec.distill_warmup is not None
+    warmed_up = functools.partial(objective, warmup=spec.distill_warmup(jnp.int32(20)))
+    return _terms(warmed_up, spec.num_classes, outputs)
+
+
+@functools.cache
+def _terms_of_equal(
+    function: Callable[..., Any], keywords: tuple[tuple[str, Any], ...], classes: int, outputs: int
+) -> dict[str, list[float]]:
+    return _terms(functools.partial(function, **dict(keywords)), classes, outputs)
+
+
+def _terms(objective: Callable[..., Any], classes: int, outputs: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(0)
-    outputs = spec.num_classes + (spec.stage == "student")
     logits = jnp.asarray(rng.normal(size=(4, outputs)), jnp.float32)
-    teacher_logits = jnp.asarray(rng.normal(size=(4, spec.num_classes)), jnp.float32)
-    warmup = {} if spec.distill_warmup is None else {"warmup": spec.distill_warmup(jnp.int32(20))}
-    _, terms = spec.objective(logits, teacher_logits, jnp.arange(4), **warmup)
+    teacher_logits = jnp.asarray(rng.normal(size=(4, classes)), jnp.float32)
+    _, terms = objective(logits, teacher_logits, jnp.arange(4))
     return {name: np.asarray(value).tolist() for name, value in terms.items()}
 
 
 def _updates(spec: TrainSpec) -> list[list[float]]:
-    """Returns the parameters after three steps with the gradient 2 w^2."""
+    """Returns the parameters after two steps with the gradient 2 w^2."""
     bias = jnp.full(2, 0.5)
     params = {"kernel": jnp.full((2, 2), 0.5), "bias": bias, "BatchNorm_0": {"bias": bias}}
 
@@ -125,7 +151,7 @@ def _updates(spec: TrainSpec) -> list[list[float]]:
 
     optimizer = optax.with_extra_args_support(spec.optimizer)
     state = optimizer.init(params)
-    for _ in range(3):
+    for _ in range(2):
         updates, state = optimizer.update(gradient(params), state, params, grad_fn=gradient)
         params = jax.tree.map(jnp.add, params, updates)
     return [np.ravel(leaf).tolist() for leaf in jax.tree.leaves(params)]

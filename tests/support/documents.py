@@ -59,7 +59,7 @@ def check_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used = {word.partition("=")[0] for word in arguments if word.startswith("--")} - {
         word.partition("=")[0] for word in fields
     }
-    assert used <= flags_of(*program, *subcommand)
+    assert used <= flags_of(*program, *subcommand), command
 
 
 def check_config(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,4 +90,6 @@ def flags_of(*program: str) -> set[str]:
     if re.search("No module named '(torch|keras)'", done.stderr):  # run with another Python
         text = (ROOT / f"{name.replace('.', '/')}.py").read_text()
         text += (ROOT / "experiments/paper/baselines/exported.py").read_text()
+    else:
+        assert text, done.stderr
     return set(re.findall(r"--[\w-]+", text))

@@ -5,6 +5,7 @@ all of them. The server process has not used JAX: its forks have backends of the
 `XLA_FLAGS` and the compilation cache as a new process does.
 """
 
+import atexit
 import functools
 import gc
 import multiprocessing
@@ -31,6 +32,10 @@ LIBRARIES = (
 )
 # Variables that are read when Python starts or when JAX is imported.
 READ_AT_START = ("JAX_", "LANG", "LC_", "PYTHON")
+
+# Without the folders of networks of the user, which kdjax adds: in `tests/support`, `experiments`
+# would be a module.
+_PATH = tuple(sys.path)
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(LIBRARIES))
@@ -70,7 +75,10 @@ class Forked:
         interrupt = signal.SIG_IGN if handler == signal.SIG_IGN else signal.default_int_handler
         self._process = _context.Process(
             target=_run,
-            args=(self.args, str(cwd), dict(environment), self._streams, absent, interrupt),
+            args=(
+                *(self.args, [str(cwd), *_PATH], dict(environment)),
+                *(self._streams, absent, interrupt),
+            ),
         )
         self._process.start()
 
@@ -126,7 +134,7 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _run(
     command: Sequence[str],
-    cwd: str,
+    path: list[str],
     environment: Mapping[str, str],
     streams: Sequence[pathlib.Path],
     absent: Sequence[str],
@@ -135,17 +143,22 @@ def _run(
     """Runs a module or a script as `__main__` in this process, with its output in files."""
     gc.freeze()  # what the server has imported stays
     signal.signal(signal.SIGINT, interrupt)
-    for path, stream in zip(streams, (sys.stdout, sys.stderr), strict=True):
-        with path.open("wb") as file:
+    for output, stream in zip(streams, (sys.stdout, sys.stderr), strict=True):
+        with output.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(cwd)
-    sys.path.insert(0, cwd)
+    os.chdir(path[0])
+    sys.path[:] = path
     sys.modules.update(dict.fromkeys(absent))
     sys.argv = list(command)
-    if command[0].endswith(".py"):
-        sys.path.insert(0, str(pathlib.Path(command[0]).parent))
-        runpy.run_path(command[0], run_name="__main__")
-    else:
-        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    try:
+        if command[0].endswith(".py"):
+            sys.path.insert(0, str(pathlib.Path(command[0]).parent))
+            runpy.run_path(command[0], run_name="__main__")
+        else:
+            runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    finally:
+        # A fork of multiprocessing ends without them. The processes of a run wait for each other
+        # here: if the first one ended before, JAX would abort the others.
+        atexit._run_exitfuncs()

@@ -118,8 +118,13 @@ def train_step(
     spec: TrainSpec, state: step.TrainState, source: batches.BatchSource, teacher: TeacherSource
 ) -> tuple[step.TrainState, step.Metrics]:
     """One step, from the source of its batch and of its teacher."""
-    batch = batches.make_batch(spec.batches, source, state.step)
-    return step.train_step(spec, state, batch, teacher_logits(spec.teacher, teacher, batch))
+
+    @jax.jit  # one program compiles faster than each of its operations
+    def run(state: step.TrainState) -> tuple[step.TrainState, step.Metrics]:
+        batch = batches.make_batch(spec.batches, source, state.step)
+        return step.train_step(spec, state, batch, teacher_logits(spec.teacher, teacher, batch))
+
+    return run(state)
 
 
 def single_program(spec: TrainSpec) -> Callable[..., tuple[step.TrainState, step.Metrics]]:

@@ -69,8 +69,10 @@ def folder(six_saves, tmp_path):
 def orbax_leftovers():
     """Collects the coroutines that Orbax does not await after an error.
 
-    They warn when they are garbage-collected, which must happen before the next test begins.
+    They warn when they are garbage-collected, which must happen before the next test begins. Only
+    objects of this test are searched: all others take a second.
     """
+    gc.freeze()
     yield
     gc.collect()
 
@@ -176,7 +178,7 @@ def test_signal_while_reading_is_not_reported_as_damage(folder, monkeypatch):
 
 
 @damages
-@pytest.mark.parametrize("size", [100, 1_000, 100_000])
+@pytest.mark.parametrize("size", [100, 100_000])
 def test_full_disk_is_reported_and_keeps_existing_checkpoints(folder, size):
     refused = pytest.raises(
         OSError, match=r"checkpoint .*7 cannot be written: .*; earlier checkpoints"
@@ -194,7 +196,6 @@ def test_full_disk_is_reported_and_keeps_existing_checkpoints(folder, size):
 
 
 ERRORS = {
-    "of the system": OSError(27, "File too large"),
     "that follows from another": FileNotFoundError(2, "No such file or directory", "7/state"),
     "of several lines": ValueError('UNKNOWN: Writing "7/d":\nTransaction aborted\n'),
     "without a message": TimeoutError(),

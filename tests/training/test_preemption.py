@@ -5,15 +5,13 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
-from support.commands import ROOT, command
+from support import commands
 from support.tiny_network import TINY_NETWORK
 
 from kdjax.errors import Preempted
@@ -92,15 +90,12 @@ def flags(folder: pathlib.Path, data_dir: pathlib.Path) -> list[str]:
     return [*FLAGS, f"--workdir={folder}", f"--config.data.dir={data_dir}"]
 
 
-def start(folder: pathlib.Path, data_dir: pathlib.Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kdjax.main", *flags(folder, data_dir)],
-        **{"cwd": ROOT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
-    )
+# Without matplotlib a run writes no report, which takes long.
+ABSENT = ["matplotlib"]
 
 
 def finish(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
-    done = command("main", *flags(folder, data_dir))
+    done = commands.command("main", *flags(folder, data_dir), absent=ABSENT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -129,7 +124,7 @@ def test_run_interrupted_by_ctrl_c_saves_its_step_and_ends_bit_identically(
     stage, step, whole, data_dir, tmp_path
 ) -> None:
     folder = tmp_path / "run"
-    process = start(folder, data_dir)
+    process = commands.start("main", *flags(folder, data_dir), absent=ABSENT)
     stage_folder = folder / "teacher" if stage == "teacher" else folder
     wait_for_step(stage_folder / "metrics.jsonl", step)
     logged = max(

@@ -29,8 +29,9 @@ over_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 def arrays(size, sides, dtype, channels=3, features=4):
     rng = np.random.default_rng(0)
+    dtype = jnp.dtype(dtype)
     images, kernel = rng.normal(size=(2, *size, channels)), rng.normal(size=(*sides, channels, 4))
-    return jnp.asarray(images, dtype), jnp.asarray(kernel[..., :features], dtype)
+    return images.astype(dtype), kernel[..., :features].astype(dtype)
 
 
 def loop_reference(images, kernel, strides, padding):
@@ -52,6 +53,7 @@ def lax_form(images, kernel, strides, padding):
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))  # one program for each case
 def ours(images, kernel, strides, padding):
     numbers = lax.conv_dimension_numbers(images.shape, kernel.shape, ("NHWC", "HWIO", "NHWC"))
     return convolve(images, kernel, strides, padding, dimension_numbers=numbers)
@@ -77,11 +79,12 @@ def test_gradients_equal_those_of_lax_in_float64(case):
 
     def gradients(form, images, kernel):
         out, pull = jax.vjp(lambda x, w: form(x, w, strides, padding), images, kernel)
-        return out, *pull(jnp.sin(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+        return out, *pull(np.sin(np.arange(out.size, dtype=out.dtype)).reshape(out.shape))
 
     with jax.enable_x64(True):
         images, kernel = arrays(size, sides, "float64")
-        actual, expected = (gradients(form, images, kernel) for form in (ours, lax_form))
+        run = jax.jit(gradients, static_argnums=0)
+        actual, expected = (run(form, images, kernel) for form in (ours, lax_form))
         for value, reference in zip(actual, expected, strict=True):
             assert value.dtype == reference.dtype == jnp.float64
             np.testing.assert_allclose(value, reference, rtol=1e-12, atol=1e-12)
@@ -92,9 +95,10 @@ def test_gradients_equal_those_of_lax_in_float64(case):
 def test_vmap_over_kernels_with_gradients(name):
     size, sides, padding, strides = CASES[name]
     images, kernel = arrays(size, sides, "float32")
-    kernels = jnp.stack([kernel, 2 * kernel, -kernel])
+    kernels = np.stack([kernel, 2 * kernel, -kernel])
 
-    @functools.partial(jax.value_and_grad)
+    @jax.jit
+    @jax.value_and_grad
     def loss(kernel):
         return jnp.sum(jnp.sin(ours(images, kernel, strides, padding)))
 
@@ -111,15 +115,16 @@ def test_vmap_over_either_array_equals_separate_calls(name, mapped):
     size, sides, padding, strides = CASES[name]
     arrays_of = arrays(size, sides, "float32")
     several = [
-        array if axis is None else jnp.stack([array, 3 * array])
+        array if axis is None else np.stack([array, 3 * array])
         for array, axis in zip(arrays_of, mapped, strict=True)
     ]
 
+    @jax.jit
     def gradients(images, kernel):
         out, pull = jax.vjp(lambda x, w: ours(x, w, strides, padding), images, kernel)
         return out, *pull(jnp.sin(out))
 
-    results = jax.vmap(gradients, mapped)(*several)
+    results = jax.jit(jax.vmap(gradients, mapped))(*several)
     for index in range(2):
         elements = [
             array if axis is None else array[index]
