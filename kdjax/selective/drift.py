@@ -51,7 +51,7 @@ def drift_reference(sample: ArrayLike, *, others: ArrayLike, bins: int = BINS) -
         sample: confidences `[n]` of examples to which those of the stream are compared, such as
             the calibration split.
         others: confidences `[k]` of other examples of the same kind, such as the dev split, with
-            at least two different finite values; others may be infinite, as everywhere.
+            at least two different finite values; the rest may be infinite.
         bins: largest number of groups, >= 2.
 
     Raises:

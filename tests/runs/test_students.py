@@ -148,4 +148,4 @@ def test_learning_rate_of_a_student_follows_its_model(data_dir) -> None:
     changes = ({"student.model": "alexnet"}, {"student.model": "resnet8"})
     config = tiny(data_dir, students=changes, **{"student.learning_rate": 0.0})
     rates = [expanded.student.learning_rate for expanded in students.expand(config).values()]
-    assert rates == [0.03, 0.1]
+    assert rates == [0.01, 0.1]
