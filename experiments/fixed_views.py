@@ -21,13 +21,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
 from kdjax import config_files, pipeline, recipes
-from kdjax.evaluation import evaluate
+from kdjax.evaluation import cost, evaluate
 from kdjax.runs import teachers
 from kdjax.runtime import atomic_io, compiler
 
@@ -151,7 +150,6 @@ def table(records: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 def page(config: ConfigDict, seeds: int, records: Any, exact: Sequence[bool]) -> str:
     """Returns the page with the command, the versions and the table."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
-    device = jax.devices()[0]
     stages = " -> ".join(config[stage].model for stage in ("teacher", "student"))
     of_seeds = f"{seeds} seeds, from 0" if seeds > 1 else "seed 0"
     return f"""# Fixed views: accuracy and time
@@ -164,8 +162,8 @@ python {" ".join(sys.argv)}
 ({config.objective.pretrain_epochs} of them pre-training), batch size {config.student.batch_size},
 pad {config.data.pad}, flip {config.data.flip}; {of_seeds}, on test. AURC and error are those of the
 score with the lowest AURC on dev. Seconds of the student's training, without compilation, with the
-computation of the teacher's logits, from a cache that is empty at the start. {device.platform}
-({device.device_kind}), Python {platform.python_version()}, {versions}.
+computation of the teacher's logits, from a cache that is empty at the start.
+{cost.machine()}, Python {platform.python_version()}, {versions}.
 
 {table(records)}
 

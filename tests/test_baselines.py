@@ -173,7 +173,10 @@ def test_exported_split_has_the_images_and_the_teacher_of_the_job(
     ("arguments", "message"),
     [
         (["cifar10"], "unknown job 'cifar10'"),
-        (["svhn-depth-in_sample-seed0", "--set", "student.width=8"], "student.width is 8"),
+        (
+            ["svhn-depth-in_sample-seed0", "--set", "student.width=8"],
+            "student.width 8: baselines can be trained with 0 only",
+        ),
     ],
 )
 def test_wrong_export_is_one_line(

@@ -154,7 +154,9 @@ def published(name: str, every: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 # All images take half a minute of a CPU with ResNet20, and more than a minute with ResNet56.
-all_images = pytest.mark.skipif("KDJAX_TEST_ALL" not in os.environ, reason="takes long")
+all_images = pytest.mark.skipif(
+    "KDJAX_TEST_ALL" not in os.environ, reason="minutes: with KDJAX_TEST_ALL=1"
+)
 each_network = pytest.mark.parametrize(
     ("name", "every", "figures", "averaged_figures", "ones"),
     [

@@ -103,12 +103,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.paper.baselines.deep_gamblers_torch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    exported.add_options(parser)
+    parser = exported.parser("deep_gamblers_torch", __doc__)
     parser.add_argument("--method", choices=METHODS, default=METHODS[0])
     parser.add_argument("--schedule", choices=(COSINE, HALVING), default=COSINE)
     parser.add_argument("--payoff", type=float, help="o of the gambler loss")

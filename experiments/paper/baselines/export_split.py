@@ -92,7 +92,9 @@ def settings(job: plan.Job, config: ConfigDict, dataset: Dataset, command: str) 
     student, objective = config.student, config.objective
     for name, allowed in {"width": 0, "optimizer": "sgd", "average": "none"}.items():
         if student[name] != allowed:
-            raise InputError(f"student.{name} is {student[name]!r}: baselines have {allowed!r}")
+            raise InputError(
+                f"student.{name} {student[name]!r}: baselines can be trained with {allowed!r} only"
+            )
     return Settings(
         job=dataclasses.asdict(job),
         command=command,

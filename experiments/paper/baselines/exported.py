@@ -219,17 +219,28 @@ def check_finite(epoch: int, values: np.ndarray | float) -> None:
         sys.exit(f"error: epoch {epoch}: training diverged; lower --learning-rate")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of both training scripts; those left out are of the job."""
-    parser.add_argument("--split", type=pathlib.Path, required=True, help="file of export_split")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the results")
-    parser.add_argument("--name", help="of the method in the tables")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"))
-    parser.add_argument("--eval-every", type=int, help="epochs; 0: keep the last weights")
-    parser.add_argument("--seed", type=int)
+def parser(script: str, description: str | None) -> argparse.ArgumentParser:
+    """Returns the parser of a training script; options that are left out are those of the job.
+
+    Args:
+        script: name of its module in this package.
+        description: of the script.
+    """
+    result = argparse.ArgumentParser(
+        prog=f"python -m experiments.paper.baselines.{script}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--split", type=pathlib.Path, required=True, help="file of export_split")
+    result.add_argument("--out", type=pathlib.Path, required=True, help="folder of the results")
+    result.add_argument("--name", help="of the method in the tables")
+    result.add_argument("--epochs", type=int)
+    result.add_argument("--batch-size", type=int)
+    result.add_argument("--learning-rate", type=float)
+    result.add_argument("--dtype", choices=("float32", "bfloat16"))
+    result.add_argument("--eval-every", type=int, help="epochs; 0: keep the last weights")
+    result.add_argument("--seed", type=int)
+    return result
 
 
 def change(settings: Settings, **values: Any) -> Settings:

@@ -70,12 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.paper.baselines.keras_distillation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    exported.add_options(parser)
+    parser = exported.parser("keras_distillation", __doc__)
     parser.add_argument(
         "--student-loss-weight", type=float, default=0.5, help="w, in (0, 1); Keras's default 0.5"
     )
