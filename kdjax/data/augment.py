@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdjax import errors
 from kdjax.runtime import compiler, prng
@@ -36,15 +37,19 @@ def epoch_order(n: int, *, seed: int | jax.Array, epoch: int | jax.Array) -> jax
         return jax.random.permutation(_epoch_key(_ORDER, seed, epoch), numbers)
 
 
-@functools.lru_cache(maxsize=8)
-def order_program(n: int, seed: int) -> Callable[[int], jax.Array]:
-    """Returns `epoch -> epoch_order` as one program, for use outside jit; replicated.
+@functools.cache
+def order_program(n: int) -> Callable[[int | jax.Array, int], jax.Array]:
+    """Returns `(seed, epoch) -> epoch_order` as one program, for use outside jit; replicated.
 
     Args:
         n: number of examples.
-        seed: of the run.
     """
-    return compiler.jit(lambda epoch: epoch_order(n, seed=seed, epoch=epoch), "initialize")
+
+    def order(seed: jax.Array, epoch: int) -> jax.Array:
+        return epoch_order(n, seed=seed, epoch=epoch)
+
+    program = compiler.jit(order, "initialize")
+    return lambda seed, epoch: program(np.uint32(seed), epoch)
 
 
 @dataclasses.dataclass(frozen=True)

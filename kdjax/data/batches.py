@@ -19,7 +19,7 @@ from kdjax.data.augment import (
 )
 from kdjax.data.dataset import Dataset, Split
 from kdjax.data.records import Records
-from kdjax.runtime import sharding
+from kdjax.runtime import prng, sharding
 
 # Number of batches that are read ahead, each by its own thread, and placed on the devices.
 PREFETCH_BATCHES = min(8, os.cpu_count() or 1)
@@ -32,7 +32,7 @@ class BatchSpec:
     Attributes:
         batch_size: images in a global batch.
         steps_per_epoch: batches in an epoch; images that do not fill a batch are left out.
-        order_seed: of the order of images and of their augmentation.
+        order_seed: of the order of images and of their augmentation; may be traced.
         augmentation: random transformations of the images.
         views: V; each image has the V augmentations of the first V epochs, and epoch e has those of
             epoch e mod V. 0: every epoch has its own.
@@ -40,13 +40,16 @@ class BatchSpec:
 
     batch_size: int
     steps_per_epoch: int
-    order_seed: int
+    order_seed: int | jax.Array
     augmentation: Augmentation
     views: int = 0
 
     def view(self, epoch: Any) -> Any:
         """Returns the number of the view that an epoch sees: e mod V, or e without fixed views."""
         return epoch % self.views if self.views else epoch
+
+
+prng.register_seed(BatchSpec, "order_seed")
 
 
 class Examples(NamedTuple):

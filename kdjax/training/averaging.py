@@ -1,5 +1,6 @@
 """Averages of the weights over training: EMA and SWA, and their batch statistics."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +84,9 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
         `(averaged variables, train split, order of the epoch, finished steps) -> variables`.
     """
 
-    def compute_stats(params: Any, zeros: Any, source: BatchSource, step: jax.Array) -> Variables:
+    def compute_stats(
+        batches: BatchSpec, params: Any, zeros: Any, source: BatchSource, step: jax.Array
+    ) -> Variables:
         images = make_batch(batches, source, step).images
         key = jax.random.fold_in(prng.key(0), step)
         _, stats = apply_train(model, {"params": params, "batch_stats": zeros}, images, key)
@@ -103,7 +106,7 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
         )
         return jax.tree.map(jnp.subtract, after, before)
 
-    batch_stats = compiler.jit(compute_stats)
+    batch_stats = functools.partial(compiler.jit(compute_stats), prng.with_array_seeds(batches))
     count = min(count, batches.steps_per_epoch)
 
     def update(average: Variables, examples: Examples, order: Any, step: Any) -> Variables:

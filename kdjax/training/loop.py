@@ -70,7 +70,7 @@ def _run_epochs(
     steps_per_epoch = spec.batches.steps_per_epoch
     for epoch in range(group.step // steps_per_epoch, spec.epochs):
         # Placed before the epoch begins, so that no step waits for a transfer.
-        order = order_program(len(train_split.labels), spec.batches.order_seed)(epoch)
+        order = order_program(len(train_split.labels))(spec.batches.order_seed, epoch)
         group.begin_epoch(epoch)
         start = group.step % steps_per_epoch
         for batch_source, count in iterate_calls(spec.batches, train_split, order, start, teacher):

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.data.batches import Batch, BatchSource, Examples, make_batch
+from kdjax.data.batches import Batch, BatchSource, BatchSpec, Examples, make_batch
 from kdjax.data.records import Records
 from kdjax.models.apply import Variables, apply_train
-from kdjax.runtime import compiler, sharding
+from kdjax.runtime import compiler, prng, sharding
 from kdjax.training import host_teacher
 from kdjax.training.host_teacher import HostBatch, HostTeacher
 from kdjax.training.spec import TrainSpec
@@ -52,13 +52,17 @@ class Program(NamedTuple):
     There is one state per network, which is donated; the metrics are `[count]` each.
 
     Attributes:
-        run: the steps, jitted.
-        compute_teacher: `(teacher, source, finished steps) -> logits` of a batch, jitted
+        specs: of the networks; their seeds are arguments of the compiled program.
+        batches: of those networks that have a teacher, likewise.
+        run: `(states, specs, source, teacher, count)`: the steps, jitted.
+        compute_teacher: `(batches, teacher, source, finished steps) -> logits` of a batch, jitted
             separately; None where the teacher runs within the steps.
-        host_batch: `(source, finished steps) -> HostBatch`, jitted, for a `HostTeacher`; None if
-            the steps need no teacher.
+        host_batch: `(batches, source, finished steps) -> HostBatch`, jitted, for a `HostTeacher`;
+            None if the steps need no teacher.
     """
 
+    specs: tuple[TrainSpec, ...]
+    batches: BatchSpec
     run: Any
     compute_teacher: Callable[..., jax.Array] | None
     host_batch: Callable[..., HostBatch] | None
@@ -69,10 +73,12 @@ class Program(NamedTuple):
         """Runs the steps; only one at a time with a `HostTeacher`."""
         # Inside a scan the teacher must run in the same program.
         if self.compute_teacher and count == 1 and isinstance(teacher, SEPARATE_TEACHERS):
-            teacher = TeacherLogits(self.compute_teacher(teacher, source, states[0].step))
+            teacher = TeacherLogits(
+                self.compute_teacher(self.batches, teacher, source, states[0].step)
+            )
         elif isinstance(teacher, HostTeacher):
             teacher = self._host_logits(teacher, source, states[0].step)
-        result: StepsResult = self.run(states, source, teacher, count)
+        result: StepsResult = self.run(states, self.specs, source, teacher, count)
         return result
 
     def memory(
@@ -83,11 +89,14 @@ class Program(NamedTuple):
         The program of a separate teacher is not counted.
         """
         if self.compute_teacher and count == 1 and isinstance(teacher, SEPARATE_TEACHERS):
-            shape = jax.eval_shape(self.compute_teacher, teacher, source, states[0].step)
+            shape = jax.eval_shape(
+                self.compute_teacher, self.batches, teacher, source, states[0].step
+            )
             teacher = TeacherLogits(shape.update(sharding=sharding.replicated_sharding()))
         elif isinstance(teacher, HostTeacher):
             teacher = self._host_logits(teacher, source, states[0].step)
-        analysis = self.run.lower(states, source, teacher, count).compile().memory_analysis()
+        lowered = self.run.lower(states, self.specs, source, teacher, count)
+        analysis = lowered.compile().memory_analysis()
         return int(
             analysis.argument_size_in_bytes
             + analysis.temp_size_in_bytes
@@ -101,7 +110,7 @@ class Program(NamedTuple):
         """Returns the logits of one batch; None in an epoch without a teacher."""
         if self.host_batch is None:
             return None
-        logits = host_teacher.batch_logits(teacher, self.host_batch(source, step))
+        logits = host_teacher.batch_logits(teacher, self.host_batch(self.batches, source, step))
         return TeacherLogits(sharding.replicate(logits))
 
 
@@ -111,11 +120,18 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
     Args:
         specs: of the networks; those with a teacher share one, which is applied once per batch.
     """
-    first = next((spec for spec in specs if spec.teacher is not None), specs[0])
+    specs = tuple(prng.with_array_seeds(spec) for spec in specs)
+    leader = next((index for index, spec in enumerate(specs) if spec.teacher is not None), 0)
 
     def steps(
-        states: States, source: BatchSource, teacher: TeacherSource, count: int
+        states: States,
+        specs: Sequence[TrainSpec],
+        source: BatchSource,
+        teacher: TeacherSource,
+        count: int,
     ) -> StepsResult:
+        first = specs[leader]
+
         def one_step(states: States, _: None) -> StepsResult:
             batch = make_batch(first.batches, source, states[0].step)
             logits = teacher_logits(first.teacher, teacher, batch)
@@ -126,16 +142,15 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
         states, metrics = one_step(states, None)
         return states, jax.tree.map(lambda value: value[None], metrics)
 
-    def host_batch(source: BatchSource, step: jax.Array) -> HostBatch:
-        return host_teacher.host_batch(first.batches, source, step)
-
-    separate = None
+    first, separate = specs[leader], None
     if first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS:
-        separate = logits_program(first.teacher, first.batches)
+        separate = logits_program(first.teacher)
     return Program(
-        compiler.jit(steps, donate_argnums=0, static_argnums=3),
+        specs,
+        first.batches,
+        compiler.jit(steps, donate_argnums=0, static_argnums=4),
         separate,
-        compiler.jit(host_batch) if first.teacher is not None else None,
+        compiler.jit(host_teacher.host_batch) if first.teacher is not None else None,
     )
 
 

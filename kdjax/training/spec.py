@@ -17,6 +17,7 @@ from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
 from kdjax.models import user_class
 from kdjax.models.common import at_least_float32
+from kdjax.runtime import prng
 from kdjax.training import averaging, optimizer
 
 TEACHER, STUDENT = "teacher", "student"
@@ -36,7 +37,7 @@ class TrainSpec:
         stage: `teacher` or `student`.
         model: the network; its `dtype` is the precision of the computation.
         num_classes: m; a student has one output more, abstention.
-        seed: of the initial weights.
+        seed: of the initial weights and of dropout; may be traced.
         objective: the loss.
         pretrain_epochs: epochs of cross-entropy before `objective`.
         teacher: the network of the frozen teacher; None if the objective needs none.
@@ -64,7 +65,7 @@ class TrainSpec:
     stage: str
     model: nn.Module
     num_classes: int
-    seed: int
+    seed: int | jax.Array
     objective: Objective
     pretrain_epochs: int
     teacher: nn.Module | None
@@ -93,6 +94,9 @@ class TrainSpec:
     def is_evaluated(self, epoch: int) -> bool:
         """Whether the network is evaluated on dev and saved after an epoch, counted from 0."""
         return (epoch + 1) % self.eval_every == 0 or epoch + 1 == self.epochs
+
+
+prng.register_seed(TrainSpec, "seed", "batches")
 
 
 def create_network(

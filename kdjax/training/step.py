@@ -58,12 +58,12 @@ def _initial_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
 def init_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the state before the first step: a function of the seed and the shapes only."""
 
-    def initialize() -> TrainState:
+    def initialize(spec: TrainSpec) -> TrainState:
         # The average starts as the same arrays as the weights, and a buffer can be donated only
         # once: jit returns an array of the copies for each.
         return jax.tree.map(jnp.copy, _initial_state(spec, image_shape))
 
-    state: TrainState = compiler.jit(initialize, "initialize")()
+    state: TrainState = compiler.jit(initialize, "initialize")(prng.with_array_seeds(spec))
     return state
 
 
@@ -137,7 +137,7 @@ def gradient_function(
     return lambda params, _: gradient(params)
 
 
-def dropout_key(seed: int, step: jax.Array) -> jax.Array:
+def dropout_key(seed: int | jax.Array, step: jax.Array) -> jax.Array:
     """Returns the key of the random numbers that a network's layers draw in a step."""
     return jax.random.fold_in(jax.random.fold_in(prng.key(seed), _DROPOUT), step)
 

@@ -25,7 +25,7 @@ from kdjax.data.augment import apply_augmentation, num_augmentations, sample_aug
 from kdjax.data.batches import Batch, BatchSource, BatchSpec, Examples, make_batch
 from kdjax.errors import InputError
 from kdjax.models.apply import Variables
-from kdjax.runtime import compiler, multihost, sharding
+from kdjax.runtime import compiler, multihost, prng, sharding
 from kdjax.training import host_teacher, inference, out_of_fold, view_cache
 from kdjax.training.host_teacher import HostTeacher
 
@@ -124,19 +124,18 @@ def teacher_logits(
 
 
 @functools.cache
-def logits_program(model: nn.Module, batches: BatchSpec) -> Callable[..., jax.Array]:
-    """Returns `(teacher source, batch source, finished steps) -> logits [b, m]`, jitted.
+def logits_program(model: nn.Module) -> Callable[..., jax.Array]:
+    """Returns `(batches, teacher source, batch source, finished steps) -> logits [b, m]`, jitted.
 
     It is the separate program of an online teacher, and the one that computes the logits of views:
     another program would round otherwise.
 
     Args:
         model: the teacher's network.
-        batches: of the students' training.
     """
 
     def compute_teacher(
-        teacher: TeacherSource, source: BatchSource, step: jax.Array
+        batches: BatchSpec, teacher: TeacherSource, source: BatchSource, step: jax.Array
     ) -> jax.Array | None:
         return teacher_logits(model, teacher, make_batch(batches, source, step))
 
@@ -284,7 +283,7 @@ def cached_views(
         views: that are used, ascending.
     """
     online = OnlineTeacher(sharding.replicate(teacher.variables))
-    program = logits_program(teacher.model, batches)
+    program = Partial(logits_program(teacher.model), prng.with_array_seeds(batches), online)
 
     def augment(images: jax.Array, indices: jax.Array, *, view: jax.Array) -> jax.Array:
         numbers = sample_augmentation(
@@ -296,7 +295,7 @@ def cached_views(
         if out_of_fold.has_folds(teacher.model):  # online, each image would need all networks
             change = Partial(augment, view=np.int32(view))
             return _train_logits(teacher, examples, batches.batch_size, change)
-        return view_cache.epoch_logits(Partial(program, online), examples, batches, view)
+        return view_cache.epoch_logits(program, examples, batches, view)
 
     shape = len(examples.labels), dataset.num_classes
     store = teacher.folder, _cache_key(teacher, dataset, batches)

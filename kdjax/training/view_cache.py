@@ -86,7 +86,7 @@ def epoch_logits(
         epoch: from 0.
     """
     size, steps = batches.batch_size, batches.steps_per_epoch
-    order = order_program(len(examples.labels), batches.order_seed)(epoch)
+    order = order_program(len(examples.labels))(batches.order_seed, epoch)
     # The batch after the last one begins with the images that the epoch leaves out.
     left_out_first = jnp.roll(order, -steps * size)
     calls = [(order, steps)]

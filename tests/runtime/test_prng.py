@@ -2,14 +2,17 @@
 
 import functools
 import hashlib
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.runs import tiny
 
 import kdjax.config
+from kdjax import pipeline
 from kdjax.data import augment, shift
 from kdjax.training import step
 from kdjax.training.spec import train_spec
@@ -90,3 +93,30 @@ def test_settings_of_jax_do_not_change_the_numbers(default) -> None:
         for name, value in before.items():
             jax.config.update(name, value)
     assert drawn == default
+
+
+@pytest.mark.slow
+def test_run_with_another_seed_finds_every_program_in_the_compilation_cache(
+    data_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    missed: list[str] = []
+
+    def listen(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_misses":
+            missed.append(event)
+
+    counts = []
+    least_time = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.monitoring.register_event_listener(listen)
+    try:
+        for seed in (5, 4294967295):
+            changes = {"seed": seed, "teacher.views": 2, "student.average": "ema", "students": ()}
+            pipeline.train(tiny(data_dir, **changes), tmp_path / str(seed))
+            counts.append(len(missed))
+            missed.clear()
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least_time)
+    assert counts[0] > 0
+    assert counts[1] == 0

@@ -148,12 +148,9 @@ def test_cached_logits_of_every_augmentation_are_those_of_the_online_teacher(
         for cache in ("auto", "off")
     )
     assert type(cached) is not type(online)
-    program, source = (
-        teachers.logits_program(model, spec.batches),
-        DeviceSplit(device_examples(), order()),
-    )
+    program, source = teachers.logits_program(model), DeviceSplit(device_examples(), order())
     for step in (0, 6, 13):
-        logits = [program(each, source, step) for each in (cached, online)]
+        logits = [program(spec.batches, each, source, step) for each in (cached, online)]
         np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-4)
     assert "teachers of all folds" not in capsys.readouterr().out
 

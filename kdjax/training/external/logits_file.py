@@ -134,7 +134,7 @@ def view_images(images: np.ndarray, batches: BatchSpec, view: int) -> np.ndarray
 
 def identity(batches: BatchSpec) -> tuple[int, int, int]:
     """Returns what the fixed views of training images depend on: order_seed, pad and flip."""
-    return batches.order_seed, batches.augmentation.pad, int(batches.augmentation.flip)
+    return int(batches.order_seed), batches.augmentation.pad, int(batches.augmentation.flip)
 
 
 def read(path: str | os.PathLike[str]) -> LogitsFile:
