@@ -250,7 +250,7 @@ def test_incomplete_results_give_a_page_that_says_what_is_missing(tmp_path: path
     (tmp_path / "cifar10-structure-out_of_fold-seed1.json").unlink()
     text = page.markdown(table.read(tmp_path))
     (line,) = (line for line in text.splitlines() if "structure, missing:" in line)
-    assert "the out-of-fold teacher of seeds 1" in line
+    assert "the out-of-fold teacher of seed 1" in line
     assert "gambler, ka, ka_gambler_sum of seed 1, in-sample teacher" in line
     assert "1 of 3 seeds" in line
     assert "nan" not in text

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from experiments.paper import claims, collect, figures, formats, plan, summary, tables, training
 from experiments.paper.table import ACCURACY, AURC, Group, Row, seeds_interval
@@ -96,9 +96,9 @@ def _trained(group: Group) -> list[str]:
         methods = set().union(*seeds.values()) & METHODS.keys()
         if seeds:
             listed = _list(sorted(methods))
-            present.append(f"{word} teacher, seeds {_list(sorted(seeds))} ({listed})")
+            present.append(f"{word} teacher, {_seed_numbers(seeds)} ({listed})")
         if absent := [seed for seed in all_seeds if seed not in seeds]:
-            missing.append(f"the {word} teacher of seeds {_list(absent)}")
+            missing.append(f"the {word} teacher of {_seed_numbers(absent)}")
         for seed, names in sorted(seeds.items()):
             if methods - names:
                 missing.append(f"{_list(sorted(methods - names))} of seed {seed}, {word} teacher")
@@ -173,6 +173,10 @@ def _commands(group: Group) -> str:
         "`python -m experiments.paper table` makes all tables of this section:\n\n"
         f"```text\n{commands}\n```"
     )
+
+
+def _seed_numbers(seeds: Collection[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {_list(sorted(seeds))}"
 
 
 def _list(items: Iterable[object]) -> str:

@@ -53,7 +53,9 @@ def shared_teacher(group: Group) -> str:
 
 
 def shares_teacher(group: Group) -> bool:
-    """Returns whether all seeds have the teachers of the first one."""
+    """Returns whether there are several seeds, and all have the teachers of the first one."""
+    if len({record["job"]["seed"] for record in group.records}) == 1:
+        return False
     commands = [record["command"] for record in group.records if record.get("teacher")]
     options = [queue_options.parse(command) for command in commands]
     return any(options) and all(each is None or each.share_teacher for each in options)
