@@ -12,6 +12,7 @@ import jax
 import pytest
 from support import compile_cache
 from support.commands import python
+from support.tiny_network import TINY_NETWORK
 
 from kdjax import process
 
@@ -25,6 +26,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 own_programs = compile_cache.new_folder()
 compile_cache.use(own_programs.name)
+compile_cache.share_contexts()
 
 os.environ.setdefault("XLA_FLAGS", compile_cache.XLA_FLAGS)
 
@@ -43,7 +45,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 SMOKE_FLAGS = (
     "--config=configs/digits.py",
     "--config.smoke",
-    "--config.teacher.model=resnet8",
+    f"--config.teacher.model={TINY_NETWORK}",
     "--config.teacher.width=4",
     "--config.student.width=4",
 )

@@ -18,6 +18,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
+from support import compile_cache
+
 # What the commands import, without the modules of the commands: these define flags.
 LIBRARIES = (
     "kdjax.cli",
@@ -152,6 +154,7 @@ def _run(
     sys.path[:] = path
     sys.modules.update(dict.fromkeys(absent))
     sys.argv = list(command)
+    compile_cache.share_contexts()
     try:
         if command[0].endswith(".py"):
             sys.path.insert(0, str(pathlib.Path(command[0]).parent))
