@@ -29,6 +29,14 @@ def warnings(done):
     return lines
 
 
+def resume(run, *flags):
+    """Runs the rest of a run without the report, which takes long: without matplotlib."""
+    words = *run.flags, *flags, f"--workdir={run.folder}"
+    done = command("main", *words, absent=["matplotlib"])
+    assert "no report is written" in warnings(done)[0]
+    return done, warnings(done)[1:]
+
+
 # A run, and the same command again
 
 
@@ -198,9 +206,8 @@ def test_teacher_of_another_data_set_is_a_one_line_error(copy, tmp_path):
 def test_given_teacher_is_linked_and_not_trained_again(copy, tmp_path):
     new = copy._replace(folder=tmp_path / "new")
     before = contents(copy.folder)
-    flags = (f"--config.teacher.workdir={copy.folder}", f"--workdir={new.folder}")
-    done = command("main", *copy.flags, *flags)
-    assert warnings(done) == []
+    done, warned = resume(new, f"--config.teacher.workdir={copy.folder}")
+    assert warned == []
     assert "teacher  epoch" not in done.stdout and "student  epoch 2/2" in done.stdout
     assert (new.folder / "teacher").is_symlink()
     assert (new.folder / "teacher").resolve() == (copy.folder / "teacher").resolve()
@@ -219,8 +226,7 @@ def test_run_resumes_from_the_checkpoint_before_a_damaged_one_bit_identically(fi
     files = (copy.folder / "checkpoints" / "8").rglob("*")
     largest = max(files, key=lambda path: path.stat().st_size * path.is_file())
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
-    done = command("main", *copy.flags, f"--workdir={copy.folder}")
-    (warning,) = warnings(done)
+    done, (warning,) = resume(copy)
     assert f"checkpoint {copy.folder}/checkpoints/8 is damaged" in warning
     assert "student  epoch 2/2" in done.stdout and "epoch 1/" not in done.stdout
     assert copy.results == finished_run.results  # bit-identical: no step was lost or repeated
@@ -239,8 +245,8 @@ def test_moved_run_with_other_file_times_and_a_stale_lock_resumes_bit_identicall
         os.utime(path, ns=2 * ((30 + 60 * (index % 2)) * year,))  # 2000 or 2060
     for name in (".lock", ".lock_owner"):  # of a process that was killed
         (moved.folder / name).write_text("process 1 on another machine")
-    done = command("main", *moved.flags, f"--workdir={moved.folder}")
-    assert warnings(done) == []
+    done, warned = resume(moved)
+    assert warned == []
     assert "student  epoch 2/2" in done.stdout and "epoch 1/" not in done.stdout
     (steps, expected), (resumed_steps, actual) = map(
         final_arrays, (finished_run.folder, moved.folder)
@@ -262,9 +268,7 @@ def test_damaged_data_cache_is_rebuilt(finished_run, copy, data_dir, tmp_path):
     (images,) = (tmp_path / "data").glob("kdjax_arrays/digits/*/train/images.npy")
     images.write_bytes(images.read_bytes()[:-1])
     # The data directory may change: it is not part of the identity of a run.
-    flags = (f"--config.data.dir={tmp_path / 'data'}", f"--workdir={copy.folder}")
-    done = command("main", *copy.flags, *flags)
-    (warning,) = warnings(done)
+    done, (warning,) = resume(copy, f"--config.data.dir={tmp_path / 'data'}")
     assert "rebuilding the damaged cache" in warning and str(images.parent) in warning
     assert "student in" in done.stdout and "is finished: 8 steps" in done.stdout
     assert copy.results == finished_run.results

@@ -10,10 +10,11 @@ from support.experiments import load, run_main
 from support.forked import Forked
 from support.tiny_network import TINY_NETWORK
 
-# A network that compiles fast, and few steps.
+# A network that compiles fast, few steps and images.
 SHORT = [
     *(f"--config.{stage}.model={TINY_NETWORK}" for stage in ("teacher", "student")),
-    "--config.teacher.epochs=1", "--config.student.epochs=3", "--config.student.batch_size=64",
+    "--config.teacher.epochs=1", "--config.student.epochs=3", "--config.student.batch_size=4",
+    "--config.data.limit=64", "--config.teacher.batch_size=16",
 ]  # fmt: skip
 
 

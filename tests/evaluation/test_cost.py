@@ -5,11 +5,14 @@ import shutil
 
 import jax
 import pytest
+from support.tiny_network import TinyNetwork
 
 from kdjax import models
 from kdjax.evaluation import cost, cost_table
 from kdjax.models import cost as sizes
 from kdjax.report import console, page
+
+OWN = "tiny_network.py:TinyNetwork"  # the teacher's network
 
 
 @pytest.fixture
@@ -42,8 +45,12 @@ def run(finished_run, tmp_path):
 def test_a_smoke_run_has_sizes_without_latency(finished_run) -> None:
     costs = cost.read_cost(finished_run.folder)
     shape = (8, 8, 1)
-    for stage, name, outputs in (("teacher", "resnet8", 10), ("student", "alexnet_small", 11)):
-        expected = sizes.cost(models.create(name, outputs, width=4), shape)
+    networks = {
+        "teacher": (OWN, TinyNetwork(10, width=4)),
+        "student": ("alexnet_small", models.create("alexnet_small", 11, width=4)),
+    }
+    for stage, (name, network) in networks.items():
+        expected = sizes.cost(network, shape)
         expected_entry = {"model": name, **expected._asdict(), "views": 1, "latency": None}
         assert costs[stage] == expected_entry
     assert "Size and speed of the networks" in finished_run.stdout
@@ -53,7 +60,7 @@ def test_a_smoke_run_has_sizes_without_latency(finished_run) -> None:
 def test_latency_of_both_networks_is_measured_for_one_and_many_images(run, measured) -> None:
     edit(run, smoke=False)
     costs = cost.write_cost(run)
-    assert measured == [("ResNet", 1), ("ResNet", 256), ("AlexNet", 1), ("AlexNet", 256)]
+    assert measured == [(name, size) for name in ("OwnNetwork", "AlexNet") for size in (1, 256)]
     assert costs["student"]["latency"] == {"1": 0.001, "256": 0.256}
     assert cost.read_cost(run) == costs
     cost.write_cost(run)
@@ -83,7 +90,7 @@ def test_an_ensemble_has_the_sum_of_its_members(run, measured) -> None:
     for name in ("0", "1"):
         (run / "teacher" / "members" / name).symlink_to(trained)
     entry = cost.write_cost(run)["teacher"]
-    assert entry["model"] == "resnet8 + resnet8"
+    assert entry["model"] == f"{OWN} + {OWN}"
     assert entry["multiply_adds"] == 2 * one["multiply_adds"]
     assert entry["latency"] == {"1": 0.002, "256": 0.512}
 

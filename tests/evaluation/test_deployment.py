@@ -20,7 +20,7 @@ from kdjax.report import page
 from kdjax.runs import teachers, workdir
 
 FIELDS = {
-    "data.flip": True, "data.pad": 1, "data.limit": 120, "smoke": False, "eval_batch_size": 32,
+    "data.flip": True, "data.pad": 1, "data.limit": 64, "smoke": False, "eval_batch_size": 32,
     "objective.method": "ka_gambler_sum", "objective.payoff": 5.0, "objective.pretrain_epochs": 1,
     "selective.risk": 0.95, "selective.delta": 0.2, "teacher.epochs": 2, "student.epochs": 3,
     "teacher.batch_size": 16, "student.batch_size": 16, "metric_writers": (),

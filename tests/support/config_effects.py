@@ -137,7 +137,7 @@ def _terms(objective: Callable[..., Any], classes: int, outputs: int) -> dict[st
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(4, outputs)), jnp.float32)
     teacher_logits = jnp.asarray(rng.normal(size=(4, classes)), jnp.float32)
-    _, terms = objective(logits, teacher_logits, jnp.arange(4))
+    _, terms = jax.jit(objective)(logits, teacher_logits, jnp.arange(4))
     return {name: np.asarray(value).tolist() for name, value in terms.items()}
 
 

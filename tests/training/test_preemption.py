@@ -11,10 +11,13 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
-from support import commands
+from support import commands, forked
+from support.runs import tiny
 from support.tiny_network import TINY_NETWORK
 
+from kdjax import pipeline
 from kdjax.errors import Preempted
+from kdjax.evaluation import evaluate
 from kdjax.training.preemption import Preemption
 
 
@@ -79,24 +82,22 @@ def test_several_processes_poll_with_numbers_that_go_on_from_stage_to_stage(monk
     assert np.diff(polled).tolist() == [1] * 5
 
 
-FLAGS = (
-    "--config=configs/digits.py",
-    *(f"--config.{stage}.model={TINY_NETWORK}" for stage in ("teacher", "student")),
-    *("--config.smoke", "--config.log_every=1"),
-)
-
-
-def flags(folder: pathlib.Path, data_dir: pathlib.Path) -> list[str]:
-    return [*FLAGS, f"--workdir={folder}", f"--config.data.dir={data_dir}"]
-
-
-# Without matplotlib a run writes no report, which takes long.
-ABSENT = ["matplotlib"]
+def start_run(folder: pathlib.Path, data_dir: pathlib.Path) -> forked.Forked:
+    """Starts the command with the devices of this process; without matplotlib, so no report."""
+    devices = f"--xla_force_host_platform_device_count={jax.device_count()}"
+    return commands.start(
+        *("main", "--config=configs/digits.py", "--config.smoke", "--config.log_every=1"),
+        *(f"--config.{stage}.model={TINY_NETWORK}" for stage in ("teacher", "student")),
+        *(f"--workdir={folder}", f"--config.data.dir={data_dir}"),
+        absent=["matplotlib"],
+        XLA_FLAGS=f"{devices} {os.environ['XLA_FLAGS']}",
+    )
 
 
 def finish(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
-    done = commands.command("main", *flags(folder, data_dir), absent=ABSENT)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Runs the run, or what is left of it, to its end, as the command does."""
+    dataset = pipeline.train(tiny(data_dir, log_every=1), folder)
+    evaluate.evaluate_all([folder], dataset)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_run_interrupted_by_ctrl_c_saves_its_step_and_ends_bit_identically(
     stage, step, whole, data_dir, tmp_path
 ) -> None:
     folder = tmp_path / "run"
-    process = commands.start("main", *flags(folder, data_dir), absent=ABSENT)
+    process = start_run(folder, data_dir)
     stage_folder = folder / "teacher" if stage == "teacher" else folder
     wait_for_step(stage_folder / "metrics.jsonl", step)
     logged = max(

@@ -224,8 +224,8 @@ def test_training_with_a_view_per_epoch_equals_training_without_views(teacher, d
 
 
 RUN = {
-    "smoke": False, "data.limit": 44, "teacher.epochs": 1, "teacher.batch_size": 16,
-    "student.epochs": 3, "student.batch_size": 16, "student.average": "ema",
+    "smoke": False, "data.limit": 64, "teacher.epochs": 1, "teacher.batch_size": 24,
+    "student.epochs": 3, "student.batch_size": 24, "student.average": "ema",
     "student.bn_batches": 2, "objective.pretrain_epochs": 1, "selective.risk": 0.2,
 }  # fmt: skip
 
