@@ -89,14 +89,16 @@ def runs(data_dir, tmp_path_factory):
     """The folders and the outputs of the same run by one process and by two."""
     root = tmp_path_factory.mktemp("hosts")
     folders = {count: root / str(count) for count in (1, 2)}
-    started = {
-        count: start(
-            count,
-            [[f"--workdir={folder}", f"--config.data.dir={data_dir}"] for _ in range(count)],
+    # One after the other: the second run finds programs of the first in the compilation cache.
+    done = {
+        count: finish(
+            start(
+                count,
+                [[f"--workdir={folder}", f"--config.data.dir={data_dir}"] for _ in range(count)],
+            )
         )
         for count, folder in folders.items()
     }
-    done = {count: finish(processes) for count, processes in started.items()}
     for outputs in done.values():
         for status, _, stderr in outputs:
             assert status == 0, stderr
