@@ -225,8 +225,11 @@ def test_students_and_unfinished_teachers_are_refused(finished_run, tmp_path):
     assert "is not finished" in error_message(export, folder, tmp_path / "model")
 
 
-def test_teacher_in_bfloat16_is_exported_in_float32(finished_run):
-    metadata = workdir.read_metadata(finished_run.folder / "teacher")
-    dataset = restore.load_dataset(finished_run.folder)
-    loaded = source_network.load(finished_run.folder / "teacher", metadata, dataset)
-    assert np.dtype(loaded.model.dtype) == np.float32
+def test_teacher_in_bfloat16_is_exported_in_float32(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run.folder / "teacher", tmp_path / "teacher")
+    metadata = workdir.read_metadata(folder)
+    metadata["config"]["teacher"]["compute_dtype"] = "bfloat16"
+    atomic_io.write_json(folder / "config.json", metadata)
+    assert np.dtype(restore.restore(folder).model.network.dtype) == "bfloat16"
+    loaded = source_network.load(folder, metadata, restore.load_dataset(finished_run.folder))
+    assert np.dtype(loaded.model.network.dtype) == np.float32
