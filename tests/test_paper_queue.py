@@ -1,17 +1,19 @@
 """The queue of the comparison as real processes: it picks up after a kill with the same tables."""
 
 import contextlib
+import io
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TextIO
 
+import jax
 import numpy as np
 import pytest
-from support import forked
 from support.commands import ROOT
 from support.tiny_network import TINY_NETWORK
 
@@ -24,6 +26,11 @@ QUEUE = [
     "--budget=smoke", "--data", "cifar10", "--settings", "structure", "--seeds", "0",
     "--methods", "kd",
 ]  # fmt: skip
+# A process computes as this one, which continues its job.
+COMPUTATION = {
+    "JAX_NUM_CPU_DEVICES": str(jax.config.jax_num_cpu_devices),
+    "JAX_DEFAULT_MATMUL_PRECISION": str(jax.config.jax_default_matmul_precision),
+}
 NETWORKS = [f"{stage}.model={TINY_NETWORK}" for stage in ("teacher", "student")]
 
 
@@ -39,6 +46,7 @@ class Queue:
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.paper", "run", *self.arguments],
             cwd=ROOT,
+            env={**os.environ, **COMPUTATION},
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # so that a signal reaches the queue and its job
@@ -46,9 +54,13 @@ class Queue:
 
     def run_job(self, name: str) -> None:
         """Trains one job, as the queue does."""
-        arguments = ["job", name, *self.arguments]
-        done = forked.run("experiments.paper", arguments, ROOT, os.environ)
-        assert done.returncode == 0, done.stderr
+        command = [sys.executable, "-m", "experiments.paper", "job", name, *self.arguments]
+        run_here(command, stdout=io.StringIO(), stderr=subprocess.STDOUT)
+
+    def take(self, job: str, other: "Queue") -> None:
+        """Copies the result files of a job from another queue."""
+        for path in other.out.glob(f"{job}.*"):
+            shutil.copy(path, self.out)
 
     def command(self, name: str, capsys: pytest.CaptureFixture[str]) -> str:
         """Returns what a command of the queue prints."""
@@ -64,14 +76,13 @@ class Queue:
         }
 
 
-def run_in_fork(command: list[str], *, stdout: Any, stderr: int) -> Any:
-    """Runs a job to its end, as `subprocess.run` does."""
+def run_here(command: list[str], *, stdout: TextIO, stderr: int) -> subprocess.CompletedProcess:
+    """Runs a job to its end, as `subprocess.run` does, in this process."""
     _, flag, module, *arguments = command
-    assert flag == "-m" and stderr == subprocess.STDOUT
-    done = forked.run(module, arguments, ROOT, os.environ)
-    assert done.returncode == 0, done.stderr
-    stdout.write(done.stdout + done.stderr)
-    return done
+    assert (flag, module, stderr) == ("-m", "experiments.paper", subprocess.STDOUT)
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
+        paper.main(arguments)
+    return subprocess.CompletedProcess(command, 0)
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None:
@@ -101,8 +112,7 @@ def test_killed_queue_continues_and_gives_the_same_tables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     undisturbed, killed = (Queue(tmp_path / name, data_dir) for name in ("undisturbed", "killed"))
-    for job in JOBS:
-        undisturbed.run_job(job)
+    undisturbed.run_job(JOBS[0])
 
     process = killed.start()
     saved = killed.runs / JOBS[0] / "teacher" / "checkpoints"
@@ -119,10 +129,11 @@ def test_killed_queue_continues_and_gives_the_same_tables(
     ]
 
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "run", run_in_fork)
+        patch.setattr(subprocess, "run", run_here)
         assert killed.command("run", capsys).splitlines() == [
             f"{job}: {state}" for job in JOBS for state in ("started", "finished")
         ]
+    undisturbed.take(JOBS[1], killed)
     assert killed.command("table", capsys) == undisturbed.command("table", capsys)
     expected, arrays = undisturbed.arrays(), killed.arrays()
     assert len(expected) > 0 and arrays.keys() == expected.keys()

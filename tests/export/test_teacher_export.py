@@ -14,20 +14,19 @@ from kdjax.evaluation import evaluate, fallback, predictions
 from kdjax.export import card, formats, source_network
 from kdjax.export.exporter import export
 from kdjax.predict import load, load_cascade
-from kdjax.runs import restore, workdir
+from kdjax.runs import restore, teacher_stage, workdir
 from kdjax.runtime import atomic_io
 
 PLAIN = {"data.pad": 0, "data.flip": False, "smoke": False, "selective.risk": 0.6}
 EPOCHS = {"teacher.epochs": 6, "student.epochs": 3, "objective.pretrain_epochs": 0, "eval_every": 6}
 
 
-def train_only(data_dir, folder, **changes):
-    config = tiny(data_dir, **PLAIN | EPOCHS | {"teacher.width": 8} | changes)
-    return pipeline.train(config, folder)
+def config_of(data_dir, **changes):
+    return tiny(data_dir, **PLAIN | EPOCHS | {"teacher.width": 8} | changes)
 
 
 def train(data_dir, folder, **changes):
-    dataset = train_only(data_dir, folder, **changes)
+    dataset = pipeline.train(config_of(data_dir, **changes), folder)
     return evaluate.evaluate(folder, dataset), dataset
 
 
@@ -179,7 +178,8 @@ def test_teacher_of_several_networks_is_exported_as_one(data_dir, run, tmp_path,
     short = {"teacher.epochs": 2, "student.epochs": 2, "teacher.width": 2}
     changes = {"teacher.folds": 2}
     if kind == "ensemble":
-        train_only(data_dir, tmp_path / "second", seed=1, **short)
+        second = config_of(data_dir, seed=1, **short)
+        teacher_stage.train(second, tmp_path / "second", run[2])
         changes = {"teacher.workdir": (str(run[0]), str(tmp_path / "second"))}
     results, _ = train(data_dir, tmp_path / kind, **short | changes)
     exported = export(tmp_path / kind / "teacher", tmp_path / "teacher")

@@ -6,6 +6,7 @@ import tempfile
 
 import jax
 from jax._src.interpreters import mlir
+from jax._src.lru_cache import LRUCache
 
 # Without optimization by LLVM, and each program in one part.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
@@ -40,3 +41,13 @@ def share_contexts(programs: int = 200) -> None:
         return make()
 
     mlir.make_ir_context = lambda: context(next(made) // programs)
+
+
+def store_quickly() -> None:
+    """Stores a program without reading when each of the others was used.
+
+    JAX does so before it stores a program in a folder of limited size, to remove old ones: with a
+    thousand programs it takes longer than compiling a small one. The limit stays, because with it
+    processes lock the folder that they share; the programs of a session stay far below it.
+    """
+    LRUCache._evict_if_needed = lambda self, *, additional_size=0: None

@@ -144,6 +144,7 @@ def _run(
 ) -> None:
     """Runs a module or a script as `__main__` in this process, with its output in files."""
     gc.freeze()  # what the server has imported stays
+    compile_cache.store_quickly()
     signal.signal(signal.SIGINT, interrupt)
     for output, stream in zip(streams, (sys.stdout, sys.stderr), strict=True):
         with output.open("wb") as file:

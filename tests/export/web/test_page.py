@@ -85,28 +85,34 @@ def demo(tmp_path_factory):
     return write(tmp_path_factory.mktemp("demo"))
 
 
-@pytest.fixture
-def visit(browser):
-    """Opens a page; a console message, an error or a request to elsewhere fails the test."""
-    events, contexts = [], []
-
-    def go(path, *, width=WIDE, scheme="light", bypass_csp=False, state="ready"):
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=bypass_csp
-        )
-        contexts.append(context)
-        tab = context.new_page()
+@pytest.fixture(scope="module")
+def tabs(browser):
+    """The tabs that pages are loaded into, by `bypass_csp`, and what happens in them."""
+    events, opened = [], {}
+    for bypass_csp in (False, True):
+        tab = opened[bypass_csp] = browser.new_page(bypass_csp=bypass_csp)
         tab.on("console", lambda message: events.append(message.text))
         tab.on("pageerror", lambda error: events.append(str(error)))
         tab.on("request", lambda request: events.append(request.url))
+    return opened, events
+
+
+@pytest.fixture
+def visit(tabs):
+    """Opens a page; a console message, an error or a request to elsewhere fails the test."""
+    opened, events = tabs
+    events.clear()
+
+    def go(path, *, width=WIDE, scheme="light", bypass_csp=False, state="ready"):
+        tab = opened[bypass_csp]
+        tab.emulate_media(color_scheme=scheme)
+        tab.set_viewport_size({"width": width, "height": 800})
         tab.goto(path.as_uri())
         tab.wait_for_selector(f"body[data-state={state}]")
         events.remove(path.as_uri())
         return tab
 
     yield go
-    for context in contexts:
-        context.close()
     assert [event for event in events if not event.startswith("blob:")] == []
 
 

@@ -51,9 +51,15 @@ REACHED = """() => {
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as launched:
-        yield launched
+def tab_and_events():
+    """A tab, which every page is loaded into, and its console messages, errors and requests."""
+    events = []
+    with chromium() as browser:
+        tab = browser.new_page()
+        tab.on("console", lambda message: events.append(message.text))
+        tab.on("pageerror", lambda error: events.append(str(error)))
+        tab.on("request", lambda request: events.append(request.url))
+        yield tab, events
 
 
 @pytest.fixture(scope="module")
@@ -76,25 +82,21 @@ def with_payoff(run, payoff):
 
 
 @pytest.fixture
-def visit(browser, pages):
+def visit(tab_and_events, pages):
     """Opens a page and its details; a console message, error or request fails the test."""
-    events, opened = [], []
+    tab, events = tab_and_events
+    events.clear()
 
     def go(name, *, scheme="light", width=WIDE):
-        tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
-        opened.append(tab)
+        tab.emulate_media(color_scheme=scheme)
+        tab.set_viewport_size({"width": width, "height": 800})
         address = pages[name].as_uri()
-        tab.on("console", lambda message: events.append(message.text))
-        tab.on("pageerror", lambda error: events.append(str(error)))
-        tab.on("request", lambda request: events.append(request.url))
         tab.goto(address)
         tab.evaluate(OPEN_ALL)
         events.remove(address)
         return tab
 
     yield go
-    for tab in opened:
-        tab.close()
     assert [line for line in events if not line.startswith("data:")] == []
 
 
