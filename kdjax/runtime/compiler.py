@@ -92,11 +92,11 @@ def enable_compilation_cache() -> None:
         return
     # A home folder may be shared by machines whose processors have different instructions.
     folder = caches / "kdjax" / "programs" / f"{platform.machine()}-{_processor_id()}"
-    if reason := program_cache.repair(folder):
+    if reason := program_cache.repair(folder, MAX_CACHE_BYTES):
         _warn_no_cache(reason)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
+    jax.config.update("jax_compilation_cache_max_size", -1)  # `repair` limits it
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 

@@ -1,8 +1,10 @@
 """Repairs a folder of JAX's compilation cache, or says why it cannot be used.
 
-JAX stores a program as `<key>-cache` and the time of its last use as `<key>-atime`, under the lock
-`.lockfile`. If a file of a pair is missing, or a program is cut off, JAX warns about every program
-and stores none.
+JAX stores a program as `<key>-cache`; in a folder whose size it limits, also the time of its last
+use as `<key>-atime`, under the lock `.lockfile`. If a file of a pair is missing, or a program is
+cut off, JAX warns about every program and stores none. It reads the times of all programs before
+it stores another one, which takes longer than a short compilation: kdjax limits its own folder
+here, when a command starts.
 """
 
 import contextlib
@@ -21,8 +23,13 @@ _PROBE_BYTES = 2**20  # about the size of a large program
 _ZLIB, _ZSTANDARD = b"\x78", b"\x28\xb5\x2f\xfd"  # first bytes of a compressed program
 
 
-def repair(folder: pathlib.Path) -> str | None:
+def repair(folder: pathlib.Path, limit: int | None = None) -> str | None:
     """Creates or repairs a folder, so that JAX can read and write it.
+
+    Args:
+        folder: of the programs.
+        limit: bytes that the programs may take: those not used for longest are removed. None: JAX
+            may limit the folder.
 
     Returns:
         None, or the reason why the folder cannot be used.
@@ -31,6 +38,10 @@ def repair(folder: pathlib.Path) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / _LOCK):
             _sweep(folder)
+            if limit is None:
+                _complete_times(folder)
+            else:
+                _prune(folder, limit)
             _probe(folder)
     except OSError as error:
         return f"{error.filename or folder}: {error.strerror or error}"
@@ -62,24 +73,36 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 
 
 def _sweep(folder: pathlib.Path) -> None:
-    """Removes what JAX cannot read, and completes what lacks the time of its last use."""
+    """Removes what JAX cannot read."""
     marker = folder / _CHECKED
     checked = marker.stat().st_ctime_ns if marker.exists() else 0
     marker.touch()  # before the check, so that nothing stays unchecked
-    programs = {path.name.removesuffix(_PROGRAM): path for path in folder.glob(f"*{_PROGRAM}")}
-    times = {path.name.removesuffix(_TIME): path for path in folder.glob(f"*{_TIME}")}
-    for key in times.keys() - programs.keys():
-        times[key].unlink()
-    for key, path in programs.items():
-        status, last_use = path.stat(), folder / f"{key}{_TIME}"
-        if not os.access(path, os.R_OK) or (
-            status.st_ctime_ns >= checked and not _is_readable(path)
-        ):
+    for path in folder.glob(f"*{_PROGRAM}"):
+        changed = path.stat().st_ctime_ns >= checked
+        if not os.access(path, os.R_OK) or (changed and not _is_readable(path)):
             path.unlink()
+    for path in folder.glob(f"*{_TIME}"):
+        if not path.with_name(path.name.removesuffix(_TIME) + _PROGRAM).exists():
+            path.unlink()
+
+
+def _complete_times(folder: pathlib.Path) -> None:
+    """Writes the time of the last use of programs that lack it."""
+    for path in folder.glob(f"*{_PROGRAM}"):
+        last_use = path.with_name(path.name.removesuffix(_PROGRAM) + _TIME)
+        if not os.access(last_use, os.W_OK):
             last_use.unlink(missing_ok=True)
-        elif not os.access(last_use, os.W_OK):
-            last_use.unlink(missing_ok=True)
-            last_use.write_bytes(status.st_mtime_ns.to_bytes(8, "little"))
+            last_use.write_bytes(path.stat().st_mtime_ns.to_bytes(8, "little"))
+
+
+def _prune(folder: pathlib.Path, limit: int) -> None:
+    """Removes the programs not used for longest, so that the others take `limit` bytes at most."""
+    used = {path: path.stat() for path in folder.glob(f"*{_PROGRAM}")}
+    total = 0
+    for path in sorted(used, key=lambda path: -max(used[path].st_atime, used[path].st_mtime)):
+        total += used[path].st_size
+        if total > limit:
+            path.unlink()
 
 
 def _is_readable(path: pathlib.Path) -> bool:

@@ -73,7 +73,7 @@ def test_compilation_cache_is_in_the_users_cache_folder(tmp_path, monkeypatch, c
     compiler.enable_compilation_cache()
     (folder,) = (tmp_path / "kdjax" / "programs").iterdir()
     assert jax.config.values["jax_compilation_cache_dir"] == str(folder)
-    assert jax.config.values["jax_compilation_cache_max_size"] == compiler.MAX_CACHE_BYTES
+    assert jax.config.values["jax_compilation_cache_max_size"] == -1
 
 
 def test_cache_folder_that_the_user_chose_is_kept_and_repaired(tmp_path, cache_options):

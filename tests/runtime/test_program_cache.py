@@ -91,6 +91,7 @@ def empty_programs(folder: pathlib.Path) -> None:
 
 def damage_in_every_way(folder: pathlib.Path) -> None:
     """Cuts off one program, empties one, removes one, and the time of another one."""
+    add_times(folder)
     cut, empty, removed, without_time, *_ = sorted(folder.glob("*-cache"))
     cut.write_bytes(cut.read_bytes()[:100])
     empty.write_bytes(b"")
@@ -101,6 +102,12 @@ def damage_in_every_way(folder: pathlib.Path) -> None:
 def names(folder: pathlib.Path, kind: str) -> set[str]:
     """Returns the programs of which a cache holds a file, `cache` or `atime`."""
     return {path.name.removesuffix(f"-{kind}") for path in folder.glob(f"*-{kind}")}
+
+
+def add_times(folder: pathlib.Path) -> None:
+    """As JAX does in a folder whose size it limits."""
+    for path in folder.glob("*-cache"):
+        path.with_name(path.name.replace("-cache", "-atime")).write_bytes(bytes(8))
 
 
 @pytest.mark.slow
@@ -118,6 +125,7 @@ def names(folder: pathlib.Path, kind: str) -> set[str]:
 def test_only_damaged_programs_are_removed(damage, lost, caches) -> None:
     folder = programs(caches)
     (folder / ".kdjax_checked").unlink()  # as if all programs were new
+    add_times(folder)
     before = names(folder, "cache")
     damage(folder)
     assert program_cache.repair(folder) is None
@@ -133,7 +141,25 @@ def test_damaged_cache_is_repaired_silently_and_works_again(caches, filled) -> N
     hits, lines = compile_programs(caches)
     assert lines == [] and 0 < hits < every
     assert compile_programs(caches) == (every, [])
-    assert names(programs(caches), "cache") == names(programs(caches), "atime")
+
+
+def test_programs_not_used_for_longest_are_removed_above_the_limit(tmp_path) -> None:
+    for name, size, stored, read in (
+        ("old", 10, 100, 100),
+        ("used", 20, 100, 400),
+        ("new", 30, 300, 300),
+        ("older", 5, 50, 200),
+    ):
+        path = tmp_path / f"{name}-cache"
+        path.write_bytes(bytes(size))
+        os.utime(path, (read, stored))
+    (tmp_path / ".kdjax_checked").touch()  # so that they are not read to be checked
+    assert program_cache.repair(tmp_path, 54) is None
+    assert names(tmp_path, "cache") == {"used", "new"}
+    assert program_cache.repair(tmp_path, 50) is None
+    assert names(tmp_path, "cache") == {"used", "new"}
+    assert program_cache.repair(tmp_path, 49) is None
+    assert names(tmp_path, "cache") == {"used"}
 
 
 def entry(folder: pathlib.Path, content: bytes) -> pathlib.Path:
