@@ -37,11 +37,11 @@ def repair(folder: pathlib.Path, limit: int | None = None) -> str | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / _LOCK):
+            if limit is not None:
+                _prune(folder, limit)  # first: a check reads programs, which counts as use
             _sweep(folder)
             if limit is None:
                 _complete_times(folder)
-            else:
-                _prune(folder, limit)
             _probe(folder)
     except OSError as error:
         return f"{error.filename or folder}: {error.strerror or error}"

@@ -143,7 +143,16 @@ def test_damaged_cache_is_repaired_silently_and_works_again(caches, filled) -> N
     assert compile_programs(caches) == (every, [])
 
 
-def test_programs_not_used_for_longest_are_removed_above_the_limit(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        (54, {"used", "new"}),
+        (50, {"used", "new"}),
+        (49, {"used"}),
+        (65, {"used", "new", "older", "old"}),
+    ],
+)
+def test_programs_not_used_for_longest_are_removed_above_the_limit(limit, kept, tmp_path) -> None:
     for name, size, stored, read in (
         ("old", 10, 100, 100),
         ("used", 20, 100, 400),
@@ -153,13 +162,8 @@ def test_programs_not_used_for_longest_are_removed_above_the_limit(tmp_path) -> 
         path = tmp_path / f"{name}-cache"
         path.write_bytes(bytes(size))
         os.utime(path, (read, stored))
-    (tmp_path / ".kdjax_checked").touch()  # so that they are not read to be checked
-    assert program_cache.repair(tmp_path, 54) is None
-    assert names(tmp_path, "cache") == {"used", "new"}
-    assert program_cache.repair(tmp_path, 50) is None
-    assert names(tmp_path, "cache") == {"used", "new"}
-    assert program_cache.repair(tmp_path, 49) is None
-    assert names(tmp_path, "cache") == {"used"}
+    assert program_cache.repair(tmp_path, limit) is None
+    assert names(tmp_path, "cache") == kept
 
 
 def entry(folder: pathlib.Path, content: bytes) -> pathlib.Path:
