@@ -50,6 +50,7 @@ def refined(p, y):
 HALF = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.bfloat16, jnp.float16)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, *HALF])
 def test_adjustments_match_their_definitions_row_by_row(dtype):
     probs = jnp.asarray(PROBS, dtype)
@@ -66,6 +67,7 @@ def test_adjustments_match_their_definitions_row_by_row(dtype):
     assert_allclose(actual, [refined(p, y) for p, y in pairs], rtol=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(logits=rows, labels=label_rows)
 def test_refined_puts_the_label_first_and_keeps_the_order_and_ratios_of_the_others(logits, labels):
@@ -82,6 +84,7 @@ def test_refined_puts_the_label_first_and_keeps_the_order_and_ratios_of_the_othe
             assert_array_equal(row, p)
 
 
+@pytest.mark.slow
 def test_refined_keeps_the_small_probabilities_of_a_confident_wrong_teacher():
     probs = softmax(np.array([[40.0, 2.0, 1.0, 0.0], [0.0, 200.0, 0.0, 0.0]]), axis=1)
     actual = np.asarray(adjustment.refined(probs.astype("f4"), np.array([1, 2])))
@@ -123,6 +126,7 @@ def test_probability_shift_commutes_with_the_softmax_at_any_temperature(
     assert_allclose(after, before, rtol=1e-5)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(logits=rows, labels=label_rows, epsilon=st.floats(0, 0.74))
 def test_label_smooth_regularization_gives_distributions_with_their_maximum_at_the_label(

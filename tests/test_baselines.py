@@ -55,6 +55,7 @@ def test_training_script_runs_without_this_package(
     assert needed in top and not top & others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 def test_numbers_of_augmentations_mean_what_they_mean_in_our_training(flip: bool) -> None:
     rng = np.random.default_rng(0)
@@ -208,6 +209,7 @@ def save(path: pathlib.Path, arrays: dict[str, np.ndarray], **changes: Any) -> p
     return path
 
 
+@pytest.mark.slow
 def test_baseline_is_judged_as_our_networks_are(
     tmp_path: pathlib.Path, logits: dict[str, np.ndarray]
 ) -> None:

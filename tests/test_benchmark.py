@@ -400,6 +400,7 @@ def results(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_report_shows_median_and_range(results):
     text = table.full_report(json.loads(results.read_text()))
     ratios = "2.00 (2.00 to 2.00)"
@@ -441,6 +442,7 @@ def test_flag_out_of_range_is_an_error(flag, capsys):
     assert flag.partition("=")[2] in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_speed_page_is_made_from_the_recorded_results():
     results = sorted((ROOT / "experiments" / "results").glob("speed_*.json"))
     assert results

@@ -238,6 +238,7 @@ def test_summary_names_the_rule_and_the_certificate(report_of):
         assert text in list(cascade_table.summary(report))[1]
 
 
+@pytest.mark.slow
 def test_command_prints_the_table_and_refutes_with_its_own_status(folders, name):
     flags = [f"--model={folders / 'student'}", f"--fallback={folders / 'fallback'}", name]
     done = command("check", *flags, "--risk=0.2")

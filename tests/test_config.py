@@ -155,6 +155,7 @@ def base_file(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_every_field_can_be_overridden_on_the_command_line(base_file):
     types = {name: type(value) for name, value in leaves(base())}
     for name, text, value in overrides():

@@ -72,6 +72,7 @@ def with_gradients(student, teacher, labels):
     return {name: jax.grad(total, has_aux=True)(student, name) for name in LOSSES}
 
 
+@pytest.mark.slow
 @each_dtype
 def test_losses_match_their_equations_and_have_finite_gradients(dtype):
     student, teacher = jnp.asarray(STUDENT, dtype), jnp.asarray(TEACHER, dtype)
@@ -84,6 +85,7 @@ def test_losses_match_their_equations_and_have_finite_gradients(dtype):
         assert gradient.dtype == dtype and np.all(np.isfinite(gradient))
 
 
+@pytest.mark.slow
 def test_gradients_match_finite_differences_of_the_equations():
     student, teacher, labels = *NORMAL[:, :6], LABELS[:6]
     results = jax.jit(with_gradients)(np.float32(student), np.float32(teacher), labels)
@@ -146,6 +148,7 @@ def test_float64_input_is_computed_in_float64():
         assert_allclose(values, LOSSES[name][1](*NORMAL, *labels), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_dkd_with_the_weights_of_the_decomposition_is_distillation():
     student, teacher = np.float32(NORMAL)
     p = softmax(teacher / 4, axis=1)
@@ -155,6 +158,7 @@ def test_dkd_with_the_weights_of_the_decomposition_is_distillation():
     assert_allclose(actual, expected, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_rld_is_dkd_where_the_teacher_is_right():
     student, teacher = np.float32(NORMAL)
     labels = teacher.argmax(axis=1)
@@ -212,6 +216,7 @@ def test_wrong_arguments_raise_with_their_values():
 MASKED = {"teacher": (False, True), "both": (True, True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("masks", MASKED.values(), ids=MASKED)
 def test_class_that_the_teacher_excludes_has_probability_zero(name, masks):

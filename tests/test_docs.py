@@ -314,6 +314,7 @@ def test_the_added_method_trains_a_student() -> None:
     assert np.isfinite(metrics["loss"]).all() and int(new_state.step) == 1
 
 
+@pytest.mark.slow
 def test_the_added_model_can_be_created_by_name() -> None:
     run_addition("A model")
     assert resolved(**{"student.model": "mlp"}).student.model == "mlp"
@@ -480,6 +481,7 @@ def test_every_promise_is_registered() -> None:
     )
 
 
+@pytest.mark.slow
 def test_scores_of_the_abstention_output_are_listed() -> None:
     logits = np.random.default_rng(0).normal(size=(20, 5))
     changed = logits + np.eye(5)[-1]

@@ -42,6 +42,7 @@ def distributions(extra):
     return names - {"kdjax"}
 
 
+@pytest.mark.slow
 def test_modules_of_an_extra_are_those_of_its_distributions():
     installed = importlib.metadata.packages_distributions()
     for extra, modules in extras.EXTRAS.items():
@@ -75,6 +76,7 @@ def imported_libraries():
                 yield name.partition(".")[0], path
 
 
+@pytest.mark.slow
 def test_every_library_that_the_package_imports_is_a_dependency_or_in_an_extra():
     required = {re.match(r"[\w-]+", line)[0] for line in PROJECT["dependencies"]}
     renamed = {"absl_py": "absl", "pillow": "PIL"}

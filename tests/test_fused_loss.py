@@ -42,6 +42,7 @@ def loss(logits, targets, payoff):
     return losses.soft_gambler(logits, targets, payoff=payoff).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.01, 1.0, 20.0])
 def test_gradients_of_all_arguments_are_those_of_the_equation(scale):
     logits, targets = arguments(scale)
@@ -52,6 +53,7 @@ def test_gradients_of_all_arguments_are_those_of_the_equation(scale):
         assert_allclose(found, expected, rtol=3e-5, atol=3e-6)
 
 
+@pytest.mark.slow
 def test_forward_mode_gives_the_directional_derivative():
     logits, targets = arguments()
     rng = np.random.default_rng(1)
@@ -83,6 +85,7 @@ def test_second_derivatives_are_finite_at_extreme_logits():
     assert np.isfinite(jax.jit(jax.hessian(loss))(logits, targets, PAYOFF)).all()
 
 
+@pytest.mark.slow
 def test_each_example_alone_gives_the_same_loss_and_gradient():
     logits, targets = (jnp.asarray(array, jnp.float32) for array in arguments(rows=6))
     payoffs = jnp.linspace(1.5, 4.0, 6)

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 import kdjax
 
 ROOT = pathlib.Path(kdjax.__file__).parent
@@ -134,6 +136,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_importing_the_losses_loads_no_heavy_library() -> None:
     loaded = loaded_by("import kdjax.losses, kdjax.adjustment, kdjax.selective")
     assert {"jax", "optax"} <= loaded
@@ -141,6 +144,7 @@ def test_importing_the_losses_loads_no_heavy_library() -> None:
     assert not heavy & loaded
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_submodules_on_first_use() -> None:
     assert "jax" not in loaded_by("import kdjax")
     code = (

@@ -105,6 +105,7 @@ def test_losses_match_their_equations_and_have_finite_gradients(name, dtype):
     assert np.all(np.isfinite(pull_back(jnp.ones_like(values))[0]))
 
 
+@pytest.mark.slow
 def test_cross_entropy_of_float32_logits_is_that_of_optax_bit_for_bit():
     logits = jnp.asarray(LOGITS, "float32")
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS % 5)
@@ -150,6 +151,7 @@ def test_gradients_with_respect_to_targets_are_finite_at_zero(name):
     assert np.all(np.isfinite(gradient(supervision_of(name))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gambler", "soft_gambler"])
 def test_infinite_payoff_gives_cross_entropy_over_all_columns(name):
     logits, one_hot = jnp.asarray(NORMAL, "float32"), jnp.eye(CLASSES)[LABELS[:6]]
@@ -185,6 +187,7 @@ def test_soft_cross_entropy_of_float32_logits_is_that_of_optax():
     assert_allclose(losses.soft_cross_entropy(logits, targets[:6]), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_distillation_of_one_hot_targets_at_temperature_1_is_cross_entropy():
     logits = jnp.asarray(NORMAL, "float32")
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:6])
@@ -234,6 +237,7 @@ rows = arrays(np.float32, (3, CLASSES + 1), elements=st.floats(-50, 50, width=32
 label_rows = arrays(np.int32, 3, elements=st.integers(0, CLASSES - 1))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(logits=rows, labels=label_rows, payoff=st.floats(1.01, 100))
 def test_soft_gambler_of_one_hot_targets_is_gambler(logits, labels, payoff):
@@ -242,6 +246,7 @@ def test_soft_gambler_of_one_hot_targets_is_gambler(logits, labels, payoff):
     assert_allclose(soft, hard, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(logits=rows, teacher=rows, temperature=st.floats(0.5, 20))
 def test_distillation_is_minimal_at_the_teacher(logits, teacher, temperature):
@@ -298,6 +303,7 @@ def test_targets_that_are_no_probabilities_are_refused_outside_jit(name, value):
     assert jax.jit(lambda *args: loss(*args, **options))(logits, targets).shape == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["soft_gambler", "distillation"])
 def test_nan_in_a_target_gives_nan(name):
     loss, options = getattr(losses, name), {"payoff": 2.0} if name == "soft_gambler" else {}
@@ -448,6 +454,7 @@ def test_labels_are_checked_before_they_are_converted(name, labels, bad):
         LOSSES[name](jnp.asarray(NORMAL[:3], "float32"), labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LABELLED)
 def test_labels_of_every_integer_type_give_the_same_loss(name):
     logits, expected = jnp.asarray(NORMAL[:3], "float32"), None

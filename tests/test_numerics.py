@@ -25,6 +25,7 @@ def test_largest_logit_is_shifted_to_0_without_a_gradient_of_the_shift():
     assert_allclose(gradient, np.ones_like(logits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 0.3, 3.0, 50.0])
 def test_log_of_the_mean_is_exact_near_equal_and_far_logits(scale):
     """Near equal logits a float32 logsumexp minus log m would lose all digits."""
@@ -35,6 +36,7 @@ def test_log_of_the_mean_is_exact_near_equal_and_far_logits(scale):
     assert_allclose(numerics.log_mean_exp(jnp.asarray(logits)), expected, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_log_of_the_mean_has_the_softmax_as_its_gradient():
     logits = random(scale=1.0)
     logits -= logits.max(axis=-1, keepdims=True)
@@ -65,6 +67,7 @@ def test_classes_that_take_no_part_do_not_matter_however_large():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [-100.0, -20.0, 0.0, 20.0, 100.0])
 def test_log_odds_do_not_saturate(margin):
     """log(p / (1 - p)) is margin - log(m - 1) for one class above m - 1 equal ones."""
@@ -75,6 +78,7 @@ def test_log_odds_do_not_saturate(margin):
     assert_allclose(found, [margin - np.log(4)], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 4.0])
 def test_log_odds_follow_the_equation_for_every_class(temperature):
     logits = random()
@@ -119,6 +123,7 @@ def test_divergence_is_never_negative_and_0_only_for_equal_distributions():
         assert np.all(np.asarray(numerics.divergence(a, jnp.float32(log_probs(seed)))) > 0)
 
 
+@pytest.mark.slow
 def test_divergence_leaves_out_absent_classes_with_finite_gradients():
     a, b = log_probs(0).copy(), log_probs(1).copy()
     for values in (a, b):

@@ -351,6 +351,7 @@ def test_temperature_out_of_range_raises_with_its_value(name, temperature):
         METHODS[name](STUDENT, TEACHER_LOGITS, LABELS, hyper=HYPER.replace(temperature=temperature))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEACHER)
 def test_teacher_with_another_number_of_classes_raises_with_the_shapes(name):
     shapes = {"reservation_distillation": (r"\(16, 6\)", r"\(16, 5\)")}

@@ -116,6 +116,7 @@ def test_config_of_the_page_resolves(tmp_path, monkeypatch) -> None:
     assert again.to_dict() == config.to_dict()
 
 
+@pytest.mark.slow
 def test_cost_of_the_page_is_printed(capsys) -> None:
     exec(COST_CODE, {})
     assert capsys.readouterr().out.startswith("Cost(parameters=11173962, multiply_adds=5554")

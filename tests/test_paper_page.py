@@ -256,6 +256,7 @@ def test_incomplete_results_give_a_page_that_says_what_is_missing(tmp_path: path
     assert "nan" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("methods", [["ce"], ["gambler"], ["kd"], ["ka", "ka_gambler_sum"]])
 def test_few_methods_of_one_seed_give_a_page_and_figures(
     methods: list[str], tmp_path: pathlib.Path
@@ -292,6 +293,7 @@ def test_networks_of_other_code_are_beside_ours_of_the_same_seed(tmp_path: pathl
     assert name not in page.trained([group])[0] and "other people's code" not in missing
 
 
+@pytest.mark.slow
 def test_page_keeps_what_is_written_by_hand(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,6 +325,7 @@ def test_page_without_the_line_is_not_changed(tmp_path: pathlib.Path) -> None:
         assert file.read_text() == text
 
 
+@pytest.mark.slow
 def test_figures_show_every_network_of_the_forest(
     group: table.Group, tmp_path: pathlib.Path
 ) -> None:
@@ -367,6 +370,7 @@ def test_page_of_the_documentation_can_be_generated() -> None:
     assert text.count(page.MARKER) == text.count(page.END) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not list(paper.RESULTS.glob("*.json")), reason="there are no result files")
 def test_rankings_of_the_result_files_give_their_recorded_aurc() -> None:
     found, recorded = {}, {}

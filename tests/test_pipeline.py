@@ -53,6 +53,7 @@ def run(data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pat
     return folder
 
 
+@pytest.mark.slow
 def test_run_writes_all_files_and_results(run: pathlib.Path) -> None:
     for name in ("config.json", "metrics.jsonl", "results.json", "predictions/dev.npz"):
         assert (run / name).is_file(), name
@@ -104,6 +105,7 @@ def test_certificates_of_one_of_several_students_stay_those_of_all(
     assert evaluate.evaluate(copy, dataset, risk=0.9)["guarantee"]["runs"] == 1
 
 
+@pytest.mark.slow
 def test_interrupted_evaluation_leaves_no_results(
     run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +119,7 @@ def test_interrupted_evaluation_leaves_no_results(
     assert not list(copy.rglob("results.json"))
 
 
+@pytest.mark.slow
 def test_log_has_a_dev_line_per_epoch_and_the_loss_terms(run: pathlib.Path) -> None:
     lines = log_lines(run)
     dev = [line for line in lines if line["split"] == "dev"]
@@ -292,6 +295,7 @@ def test_every_field_of_the_config_has_an_effect(
     assert changed != expected, f"{field} has no effect"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -374,6 +378,7 @@ def test_each_config_resolves_and_documents_its_command(path: pathlib.Path) -> N
         assert outputs == 11
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_not_one_of_pretraining(run: pathlib.Path) -> None:
     assert checkpoint(run, "best").step == 8  # the first epoch, to step 4, was pre-training
 
@@ -412,6 +417,7 @@ def test_evaluation_every_third_epoch_changes_no_weights(
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.slow
 def test_average_is_evaluated_instead_of_the_last_weights(run: pathlib.Path) -> None:
     best = checkpoint(run, "best")
     variables = restore.restore(run).variables

@@ -110,6 +110,7 @@ def test_platform_that_the_machine_lacks_is_one_line(platforms) -> None:
     assert line.startswith(f"kdjax: error: JAX_PLATFORMS='{platforms}' cannot be used on this")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.0, 0.3])
 def test_two_quick_ctrl_c_print_one_line(pause) -> None:
     body = "print('ready', flush=True)\ntry:\n    time.sleep(60)\nfinally:\n    time.sleep(60)\n"

@@ -46,6 +46,7 @@ def test_ranking_has_error_area_and_error_at_80_percent(published):
     )
 
 
+@pytest.mark.slow
 def test_log_odds_rank_like_the_largest_probability(published):
     values = logits()
     top = softmax(values.astype(np.float64), axis=1).max(axis=1)
@@ -62,6 +63,7 @@ def test_saturation_counts_probabilities_of_one_and_ties(published):
     )
 
 
+@pytest.mark.slow
 def test_every_score_has_its_area_and_its_largest_tie(published):
     values = np.concatenate([logits(), logits()[:1]])  # the first image twice
     labels = labels_of(values)
@@ -135,6 +137,7 @@ def test_logits_of_all_batches_are_averaged_over_views(published, monkeypatch, v
     np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True])
 def test_tables_and_json_show_the_same_figures(published, tmp_path, monkeypatch, capsys, as_json):
     values = {name: logits(seed, len(LABELS), 3) for seed, name in enumerate(published.NETWORKS)}

@@ -24,6 +24,7 @@ def test_the_students_differ_only_in_their_method(config: ConfigDict) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_teacher_is_larger_than_its_students_on_these_images(config: ConfigDict) -> None:
     outputs = {"teacher": 10, "student": 11}
     sizes = {

@@ -82,6 +82,7 @@ def test_without_a_certificate_no_point_is_marked(plot, outputs):
     assert texts(plot.draw(outputs._replace(point=point))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["picture.svg", "picture.png"])
 def test_same_run_gives_the_same_file(plot, workdir, tmp_path, monkeypatch, capsys, name):
     class Flag:

@@ -30,6 +30,7 @@ def test_programs_run_in_turn_and_one_student_is_always_among_them(monkeypatch):
     assert seconds == {1: [0, 3], 2: [1, 4], 3: [2, 5]}
 
 
+@pytest.mark.slow
 def test_students_differ_in_their_seed_and_train(monkeypatch):
     for program in compiler.OPTIONS:
         monkeypatch.setitem(compiler.OPTIONS, program, compiler.OPTIONS["initialize"])

@@ -87,6 +87,7 @@ def test_augmentations_are_numbered_by_row_column_and_mirroring(pad: int, flip: 
     assert set(np.asarray(drawn).tolist()) == set(range(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmentations_are_uniformly_distributed(flip: bool) -> None:
     image = random_images((3, 4, 1))
@@ -100,6 +101,7 @@ def test_augmentations_are_uniformly_distributed(flip: bool) -> None:
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_alternating_flip_mirrors_each_image_in_every_second_epoch() -> None:
     alternating = augment_module.Augmentation(2, True, "alternating")
     plain = augment_module.Augmentation(2, True)
@@ -164,6 +166,7 @@ def test_jit_and_scan_with_traced_seed_and_epoch_do_not_change_the_images() -> N
         np.testing.assert_array_equal(result, plain)
 
 
+@pytest.mark.slow
 def test_sharded_batch_is_augmented_without_communication() -> None:
     images, indices = random_images((16, 6, 6, 3)), np.arange(16)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -33,6 +33,7 @@ def moved(images, view):
     return result[:, :, ::-1] if view.mirrored else result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "flip"), EVERY)
 def test_views_are_moved_and_mirrored_images_and_augmentations_of_training(name, flip):
     images, chosen = pictures(), views(name, flip=flip)

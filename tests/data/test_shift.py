@@ -115,6 +115,7 @@ def test_distance_from_the_original_image_increases_with_severity(
     assert np.all(np.diff(distances) > 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(
     name=st.sampled_from(["blur", "contrast", "rotation"]),

@@ -79,6 +79,7 @@ def test_calibration_has_its_size_and_train_has_the_rest(
         np.testing.assert_array_equal(part, np.sort(part))
 
 
+@pytest.mark.slow
 def test_pairs_of_calibration_examples_are_chosen_with_equal_probability() -> None:
     # Stratified, or with the ranks used for dev, some pairs would be chosen more often.
     chosen = np.array([np.isin(np.arange(12), random_cut(12, 4, s)[1]) for s in range(4000)])

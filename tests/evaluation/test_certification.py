@@ -168,6 +168,7 @@ def test_operating_point_without_certified_threshold(calibrated):
     assert not point.certified
 
 
+@pytest.mark.slow
 def test_confidence_of_the_operating_point_uses_its_pnorm():
     logits = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
     results = {**results_with(None), "best_score": "max_logit_pnorm", "pnorm": 3.0}

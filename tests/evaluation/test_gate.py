@@ -93,6 +93,7 @@ def test_threshold_comes_from_dev_and_the_certified_share_from_calibration(run):
     assert gate["bound"] == pytest.approx(bound, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_certificate_is_that_of_the_images_that_pass(run):
     folder, _, results = run
     outputs, threshold = saved(folder), results["gate"]["threshold"]
@@ -130,6 +131,7 @@ def test_all_statements_are_about_images_that_pass_and_one_says_how_many_do(run)
     assert not any("gate" in each.scope for each in promises.statements(without))
 
 
+@pytest.mark.slow
 def test_without_a_gate_nothing_of_it_is_written(run, copied):
     _, dataset, gated = run
     results = evaluate.evaluate(copied, dataset, gate="none")
@@ -141,6 +143,7 @@ def test_without_a_gate_nothing_of_it_is_written(run, copied):
     assert results["best_score"] == gated["best_score"]
 
 
+@pytest.mark.slow
 def test_energy_needs_the_logits_only(run, copied):
     _, dataset, _ = run
     results = evaluate.evaluate(copied, dataset, gate="energy", gate_acceptance=0.8)
@@ -152,6 +155,7 @@ def test_energy_needs_the_logits_only(run, copied):
     assert results["gate"]["test"]["passed"] == passed < len(logits)
 
 
+@pytest.mark.slow
 def test_a_share_that_cannot_be_certified_stops_nothing(run, copied):
     _, dataset, _ = run
     results = evaluate.evaluate(copied, dataset, gate="energy", gate_acceptance=0.9999)
@@ -164,6 +168,7 @@ def test_a_share_that_cannot_be_certified_stops_nothing(run, copied):
     assert results["guarantee"] == ungated["guarantee"]
 
 
+@pytest.mark.slow
 def test_shifts_show_what_is_accepted_with_and_without_the_gate(run, copied, capsys):
     folder, dataset, results = run
     shifts = robustness.evaluate_shifts(copied, ["noise", "ood:digits"], dataset=dataset)
@@ -188,6 +193,7 @@ def test_shifts_show_what_is_accepted_with_and_without_the_gate(run, copied, cap
     assert "Images unlike those of training" in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_report_leaves_out_shifts_of_another_gate(run, copied):
     _, dataset, _ = run
@@ -214,6 +220,7 @@ def test_requested_points_count_what_the_gate_stops(run):
     assert classwise.gate == point.gate == Gate("mahalanobis", gate)
 
 
+@pytest.mark.slow
 def test_thresholds_by_coverage_on_dev_count_what_the_gate_stops(run):
     folder, _, results = run
     outputs, gate = saved(folder), results["gate"]["threshold"]
@@ -234,6 +241,7 @@ def test_thresholds_by_coverage_on_dev_count_what_the_gate_stops(run):
             assert chosen["test_error"] == pytest.approx(wrong[accepted["test"]].mean())
 
 
+@pytest.mark.slow
 def test_a_coverage_that_the_gate_does_not_pass_is_that_of_all_it_passes(capsys):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(200, 5)).astype(np.float32), rng.integers(4, size=200)
@@ -299,6 +307,7 @@ def test_a_network_without_features_is_refused_before_training(data_dir, tmp_pat
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_training_warns_of_a_gate_that_can_stop_nothing(data_dir, tmp_path):
     changes = {"selective.gate_acceptance": 0.999, "student.epochs": 1, "student.warmup_epochs": 0}
     with pytest.warns(RuntimeWarning, match="will stop no image: 719 calibration images"):

@@ -75,6 +75,7 @@ def test_a_file_truncated_anywhere_is_rejected(path):
         assert "damaged" in error_line(path)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_rejected_or_harmless(path):
     content = path.read_bytes()
     # One bit of every byte, in turn each of its eight bits: this covers all fields of the format.

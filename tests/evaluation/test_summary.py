@@ -232,6 +232,7 @@ def perfect_abstention(split):
     return split._replace(logits=logits)
 
 
+@pytest.mark.slow
 def test_without_abstention_its_logit_is_not_used(results):
     dev, test = perfect_abstention(DEV), perfect_abstention(TEST)
     assert summarize(dev=dev, test=test)["best_score"] in summary.ABSTENTION_SCORES

@@ -243,6 +243,7 @@ def test_onnx_file_has_the_card_as_metadata(exported):
     assert "uint8 [n, 8, 8, 1]" in model.doc_string
 
 
+@pytest.mark.slow
 def test_other_risk_and_delta_are_certified_again(trained, tmp_path):
     folder = trained("tiny")
     model_card = export(folder, tmp_path / "model", risk=0.3, delta=0.1)
@@ -356,6 +357,7 @@ def test_different_decisions_on_calibration_are_counted_on_the_card(copy, tmp_pa
     assert any(line in note for note in model_card["notes"])
 
 
+@pytest.mark.slow
 def test_without_the_data_set_files_are_checked_on_random_pixels(copy, tmp_path):
     metadata = json.loads((copy / "config.json").read_text())
     metadata["config"]["data"]["dir"] = str(tmp_path / "nowhere")
@@ -368,6 +370,7 @@ def test_without_the_data_set_files_are_checked_on_random_pixels(copy, tmp_path)
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.slow
 def test_without_jax2onnx_only_stablehlo_is_written_with_a_warning(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.warns(UserWarning, match=r"no model.onnx: .* pip install 'kdjax\[onnx\]'"):
@@ -397,6 +400,7 @@ def check_lists(model_card, prediction, labels):
     assert (sizes[~rejected] == 1).all()
 
 
+@pytest.mark.slow
 def test_coverage_with_another_score_has_no_certificate(trained, tmp_path, without_onnx):
     folder, out = trained("tiny"), tmp_path / "model"
     model_card = export(folder, out, coverage=0.8, score="margin", delta=0.1)
@@ -422,6 +426,7 @@ def test_coverage_with_another_score_has_no_certificate(trained, tmp_path, witho
     check_lists(model_card, prediction, test.labels)
 
 
+@pytest.mark.slow
 def test_threshold_license_and_author_are_on_the_card(trained, tmp_path, without_onnx):
     out = tmp_path / "model"
     options = {"threshold": 0.5, "score": "softmax_response"}
@@ -500,6 +505,7 @@ def test_invalid_operating_point_raises_and_writes_nothing(trained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_existing_output_folder_raises_unless_it_is_empty(trained, tmp_path):
     (tmp_path / "model").mkdir()
     export(trained("tiny"), tmp_path / "model")
@@ -510,6 +516,7 @@ def test_existing_output_folder_raises_unless_it_is_empty(trained, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_file_with_wrong_logits_is_not_written(trained, tmp_path, monkeypatch):
     fold = teacher_network.fold
 
@@ -525,6 +532,7 @@ def test_file_with_wrong_logits_is_not_written(trained, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_no_files(trained, tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")

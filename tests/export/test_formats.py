@@ -89,6 +89,7 @@ def check_outputs(export_format, score):
     assert gate_score is None and outlier is None  # there is no gate
 
 
+@pytest.mark.slow
 def test_exported_function_takes_any_number_of_images(export_format):
     run = export_format.run(export_format.write(function(), SHAPE))
     for n in (1, 2, 11):

@@ -215,6 +215,7 @@ def test_given_weights_need_the_data_set(finished_run, tmp_path):
     assert "of kind 'weights': it can only be exported where the data set 'digits' is" in message
 
 
+@pytest.mark.slow
 def test_students_and_unfinished_teachers_are_refused(finished_run, tmp_path):
     message = error_message(
         source_network.require_exportable, pathlib.Path("runs/many"), {"stage": workdir.STUDENTS}

@@ -79,6 +79,7 @@ def test_every_registered_network_is_of_a_class_that_is_tested_here():
     assert {type(models.create(name, OUTPUTS)) for name in models.MODELS} == classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), NETWORKS.items())
 def test_the_last_layer_of_the_features_gives_the_logits_also_without_normalization(
     name, scale, images
@@ -93,6 +94,7 @@ def test_the_last_layer_of_the_features_gives_the_logits_also_without_normalizat
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Keyword", "Nnx"])
 def test_networks_of_the_user_have_features(name, own, images):
     model = models.create(f"{own}:{name}", OUTPUTS, image_shape=SHAPE)

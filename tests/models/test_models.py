@@ -90,6 +90,7 @@ def small(name, dtype):
     return jitted(model), random_variables(model, images), images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.MODELS)
 def test_parameter_counts_equal_the_published_ones(name):
     _, variables = shapes(models.create(name, 10), (1, 32, 32, 3))
@@ -100,6 +101,7 @@ def test_parameters_of_alexnet_sum_up_to_the_published_count():
     assert COUNTS["alexnet"] == 2_472_266
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "channels"), [((8, 8), 1), ((28, 28), 1), ((32, 32), 3), ((9, 13), 3)]
 )
@@ -305,6 +307,7 @@ def test_block_follows_its_equation(block, channels, strides, train):
     check(module, images_of(3, 5, 6, channels), reference, train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 def test_resnet8_follows_its_equation(train):
     def reference(x, variables):
@@ -359,6 +362,7 @@ def test_max_pool_equals_numpy_for_negative_features_and_odd_sizes():
     np.testing.assert_array_equal(common.max_pool(features), max_pool(features))
 
 
+@pytest.mark.slow
 def test_gradient_of_max_pool_goes_to_the_maximum_and_is_divided_among_ties():
     features = np.array([[4.0, 1, 2, 2, -1], [3, 0, 2, -5, -1]])[None, :, :, None]
     gradient = jax.vjp(common.max_pool, features)[1](np.array([[[[8.0], [8.0], [8.0]]]]))[0]
@@ -389,6 +393,7 @@ def test_bfloat16_network_is_close_to_float32(size, width):
 # Stems
 
 
+@pytest.mark.slow
 def test_auto_stem_is_the_small_one_below_64_pixels_and_the_large_one_from_there_on():
     for name in ("resnet8", "alexnet_small"):
         for size, stem in (((63, 70), "small"), ((70, 63), "small"), ((64, 64), "large")):
@@ -399,6 +404,7 @@ def test_auto_stem_is_the_small_one_below_64_pixels_and_the_large_one_from_there
             assert jax.tree.map(jnp.shape, auto) == jax.tree.map(jnp.shape, chosen)
 
 
+@pytest.mark.slow
 def test_auto_stem_has_the_bits_of_the_small_one_for_small_images():
     images = images_of(2, 12, 12, 3)
     auto, small = (models.create("resnet8", 3, width=2, stem=stem) for stem in ("auto", "small"))

@@ -231,6 +231,7 @@ def test_fault_of_a_class_is_one_line(tmp_path, name, words) -> None:
     assert message.startswith("model '") and re.search(words, message), message
 
 
+@pytest.mark.slow
 def test_equal_networks_are_checked_once_and_a_fault_every_time(tmp_path, monkeypatch) -> None:
     path, init_all, traced = write(tmp_path, LINEN), apply.init_all, []
 

@@ -363,6 +363,7 @@ def run(folders, tmp_path, student, *flags):
     )
 
 
+@pytest.mark.slow
 def test_command_says_who_answered_and_what_it_cost(folders, pair, tmp_path):
     answers = pair(pictures(12))
     done = run(folders, tmp_path, "student", "--json")

@@ -7,6 +7,7 @@ import json
 import math
 import string
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import colours
@@ -68,6 +69,7 @@ def assert_same(read_rows, rows):
             assert outcome.correct == (row["truth"] == row["label"])
 
 
+@pytest.mark.slow
 @given(rows=ROWS, size=st.integers(1, 50), end=st.sampled_from(["\n", "\r\n"]))
 @settings(max_examples=60, deadline=None)
 def test_rows_are_read_as_they_were_written(rows, size, end):

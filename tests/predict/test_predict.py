@@ -184,6 +184,7 @@ def test_batch_size_below_one_raises(folder):
     assert "batch_size 0: must be at least 1" in error_message(load, folder, batch_size=0)
 
 
+@pytest.mark.slow
 def test_prediction_imports_no_training_library():
     code = (
         "import sys; import kdjax.predict.images;"

@@ -78,6 +78,7 @@ def test_several_students_share_the_ladder(results):
     assert promises.ladder_notes(shared)[0].endswith("with its risk and --delta=0.01666")
 
 
+@pytest.mark.slow
 def test_a_threshold_for_risk_and_coverage_is_named_in_the_note(tmp_path):
     folder = sample_runs.write(tmp_path / "run", draw=sample_runs.all_correct)
     sample_runs.add_promises(folder, coverage=0.5)

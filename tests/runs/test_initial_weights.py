@@ -45,6 +45,7 @@ def test_workdir_gives_the_trained_weights(finished_run, data_dir, dataset, tmp_
     jax.tree.map(np.testing.assert_array_equal, fitted, expected)
 
 
+@pytest.mark.slow
 def test_file_without_abstention_output_says_so(finished_run, data_dir, dataset, tmp_path, capsys):
     variables = jax.tree.map(np.array, restore.restore(finished_run.folder).variables)
     head = variables["params"]["head"]["Dense_0"]
@@ -59,6 +60,7 @@ def test_file_without_abstention_output_says_so(finished_run, data_dir, dataset,
     assert names == {"params.head.Dense_0.kernel", "params.head.Dense_0.bias"}
 
 
+@pytest.mark.slow
 def test_file_of_other_classes_keeps_all_but_the_last_layer(
     finished_run, data_dir, dataset, tmp_path, capsys
 ):

@@ -48,6 +48,7 @@ def test_restore_returns_the_weights_of_the_best_checkpoint(run) -> None:
     assert logits.shape == (2, 11)
 
 
+@pytest.mark.slow
 def test_restore_takes_a_string_and_is_a_name_of_the_package(run) -> None:
     expected = restore.restore(run).variables
     assert_equal_variables(restore.restore(str(run)).variables, expected)
@@ -132,6 +133,7 @@ def test_old_field_names_are_those_of_earlier_versions(old_run) -> None:
     assert student["student"]["norm_batches"] == teacher["teacher"]["norm_batches"] == 2
 
 
+@pytest.mark.slow
 def test_workdir_of_an_earlier_version_restores_the_same_network(run, old_run) -> None:
     for name in ("", "teacher"):
         expected, actual = restore.restore(run / name), restore.restore(old_run / name)

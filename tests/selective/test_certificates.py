@@ -186,6 +186,7 @@ def best_on_sample(confidence, correct, risk, delta):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_true_risk_exceeds_the_bound_in_at_most_delta_of_the_samples(family):
     # A procedure that fails with probability delta exceeds this with probability 1e-6.

@@ -98,6 +98,7 @@ def reference(confidence, correct, groups, risk, delta, rng):
     return [accepted[g] for g in sorted(members)]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(5, 70), min_size=1, max_size=4),

@@ -109,6 +109,7 @@ def test_invalid_arguments_raise(sample, others, bins, part):
 VALUES = st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @given(sample=VALUES, others=VALUES, bins=st.integers(2, 20))
 @settings(max_examples=80, deadline=None)
 def test_groups_of_any_confidences_are_complete(sample, others, bins):

@@ -72,6 +72,7 @@ def holm(confidence, correct, risks, delta):
     return [max(counts[i:]) for i in range(len(risks))], level
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     n=st.sampled_from([20, 31, 60, 150, 400]),

@@ -96,6 +96,7 @@ def test_metrics_are_means_over_every_order_of_the_ties(name, rows):
     assert_allclose(METRICS[name](confidence, correct), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(rows=tied_samples)
 def test_curve_and_coverage_at_risk_follow_from_the_accepted_predictions(rows):

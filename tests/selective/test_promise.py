@@ -46,6 +46,7 @@ def test_too_few_accepted_examples_refute_nothing():
     assert (nothing.coverage, nothing.p_value, nothing.refuted) == (0, 1, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [0.05, 0.2])
 def test_a_kept_promise_is_refuted_with_probability_at_most_delta(delta):
     rng = np.random.default_rng(0)

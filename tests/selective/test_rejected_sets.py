@@ -101,6 +101,7 @@ def borderline(rng):
     return (scores, confidence, correct), risk, delta
 
 
+@pytest.mark.slow
 def test_misses_are_at_most_alpha_where_one_error_decides_whether_anything_is_certified():
     rng = np.random.default_rng(240)
     for _ in range(30):
@@ -121,6 +122,7 @@ def loosest_or_both(confidence, correct, *, risk, coverage, delta):
     return threshold, (delta, delta / 3)
 
 
+@pytest.mark.slow
 def test_misses_are_at_most_alpha_for_a_threshold_chosen_from_two_tests():
     rng = np.random.default_rng(7)
     used = set()

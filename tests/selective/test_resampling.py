@@ -182,6 +182,7 @@ def test_accuracy_has_the_exact_interval(errors):
     assert_allclose(interval[1:], blaker_interval(400 - errors, 400), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_intervals_contain_the_true_value_at_about_their_level():
     # The true risk at coverage u is R(u) = 0.2 u^2. Accuracy 1 - R(1), AURC = integral of R,
     # AUGRC = integral of u R, and R(0.8).
@@ -195,6 +196,7 @@ def test_intervals_contain_the_true_value_at_about_their_level():
     assert_allclose(np.mean(covered, axis=0), 0.95, rtol=0, atol=0.046)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["single", "paired"])
 def test_intervals_of_few_errors_contain_the_true_value(experiment, measure):
     """3 errors among 359 examples, where the bootstrap alone covers 31 to 89 %."""

@@ -97,6 +97,7 @@ EXTREME = np.array(
 )
 
 
+@pytest.mark.slow
 @each_score
 @each_dtype
 def test_scores_follow_their_equations_with_finite_gradients(name, dtype):
@@ -172,6 +173,7 @@ def test_doctor_is_the_log_odds_of_the_sum_of_squared_probabilities():
     assert_allclose(selective.shown("doctor", SCORES["doctor"](logits)), squares, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
 def test_combination_weighs_the_two_log_odds(transform):
     logits = random_logits()
@@ -182,6 +184,7 @@ def test_combination_weighs_the_two_log_odds(transform):
         selective.combination(logits, coefficients=(1.0, 2.0), abstention=True)
 
 
+@pytest.mark.slow
 def test_reservation_is_accurate_near_zero():
     # The relative error is the float32 spacing at log odds of -39; computing 1 - q_a would give 0.
     expected = 2 * np.exp(-40.0) / (1 + 2 * np.exp(-40.0))
@@ -207,6 +210,7 @@ def test_pnorm_follows_the_equation_for_every_p(p):
     assert_allclose(jax.jit(partial(max_logit_pnorm, p=p))(logits), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_infinite_p_divides_by_the_largest_modulus():
     classes = np.asarray(random_logits()[:, :-1], np.float64)
     centred = classes - classes.mean(axis=1, keepdims=True)

@@ -43,6 +43,7 @@ def area_without(logits, correct, left_out, p):
     return selective.aurc(confidence, kept)
 
 
+@pytest.mark.slow
 def test_cross_validated_aurc_chooses_p_without_each_error():
     logits, labels = random_split(60, 3)
     correct = selective.is_correct(logits, labels)
@@ -62,6 +63,7 @@ def test_cross_validated_aurc_chooses_p_without_each_error():
     assert actual > selective.aurc(tuned, correct)
 
 
+@pytest.mark.slow
 def test_cross_validated_aurc_without_errors_is_zero():
     logits, _ = random_split(20, 2)
     assert selective.cross_validated_pnorm_aurc(logits, logits[:, :-1].argmax(axis=1)) == 0
@@ -106,6 +108,7 @@ def fit_by_scikit_learn(inputs, correct):
     return np.array([model.intercept_[0] - weights @ mean, *weights])
 
 
+@pytest.mark.slow
 def test_combination_is_the_logistic_regression_of_scikit_learn():
     logits, labels = random_split(300, 5)
     correct = selective.is_correct(logits, labels)
@@ -118,6 +121,7 @@ def test_combination_is_the_logistic_regression_of_scikit_learn():
     assert selective.shown("combination", scores).mean() == pytest.approx(correct.mean(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_combination_finds_the_score_that_separates():
     """The reservation tells right from wrong; the softmax response has no information."""
     logits, _ = random_split(400, 6)
@@ -141,6 +145,7 @@ def test_combination_has_equal_weights_where_nothing_can_be_fitted(wrong):
     assert area == pytest.approx(float(wrong))
 
 
+@pytest.mark.slow
 def test_combination_is_finite_at_extreme_logits():
     logits, labels = random_split(50, 8)
     coefficients = selective.fit_combination(1e4 * logits, labels)

@@ -112,6 +112,7 @@ class OlderState(flax.struct.PyTreeNode):
     average: Any
 
 
+@pytest.mark.slow
 def test_checkpoint_without_a_field_is_restored_if_the_field_is_empty(tmp_path):
     spec = linear_spec(optimizer=optax.sgd(0.1, momentum=0.9))
     state = init_state(spec, SHAPE)
@@ -125,6 +126,7 @@ def test_checkpoint_without_a_field_is_restored_if_the_field_is_empty(tmp_path):
         assert bits(restored.state) == bits(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a[b]c", "[!x]", "st*r?"])
 def test_folder_with_characters_of_patterns_is_read_again(name, tmp_path):
     folder = tmp_path / name / "checkpoints"
@@ -142,6 +144,7 @@ def test_empty_folder_has_no_checkpoints(tmp_path):
         assert checkpoints.best(state_at(0)) is None
 
 
+@pytest.mark.slow
 def test_second_session_continues_saving(folder):
     with Checkpoints(folder, {}) as checkpoints:
         save(checkpoints, 7, 0.95)
@@ -177,6 +180,7 @@ def test_signal_while_reading_is_not_reported_as_damage(folder, monkeypatch):
                 read(state_at(0))
 
 
+@pytest.mark.slow
 @damages
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_full_disk_is_reported_and_keeps_existing_checkpoints(folder, size):
@@ -266,6 +270,7 @@ def remove_checksums(folder):
         path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, invert_a_byte, remove])
 def test_any_damage_is_detected_by_the_checksums_before_orbax_reads(
     folder, tmp_path, damage, capfd
@@ -376,6 +381,7 @@ def test_unscored_checkpoint_is_not_best_while_a_scored_one_exists(tmp_path, sco
         assert_is_step(checkpoints.latest(state_at(0)), len(scores))
 
 
+@pytest.mark.slow
 def test_unscored_checkpoint_with_dev_metrics_is_not_best(tmp_path):
     folder = tmp_path / "checkpoints"
     with Checkpoints(folder, {}) as checkpoints:  # an epoch of pre-training is evaluated on dev
@@ -405,6 +411,7 @@ def test_sentinel_scores_of_earlier_versions_give_the_same_best(tmp_path, scores
         assert_is_step(checkpoints.best(state_at(0)), best)
 
 
+@pytest.mark.slow
 def test_resumed_folder_of_an_earlier_version_keeps_the_best(tmp_path):
     folder = tmp_path / "checkpoints"
     save_all(folder, [0.9 - 1e6, 0.1, -1e12])

@@ -22,6 +22,7 @@ def normalized(dataset: Any) -> np.ndarray:
     return (np.asarray(dataset.train.images) / 255 - dataset.mean) / dataset.std
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True])
 def test_kernel_is_that_of_the_normalized_training_images(streamed: bool) -> None:
     dataset = random_dataset()

@@ -21,6 +21,7 @@ def objective(smoothing: float) -> Objective:
     return train_spec(resolve(config), "teacher", dataset_metadata(random_dataset())).objective
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.1, 0.9])
 def test_target_is_shared_with_all_classes(smoothing: float) -> None:
     rng = np.random.default_rng(0)
@@ -47,6 +48,7 @@ def test_smoothed_loss_is_finite_at_large_logits(dtype: jnp.dtype) -> None:
     assert np.isfinite(value) and np.isfinite(np.float32(gradient)).all()
 
 
+@pytest.mark.slow
 def test_without_smoothing_the_loss_is_cross_entropy_to_the_bit() -> None:
     logits = jnp.float32(np.random.default_rng(1).normal(size=(5, CLASSES)))
     labels = jnp.arange(5) % CLASSES

@@ -108,12 +108,14 @@ def test_students_together_equal_each_trained_separately(source, variables) -> N
             )
 
 
+@pytest.mark.slow
 def test_state_is_donated(source, variables) -> None:
     state = step.init_state(linear_spec(), SHAPE)
     single_program(linear_spec())(state, source, variables, 1)
     assert state.variables["params"]["Dense_0"]["kernel"].is_deleted()
 
 
+@pytest.mark.slow
 def test_memory_of_a_step_is_known_without_compiling_again(
     source, variables, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -82,6 +82,7 @@ def test_rows_of_a_split_are_predicted_in_their_order(examples) -> None:
     np.testing.assert_allclose(logits, member_logits()[0][rows], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_training_image_gets_the_logits_of_the_network_that_has_not_seen_it() -> None:
     model, variables = fold_teacher()
     logits = out_of_fold.train_logits(model, variables, predict_rows)
@@ -114,6 +115,7 @@ def test_other_images_get_the_mean_of_the_log_probabilities() -> None:
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_ensemble_of_teachers_with_folds_averages_those_that_have_not_seen_the_image() -> None:
     model, variables = teacher_network.ensemble([fold_teacher(0), fold_teacher(1), linear(5)])
     assert out_of_fold.has_folds(model)

@@ -91,6 +91,7 @@ def linear_logits(variables: Any) -> np.ndarray:
     return inputs @ np.float64(layer["kernel"]) + np.float64(layer["bias"])
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_the_teacher_on_the_images_without_augmentation(teacher) -> None:
     weights = rank_weights.teacher_weights(teacher, random_dataset(), device_examples(), 4)
     expected = reference(log_odds(linear_logits(teacher.variables)))
@@ -131,6 +132,7 @@ def test_file_of_logits_needs_those_of_the_images_without_augmentation(teacher) 
         rank_weights.teacher_weights(lacking, random_dataset(), device_examples(), 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True])
 def test_batch_has_the_weights_of_its_images(streamed: bool) -> None:
     weights = np.float32(np.random.default_rng(1).uniform(0, 3, COUNT))
@@ -141,6 +143,7 @@ def test_batch_has_the_weights_of_its_images(streamed: bool) -> None:
     assert take_batch(DeviceSplit(device_examples(), order()), 0, 4).weights is None
 
 
+@pytest.mark.slow
 def test_gradient_of_the_weighted_loss_is_the_weighted_mean_of_gradients() -> None:
     weights = np.float32([0.5, 2.0, 0.0, 1.5])
     weighted = dataclasses.replace(linear_spec(), weighted=True)

@@ -137,6 +137,7 @@ def test_batch_statistics_of_sam_are_those_of_the_weights_themselves(source, tea
     jax.tree.map(np.testing.assert_array_equal, *stats)
 
 
+@pytest.mark.slow
 def test_loss_is_the_sum_of_its_terms(source, teacher) -> None:
     spec = linear_spec()
     _, metrics = train_step(spec, step.init_state(spec, SHAPE), source, teacher)
@@ -145,6 +146,7 @@ def test_loss_is_the_sum_of_its_terms(source, teacher) -> None:
     )
 
 
+@pytest.mark.slow
 def test_epoch_contains_every_full_batch_of_the_order(source) -> None:
     labels = [
         np.asarray(make_batch(linear_spec().batches, source, jnp.int32(number)).labels)
@@ -216,6 +218,7 @@ def self_adaptive_spec(momentum: float, **changes: Any) -> TrainSpec:
     return linear_spec(teacher=None, objective=objective, **targets, **changes)
 
 
+@pytest.mark.slow
 def test_running_targets_follow_the_probabilities_of_the_labels(source) -> None:
     spec, expected = self_adaptive_spec(0.8), np.ones(COUNT)
     run, state = single_program(spec), step.init_state(spec, SHAPE)
@@ -235,6 +238,7 @@ def test_running_targets_follow_the_probabilities_of_the_labels(source) -> None:
     assert state.targets.sharding.is_fully_replicated
 
 
+@pytest.mark.slow
 def test_pre_training_leaves_the_running_targets_at_their_start(source) -> None:
     spec = self_adaptive_spec(0.8, pretrain_epochs=1)
     state, metrics = train_step(pretraining_spec(spec), step.init_state(spec, SHAPE), source, None)
@@ -246,6 +250,7 @@ def test_methods_without_running_targets_have_no_state_for_them() -> None:
     assert step.init_state(linear_spec(), SHAPE).targets == {}
 
 
+@pytest.mark.slow
 def test_warm_up_of_the_distillation_weight_is_traced_and_starts_after_pre_training(
     source, teacher
 ) -> None:

@@ -97,6 +97,7 @@ def test_training_with_cached_logits_equals_training_with_the_online_teacher(
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_cache_is_reused_and_recomputed_if_anything_it_depends_on_differs(
     teacher, dataset, monkeypatch
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from support.networks import CLASSES, SHAPE, Linear
 
 from kdjax.models.alexnet import SMALL_LAYERS, AlexNet
@@ -50,6 +51,7 @@ def test_images_are_renormalized() -> None:
     np.testing.assert_allclose(logits(renormalized), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_inference_form_of_wrapped_networks_gives_the_same_logits() -> None:
     model = AlexNet(num_outputs=CLASSES, width=2, layers=SMALL_LAYERS[:1], normalize=True)
     variables = dict(jax.jit(lambda: model.init(jax.random.key(0), IMAGES, train=False))())

@@ -132,6 +132,7 @@ def host(tmp_path: pathlib.Path) -> tuple[HostTeacher, list[np.ndarray]]:
     return HostTeacher(compute, "linear", ("train",), True, tmp_path), calls
 
 
+@pytest.mark.slow
 def test_views_are_stored_one_by_one_and_shared_by_any_number_of_views(
     host, dataset, capsys
 ) -> None:
@@ -163,6 +164,7 @@ def test_teacher_on_the_host_is_computed_once_per_view(host, dataset) -> None:
     assert [set(numbers.tolist()) for numbers in calls[-6:]] == [{0}] * 3 + [{1}] * 3
 
 
+@pytest.mark.slow
 def test_view_of_an_image_is_taught_by_the_teacher_of_its_fold(tmp_path, dataset) -> None:
     networks = [
         Linear(CLASSES).init(jax.random.key(seed), jnp.zeros((1, *SHAPE)), train=False)

@@ -73,6 +73,7 @@ def test_new_pictures_leave_most_of_the_others_where_they_are() -> None:
     assert len(before["test"] - after["test"]) <= 4
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     examples=st.lists(

@@ -91,6 +91,7 @@ def test_file_as_directory_raises(pictures: pathlib.Path) -> None:
         data.load("digits", data_dir=pictures / "cats" / "a.jpg")
 
 
+@pytest.mark.slow
 def test_directory_that_belongs_to_tfds_is_used(tmp_path: pathlib.Path) -> None:
     # What is left by TFDS, a file system and a file manager, without a prepared data set.
     for name in ("downloads/manual", "kdjax_arrays", "lost+found", "mnist/3.0.1.incomplete7"):
@@ -99,6 +100,7 @@ def test_directory_that_belongs_to_tfds_is_used(tmp_path: pathlib.Path) -> None:
     assert data.load("digits", data_dir=tmp_path).num_classes == 10
 
 
+@pytest.mark.slow
 def test_prepared_set_is_read_beside_other_files(
     small_set: Callable[..., Any], pictures: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -188,6 +190,7 @@ def test_preparation_writes_nothing_to_stdout(
     assert "digits" in output.err
 
 
+@pytest.mark.slow
 def test_concurrent_preparation_of_the_same_data_set(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_files_in_the_manual_folder_are_prepared(
     assert loaded.class_names == tuple(stock.info.features["label"].names)
 
 
+@pytest.mark.slow
 def test_tfds_reads_the_prepared_data_set_with_all_features(
     originals: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:

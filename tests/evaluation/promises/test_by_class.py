@@ -45,6 +45,7 @@ def predicted_class(outputs):
     return outputs.logits[:, :-1].argmax(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [sample_runs.split, rare_and_bad])
 def test_counts_are_those_of_the_predictions_at_each_threshold(draw):
     given = evidence(draw)

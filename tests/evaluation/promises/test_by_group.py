@@ -36,6 +36,7 @@ def drawn_groups(names=("left", "right", ""), shares=(0.6, 0.3, 0.1)):
     return {split: rng.choice(names, SIZES[split], p=shares) for split in SIZES}
 
 
+@pytest.mark.slow
 def test_counts_of_each_group_are_those_of_the_predictions():
     groups = drawn_groups()
     given = evidence(groups)

@@ -53,6 +53,7 @@ def own_scores(split, rule):
     return selective.true_scores(rule.scores(split.logits[:, :-1]), split.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SET_METHODS)
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
 def test_quantiles_are_those_of_calibration_and_metrics_those_of_test(evidence_of, method, alpha):
@@ -180,6 +181,7 @@ def test_threshold_of_another_test_gives_lists_for_all_images(evidence_of, chang
     assert values["rejected"] == {**values["marginal"], "below": None, "conditional": False}
 
 
+@pytest.mark.slow
 def test_promise_is_registered_and_stored_with_the_others(evidence_of):
     stored = promises.compute_all(evidence_of())
     assert stored["sets"] == sets.compute(evidence_of())

@@ -158,6 +158,7 @@ def test_convolutions_of_the_gradient_have_the_order_of_axes_that_is_fast_in_loo
     assert text.count("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_layer_has_the_parameters_of_flax_and_their_names(use_bias):
     class Layer(nn.Module):

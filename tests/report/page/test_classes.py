@@ -90,6 +90,7 @@ def test_an_uncertified_run_shows_the_threshold_from_dev(written):
     assert (section["certified"], section["source"]) == (False, "dev, 90 % coverage")
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_worst_are_shown_first_and_all_in_a_list(written):
     names = [f"class {index}" for index in range(30)]
     dataset = {**written.run.metadata["dataset"], "class_names": names}

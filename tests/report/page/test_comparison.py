@@ -133,6 +133,7 @@ def test_a_run_without_a_guarantee_has_dashes_in_the_table(runs):
     assert cells[-7:] == ["\N{EN DASH}"] * 7
 
 
+@pytest.mark.slow
 def test_runs_tested_on_other_images_are_rejected(runs, tmp_path):
     other = sample_runs.write(tmp_path / "other", seed=5)
     with pytest.raises(InputError, match=r"other.*one & <b>.*not tested on the same images"):
@@ -140,6 +141,7 @@ def test_runs_tested_on_other_images_are_rejected(runs, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"name": "mnist"}, {"classes": ("a", "b", "c", "d")}])
 def test_runs_on_other_data_sets_are_rejected(runs, tmp_path, fields):
     other = page.read(sample_runs.write(tmp_path / "other", **fields))

@@ -97,6 +97,7 @@ def test_results_of_an_earlier_version_have_no_section(tmp_path):
     assert tables.certificates(run).caption.startswith("Certified thresholds")
 
 
+@pytest.mark.slow
 def test_another_risk_computes_the_promises_again(tmp_path):
     folder = sample_runs.add_promises(sample_runs.write(tmp_path / "run"))
     run = page.read(folder, risk=0.2, delta=0.1)
@@ -113,12 +114,14 @@ def test_another_risk_keeps_the_statement_about_student_and_teacher(finished_run
     assert computed["rows"] == stored["rows"]  # they do not depend on the risk
 
 
+@pytest.mark.slow
 def test_without_predictions_of_dev_nothing_is_promised_again(tmp_path):
     folder = sample_runs.add_promises(sample_runs.write(tmp_path / "run"))
     (folder / "predictions" / "dev.npz").unlink()
     assert page.read(folder, risk=0.2).results["promises"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("coverage", "part", "start"),
     [
@@ -134,6 +137,7 @@ def test_a_requested_coverage_is_in_the_summary_and_in_the_section(tmp_path, cov
     assert run.operating_point.certified and start in text_of(run)
 
 
+@pytest.mark.slow
 def test_a_run_that_certifies_nothing_says_so(tmp_path):
     folder = sample_runs.write(tmp_path / "run", draw=sample_runs.all_wrong)
     text = text_of(page.read(sample_runs.add_promises(folder)))

@@ -215,6 +215,7 @@ def test_pages_of_extreme_runs_are_valid(tmp_path, draw, sizes, parts):
     assert all(part in plain_text(text) for part in parts)
 
 
+@pytest.mark.slow
 def test_page_of_a_run_with_predictions_only_is_valid(written, tmp_path):
     shutil.copytree(written.folder, tmp_path / "bare")
     for name in ("metrics.jsonl", "shift.json", "teacher/metrics.jsonl"):

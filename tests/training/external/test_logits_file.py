@@ -104,6 +104,7 @@ def test_view_of_each_augmentation_is_chosen_in_training(dataset, arrays, tmp_pa
     np.testing.assert_array_equal(plain, arrays["logits"][arrays["split"] == "test"][:4])
 
 
+@pytest.mark.slow
 def test_fixed_views_of_a_file_are_those_of_the_index(dataset, arrays, tmp_path) -> None:
     path, index = tmp_path / "logits.npz", logits_file.view_arrays(dataset, VIEWS, images=True)
     images = index.pop("view_images")
