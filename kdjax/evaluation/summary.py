@@ -120,7 +120,7 @@ def accuracy_metrics(split: Predictions) -> dict[str, float]:
     """Returns `examples`, `accuracy`, `nll` and `ece` of logits [n, m+1] and labels."""
     logits, labels = split
     correct = selective.is_correct(logits, labels)
-    response = np.asarray(selective.softmax_response(logits, abstention=True))
+    response = selective.numpy_score(selective.softmax_response, logits)
     return {
         "examples": len(labels),
         "accuracy": float(correct.mean()),

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from kdjax.selective import log_odds, ranking, validation
 from kdjax.selective.log_odds import EQUAL_WEIGHTS
-from kdjax.selective.summary import is_correct
+from kdjax.selective.summary import is_correct, numpy_score
 
 Coefficients = tuple[float, float, float]
 PENALTY = 1.0  # lambda of `fit_combination`, as the default of scikit-learn
@@ -59,7 +59,7 @@ def cross_validated_combination_aurc(logits: np.ndarray, labels: np.ndarray) -> 
 def _inputs(logits: np.ndarray) -> NDArray[np.float64]:
     """Returns the two log-odds of each example, [n, 2]."""
     scores = (log_odds.softmax_response_log_odds, log_odds.reservation_log_odds)
-    odds = np.stack([np.asarray(s(logits, abstention=True), np.float64) for s in scores], axis=1)
+    odds = np.stack([numpy_score(s, logits).astype(np.float64) for s in scores], axis=1)
     validation.require(np.isfinite(odds), odds, "the log-odds of every example must be finite")
     return odds
 

@@ -6,7 +6,9 @@ The logits are those of a kdjax network, `[n, m+1]` with abstention in the last 
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from kdjax import checks
@@ -15,6 +17,8 @@ from kdjax.selective import calibration, metrics, ranking, scores, validation
 # Candidate values of p for `max_logit_pnorm`. At 1 and at infinity the score has many ties, which
 # rounding errors would break.
 PNORMS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+# Splits between these numbers of rows are padded to a power of two: they share compiled programs.
+LEAST_ROWS, MOST_PADDED_ROWS = 2**10, 2**16
 
 
 def is_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -59,11 +63,11 @@ def split_metrics(logits: np.ndarray, labels: np.ndarray, num_classes: int) -> d
         raise FloatingPointError("the network's logits are not finite: its weights have diverged")
     logits = append_abstention(logits[:, :num_classes])
     correct = is_correct(logits, labels)
-    confidence = scores.softmax_response_log_odds(logits, abstention=True)
+    confidence = numpy_score(scores.softmax_response_log_odds, logits)
     return {
         "accuracy": float(correct.mean()),
         "nll": calibration.negative_log_likelihood(logits[:, :-1], labels),
-        "aurc": metrics.aurc(np.asarray(confidence), correct),
+        "aurc": metrics.aurc(confidence, correct),
     }
 
 
@@ -122,7 +126,32 @@ def leave_one_out(terms: np.ndarray) -> float:
 
 
 def _pnorm_score(logits: np.ndarray, p: float) -> np.ndarray:
-    return np.asarray(scores.max_logit_pnorm(logits, p=p, abstention=True))
+    return numpy_score(scores.max_logit_pnorm, logits, p=p)
+
+
+def numpy_score(score: Callable, logits: np.ndarray, **parameters: Any) -> np.ndarray:
+    """Returns a score of logits, computed by one compiled program, as numpy.
+
+    Args:
+        score: a value of `scores.SCORES`, or a function like them; compiled once.
+        logits: [..., m+1], the last column abstention.
+        **parameters: of the score; other values do not compile it again.
+
+    Returns:
+        The score, [...].
+    """
+    rows = np.reshape(logits, (-1, np.shape(logits)[-1]))
+    count = len(rows)
+    size = max(LEAST_ROWS, 1 << (count - 1).bit_length()) if count <= MOST_PADDED_ROWS else count
+    padded = np.zeros((size, rows.shape[1]), rows.dtype)
+    padded[:count] = rows
+    values = np.asarray(_program(score)(padded, **parameters))
+    return values[:count].reshape(np.shape(logits)[:-1])
+
+
+@functools.cache
+def _program(score: Callable) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(score, abstention=True))
 
 
 def scores_with_pnorm(p: float, combination: Sequence[float] | None = None) -> dict[str, Callable]:
@@ -147,8 +176,10 @@ def numpy_scores(
     p: float, combination: Sequence[float] | None = None
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Returns the scores of `scores_with_pnorm` as functions from and to numpy arrays."""
-    return {name: _to_numpy(score) for name, score in scores_with_pnorm(p, combination).items()}
-
-
-def _to_numpy(score: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda logits: np.asarray(score(logits))
+    parameters: dict[str, dict[str, Any]] = {"max_logit_pnorm": {"p": p}}
+    if combination is not None:
+        parameters["combination"] = {"coefficients": np.asarray(combination)}
+    return {
+        name: functools.partial(numpy_score, score, **parameters.get(name, {}))
+        for name, score in scores.SCORES.items()
+    }

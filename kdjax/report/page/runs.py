@@ -58,12 +58,12 @@ class Run(NamedTuple):
     @property
     def response(self) -> np.ndarray:
         """The softmax response of each test image, [n], which every network has."""
-        return np.asarray(selective.softmax_response(self.test.logits, abstention=True))
+        return selective.numpy_score(selective.softmax_response, self.test.logits)
 
     @property
     def response_ranking(self) -> np.ndarray:
         """The softmax response as log-odds, by which runs are compared, [n]."""
-        return np.asarray(selective.softmax_response_log_odds(self.test.logits, abstention=True))
+        return selective.numpy_score(selective.softmax_response_log_odds, self.test.logits)
 
     @property
     def response_metrics(self) -> dict[str, Any]:
