@@ -167,3 +167,30 @@ def test_cross_validated_aurc_of_combination_fits_without_the_fold_of_each_error
         total += selective.aurc(confidence, correct) - without
     actual = selective.cross_validated_combination_aurc(logits, labels)
     assert_allclose(actual, total, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (1024,), (1025,), (3, 5), (2**16 + 1,)])
+def test_score_of_a_split_is_that_of_each_of_its_rows(shape):
+    logits = np.random.default_rng(5).normal(size=(*shape, 4)).astype(np.float32) * 3
+    logits[..., :1][logits[..., :1] > 4] = -np.inf  # masked classes
+    for p in (1.5, 4.0):
+        actual = selective.numpy_score(selective.max_logit_pnorm, logits, p=p)
+        expected = np.asarray(selective.max_logit_pnorm(logits, p=p, abstention=True))
+        assert actual.dtype == expected.dtype == np.float32
+        assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_splits_of_similar_size_share_a_compiled_program():
+    traced = []
+
+    def score(logits, *, abstention, factor=1.0):
+        traced.append(logits.shape)
+        return factor * logits[..., -1]
+
+    for rows in (10, 700, 1024):
+        logits = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+        assert_array_equal(selective.numpy_score(score, logits, factor=rows), rows * logits[:, -1])
+    assert traced == [(1024, 3)]
+    selective.numpy_score(score, np.zeros((1025, 3), np.float32), factor=1)
+    selective.numpy_score(score, np.zeros((2048, 3), np.float32), factor=2)
+    assert traced == [(1024, 3), (2048, 3)]
