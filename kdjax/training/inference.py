@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from kdjax.data import deployment_views
 from kdjax.data.augment import Augmentation, apply_augmentation, normalize
-from kdjax.data.batches import BatchSource, Examples, iterate_batches, take_batch
+from kdjax.data.batches import Examples, RawBatch, iterate_batches, take_batch
 from kdjax.data.deployment_views import IDENTITY, View
 from kdjax.models.apply import Variables, apply_eval
 from kdjax.runtime import compiler, sharding
@@ -22,12 +22,13 @@ NO_CHANGE = Partial(lambda images, indices: images)
 MAX_PADDED_BATCH = 4096
 
 
+# Apart from the network, so that splits of all sizes share one compiled program of the network.
+_take_batch = jax.jit(take_batch, static_argnames="size")
+
+
 @functools.cache
-def _forward(model: nn.Module, batch_size: int) -> Callable:
-    def forward(
-        variables: Variables, source: BatchSource, position: jax.Array, change: Partial
-    ) -> jax.Array:
-        batch = take_batch(source, position, batch_size)
+def _forward(model: nn.Module) -> Callable:
+    def forward(variables: Variables, batch: RawBatch, change: Partial) -> jax.Array:
         images = normalize(change(batch.images, batch.indices), batch.mean, batch.std)
         return apply_eval(model, variables, images)
 
@@ -65,13 +66,17 @@ def predict_logits(
     count = len(rows)
     batch_size = min(batch_size, max(count, MAX_PADDED_BATCH))
     batch_size = sharding.round_up_batch_size(batch_size)
-    forward, steps = _forward(model, batch_size), -(-count // batch_size)
+    forward, steps = _forward(model), -(-count // batch_size)
     # The last batch is padded with copies of the last example, which are cut off again.
     order = rows[np.minimum(np.arange(steps * batch_size), count - 1)].astype(np.int32)
     with iterate_batches(examples, order, batch_size) as sources:
-        logits = [
-            [forward(variables, source, position, view) for view in _with_views(change, views)]
+        batches = (
+            _take_batch(source, position, size=batch_size)
             for position, source in zip(range(steps), sources, strict=False)
+        )
+        logits = [
+            [forward(variables, batch, view) for view in _with_views(change, views)]
+            for batch in batches
         ]
     means = [_mean(of_views) for of_views in jax.device_get(logits)]
     return np.concatenate(means)[:count]

@@ -1,5 +1,6 @@
 """Logits of a whole split, in batches of any size and with changed images."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,27 @@ def test_every_example_is_predicted_once_for_any_batch_size(batch_size: int) -> 
     )
     assert logits.shape == (COUNT, CLASSES)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_splits_of_different_sizes_share_one_program_of_the_network() -> None:
+    traced: list[tuple[int, ...]] = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+            traced.append(images.shape)
+            return Linear(CLASSES)(images, train=train)
+
+    model = Counted()
+    examples, variables = device_examples(), {"params": {"Linear_0": teacher_variables()["params"]}}
+    for count in (COUNT, COUNT - 7, 3):
+        part = examples._replace(images=examples.images[:count], labels=examples.labels[:count])
+        logits = inference.predict_logits(model, variables, part, batch_size=8)
+        expected = inference.predict_logits(
+            Linear(CLASSES), teacher_variables(), part, batch_size=8
+        )
+        np.testing.assert_array_equal(logits, expected)
+    assert len(traced) == 1
 
 
 def test_change_of_images_is_compiled_once_for_all_bound_values() -> None:
