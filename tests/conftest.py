@@ -26,7 +26,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 own_programs = compile_cache.new_folder()
 compile_cache.use(own_programs.name)
-compile_cache.share_contexts()
 
 os.environ.setdefault("XLA_FLAGS", compile_cache.XLA_FLAGS)
 

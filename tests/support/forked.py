@@ -18,8 +18,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from support import compile_cache
-
 # What the commands import, without the modules of the commands: these define flags.
 LIBRARIES = (
     "kdjax.cli",
@@ -144,7 +142,6 @@ def _run(
 ) -> None:
     """Runs a module or a script as `__main__` in this process, with its output in files."""
     gc.freeze()  # what the server has imported stays
-    compile_cache.store_quickly()
     signal.signal(signal.SIGINT, interrupt)
     for output, stream in zip(streams, (sys.stdout, sys.stderr), strict=True):
         with output.open("wb") as file:
@@ -155,7 +152,6 @@ def _run(
     sys.path[:] = path
     sys.modules.update(dict.fromkeys(absent))
     sys.argv = list(command)
-    compile_cache.share_contexts()
     try:
         if command[0].endswith(".py"):
             sys.path.insert(0, str(pathlib.Path(command[0]).parent))
