@@ -163,23 +163,27 @@ def scores_with_pnorm(p: float, combination: Sequence[float] | None = None) -> d
         p: of `max_logit_pnorm`.
         combination: coefficients of `combination`, see `fit_combination`; None: equal weights.
     """
-    by_name: dict[str, Callable] = dict(scores.SCORES)
-    by_name["max_logit_pnorm"] = functools.partial(scores.max_logit_pnorm, p=p)
-    if combination is not None:
-        by_name["combination"] = functools.partial(
-            scores.combination, coefficients=tuple(combination)
-        )
-    return {name: functools.partial(score, abstention=True) for name, score in by_name.items()}
+    fitted = _parameters(p, combination)
+    return {
+        name: functools.partial(score, abstention=True, **fitted.get(name, {}))
+        for name, score in scores.SCORES.items()
+    }
 
 
 def numpy_scores(
     p: float, combination: Sequence[float] | None = None
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Returns the scores of `scores_with_pnorm` as functions from and to numpy arrays."""
+    fitted = _parameters(p, combination)
+    return {
+        name: functools.partial(numpy_score, score, **fitted.get(name, {}))
+        for name, score in scores.SCORES.items()
+    }
+
+
+def _parameters(p: float, combination: Sequence[float] | None) -> dict[str, dict[str, Any]]:
+    """Returns the fitted parameters by the name of the score."""
     parameters: dict[str, dict[str, Any]] = {"max_logit_pnorm": {"p": p}}
     if combination is not None:
         parameters["combination"] = {"coefficients": np.asarray(combination)}
-    return {
-        name: functools.partial(numpy_score, score, **parameters.get(name, {}))
-        for name, score in scores.SCORES.items()
-    }
+    return parameters
