@@ -53,7 +53,6 @@ class Program(NamedTuple):
 
     Attributes:
         specs: of the networks; their seeds are arguments of the compiled program.
-        batches: of those networks that have a teacher, likewise.
         run: `(states, specs, source, teacher, count)`: the steps, jitted.
         compute_teacher: `(batches, teacher, source, finished steps) -> logits` of a batch, jitted
             separately; None where the teacher runs within the steps.
@@ -62,7 +61,6 @@ class Program(NamedTuple):
     """
 
     specs: tuple[TrainSpec, ...]
-    batches: BatchSpec
     run: Any
     compute_teacher: Callable[..., jax.Array] | None
     host_batch: Callable[..., HostBatch] | None
@@ -80,6 +78,11 @@ class Program(NamedTuple):
             teacher = self._host_logits(teacher, source, states[0].step)
         result: StepsResult = self.run(states, self.specs, source, teacher, count)
         return result
+
+    @property
+    def batches(self) -> BatchSpec:
+        """How the batches of all networks are formed; its seed is an argument as well."""
+        return self.specs[0].batches
 
     def memory(
         self, states: States, source: BatchSource, teacher: TeacherSource, count: int
@@ -147,7 +150,6 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
         separate = logits_program(first.teacher)
     return Program(
         specs,
-        first.batches,
         compiler.jit(steps, donate_argnums=0, static_argnums=4),
         separate,
         compiler.jit(host_teacher.host_batch) if first.teacher is not None else None,
