@@ -2,7 +2,8 @@
 
 XLA:CPU is slow (`experiments/convolutions.py`) for kernels larger than the image (it exchanges the
 two), for 1x1 kernels (it transposes), for gradients within a loop (jax#12868), for the transposed
-arrays of gradients (see `_materialize`) and for a vmap over kernels (a grouped convolution).
+arrays of gradients (see `_materialize` and `CHUNK_IMAGES`) and for a vmap over kernels (a grouped
+convolution).
 """
 
 import contextlib
@@ -22,6 +23,10 @@ from kdjax.models.cpu import winograd
 
 # Pixels before and after, for the height and for the width.
 Padding = Sequence[tuple[int, int]]
+
+# The gradient of a kernel is the sum of those of chunks of so many images, as many as divide the
+# batch: their transposed arrays stay in the processor's cache. Small images need no chunks.
+CHUNK_IMAGES, MIN_CHUNK_PIXELS = range(16, 3, -1), 256
 
 _nominal = contextvars.ContextVar("_nominal", default=False)
 
@@ -136,6 +141,19 @@ def _sequential_vmap(function: Callable[..., jax.Array]) -> Callable[..., jax.Ar
     return mappable
 
 
+def _images_last(images: jax.Array) -> jax.Array:
+    """Transposes [b, h, w, c] to [c, h, w, b]."""
+    return images.T.swapaxes(1, 2)
+
+
+def _chunk_count(images: int, pixels: int) -> int:
+    """Returns the number of chunks for the gradient of a kernel; 1: all images at once."""
+    # On several devices, each already has a part of the images.
+    if pixels < MIN_CHUNK_PIXELS or jax.device_count() > 1:
+        return 1
+    return next((images // size for size in CHUNK_IMAGES if images % size == 0), 1)
+
+
 def _direct(
     size: Sequence[int], strides: Sequence[int], padding: Padding
 ) -> Callable[..., jax.Array]:
@@ -170,9 +188,25 @@ def _direct(
             (side - 1 - before, side - 1 - after)
             for side, (before, after) in zip(sides, gradient_padding(sides, gradient), strict=False)
         ]
-        transposed = _materialize(lambda array: array.T.swapaxes(1, 2), images, kernel[0, 0, 0, 0])
-        result = conv(transposed, jnp.moveaxis(gradient, 0, 2), (1, 1), pads, rhs_dilation=strides)
-        return jnp.moveaxis(result, 0, 2)
+
+        def product(transposed: jax.Array, gradient: jax.Array) -> jax.Array:
+            gradient = jnp.moveaxis(gradient, 0, 2)
+            result = conv(transposed, gradient, (1, 1), pads, rhs_dilation=strides)
+            return jnp.moveaxis(result, 0, 2)
+
+        def add_chunk(
+            total: jax.Array, chunk: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, None]:
+            images, gradient = chunk
+            return total + product(_images_last(images), gradient), None
+
+        count = _chunk_count(len(images), math.prod(size))
+        if count == 1:
+            return product(_materialize(_images_last, images, kernel[0, 0, 0, 0]), gradient)
+        chunks = [array.reshape(count, -1, *array.shape[1:]) for array in (images, gradient)]
+        zeros = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
+        total, _ = lax.scan(add_chunk, zeros, tuple(chunks))
+        return total.astype(kernel.dtype)
 
     def backward(
         saved: tuple[jax.Array, jax.Array], gradient: jax.Array

@@ -145,6 +145,34 @@ def test_vmap_over_kernels_and_images_makes_no_grouped_convolution():
     assert counts == ones and counts[0] == 9
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("batch, stride, chunks", [(20, 1, 2), (20, 2, 2), (17, 1, 1), (16, 2, 1)])
+def test_kernel_gradient_is_the_sum_over_chunks_of_images(
+    monkeypatch, batch, stride, chunks, dtype, tolerance
+):
+    # Images of several devices are not divided again.
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    rng = np.random.default_rng(0)
+    images, kernel = rng.normal(size=(batch, 16, 16, 2)), rng.normal(size=(3, 3, 2, 3))
+    size = 16 // stride
+    pull = rng.normal(size=(batch, size, size, 3))
+
+    def gradient(form, *arrays):
+        images, kernel, pull = arrays
+        numbers = ((stride, stride), ((1, 1), (1, 1)))
+        return jax.vjp(lambda kernel: form(images, kernel, *numbers), kernel)[1](pull)[0]
+
+    with jax.enable_x64(True):
+        reference = jax.jit(functools.partial(gradient, lax_form))(images, kernel, pull)
+        arrays_of = [jnp.asarray(array, dtype) for array in (images, kernel, pull)]
+        program = jax.jit(functools.partial(gradient, ours)).lower(*arrays_of)
+        actual = program.compile()(*arrays_of)
+    assert ("stablehlo.while" in program.as_text()) == (chunks > 1)
+    assert actual.dtype == dtype
+    bound = tolerance * np.abs(reference).max()
+    np.testing.assert_allclose(np.asarray(actual, float), reference, rtol=0, atol=bound)
+
+
 # In a loop, XLA:CPU is fast with this order of axes only.
 def test_convolutions_of_the_gradient_have_the_order_of_axes_that_is_fast_in_loops():
     size, sides, padding, strides = CASES["3x3, stride 2"]
