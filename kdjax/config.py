@@ -17,6 +17,7 @@ from kdjax.data.own.names import absolute
 from kdjax.errors import InputError
 from kdjax.models import user_class
 from kdjax.objectives import Hyperparameters
+from kdjax.runtime import compiler
 
 # (setting, size) -> (teacher, student). The two settings are those of Xu, Pu, Zhao, ICPR 2020:
 # across structures and across depths. The assignment of the networks is our reading of the
@@ -46,8 +47,13 @@ BEST_METRICS: Mapping[str, int] = {"accuracy": 1, "nll": -1, "aurc": -1}
 _LISTS = ("teacher.workdir", "teacher.class_names", "teacher.input_mean", "teacher.input_std")
 
 
-def resolve(config: ConfigDict) -> ConfigDict:
+def resolve(config: ConfigDict, *, devices: bool = True) -> ConfigDict:
     """Returns a locked, checked copy with the derived fields and the smoke settings filled in.
+
+    Args:
+        config: of `base`; a resolved one is not changed.
+        devices: whether JAX may be asked for its devices, by which `compute_dtype` is chosen; if
+            not, "auto" remains.
 
     Raises:
         ValueError: for a missing field, a field out of range, or an unknown name (with the nearest
@@ -70,6 +76,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
         stage.learning_rate = stage.learning_rate or default_learning_rate(
             stage.model, stage.optimizer
         )
+        if devices and stage.compute_dtype == "auto":
+            is_own = user_class.is_reference(stage.model)
+            stage.compute_dtype = "float32" if is_own else compiler.fastest_dtype(stage.model)
     if config.order_seed == -1:
         config.order_seed = config.seed
     config.selective.views = deployment_views.resolve(config.selective.views, flip=config.data.flip)

@@ -256,7 +256,9 @@ def _stage() -> ConfigDict:
     # | auto: large from 64x64 pixels on. alexnet has one stem only, with stride 4.
     stage.stem = "auto"
     stage.width = 0  # channels of the first layer, >= 0; 0: the default of the model
-    # float32 | bfloat16: dtype of the network's computation; weights and losses are float32.
+    # float32 | bfloat16 | auto: dtype of the network's computation; weights and losses are float32.
+    # auto: the faster one on this device, see kdjax.runtime.compiler.fastest_dtype; float32 for a
+    # class of your own.
     stage.compute_dtype = "float32"
     stage.epochs = 200  # training epochs, >= 1
     stage.batch_size = 128  # images in a global batch, over all devices, >= 1

@@ -85,7 +85,7 @@ def check_choices(config: ConfigDict, choices: Mapping[str, Iterable[str]]) -> N
         allowed_names[f"{name}.optimizer"] = stage.optimizer, OPTIMIZERS
         allowed_names[f"{name}.schedule"] = stage.schedule, SCHEDULES
         allowed_names[f"{name}.average"] = stage.average, AVERAGES
-        allowed_names[f"{name}.compute_dtype"] = stage.compute_dtype, DTYPES
+        allowed_names[f"{name}.compute_dtype"] = stage.compute_dtype, (*DTYPES, "auto")
         allowed_names[f"{name}.stem"] = stage.stem, STEMS
     for field, (value, allowed) in allowed_names.items():
         if value not in allowed:

@@ -40,13 +40,14 @@ def main() -> None:
 
     if CONFIG.value is None:
         raise InputError("no config given: for example --config=digits; kdjax list configs")
-    config = configs.resolve(CONFIG.value)
+    config = configs.resolve(CONFIG.value, devices=False)
     extras.warn("report", "no report is written")
     folder = pathlib.Path(WORKDIR.value or _default_workdir(config))
     compiler.enable_compilation_cache()
     if config.cpu_tuning:
         compiler.tune_allocator()
     multihost.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    config = configs.resolve(config)
     results = _run(config, folder)
     if multihost.is_primary():
         _print_results(config, folder, results)

@@ -30,7 +30,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "teacher.bn_bias_factor": 64.0,
         "teacher.schedule": "linear",
         "teacher.warmup_epochs": 4.0,
-        "teacher.compute_dtype": "bfloat16",
+        "teacher.compute_dtype": "auto",
         "teacher.views": 8,
         "student.epochs": 40,
         "student.batch_size": 128,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from support.user_networks import LINEN, write
 
 import kdjax.cli  # registers the parsers of config fields
 import kdjax.config
@@ -20,6 +21,7 @@ from kdjax.config_fields import differences, field_names, nearest_field, unknown
 from kdjax.errors import InputError
 from kdjax.models import MODELS
 from kdjax.objectives import Hyperparameters
+from kdjax.runtime import compiler
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -385,6 +387,24 @@ def test_unknown_value_raises_with_the_nearest_name(field, wrong, right):
     message = re.escape(f"unknown {field} '{wrong}': did you mean '{right}'? Valid: ")
     with pytest.raises(InputError, match=message):
         resolve(changed(**{field: wrong}))
+
+
+def test_dtype_auto_is_the_faster_one_of_each_network(monkeypatch):
+    fastest = {"resnet18": "bfloat16", "alexnet": "float32"}
+    monkeypatch.setattr(compiler, "fastest_dtype", fastest.__getitem__)
+    config = changed(**{"teacher.compute_dtype": "auto", "student.compute_dtype": "auto"})
+    resolved = resolve(config)
+    assert (resolved.teacher.model, resolved.teacher.compute_dtype) == ("resnet18", "bfloat16")
+    assert (resolved.student.model, resolved.student.compute_dtype) == ("alexnet", "float32")
+    open_config = resolve(config, devices=False)
+    assert open_config.teacher.compute_dtype == open_config.student.compute_dtype == "auto"
+    assert resolve(open_config).to_dict() == resolved.to_dict()
+
+
+def test_dtype_auto_of_a_class_of_the_user_is_float32(tmp_path):
+    model = f"{write(tmp_path, LINEN)}:Net"
+    fields = {"student.model": model, "student.compute_dtype": "auto"}
+    assert resolve(changed(**fields)).student.compute_dtype == "float32"
 
 
 def test_hyperparameters_are_taken_from_the_objective():

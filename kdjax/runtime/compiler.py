@@ -44,6 +44,15 @@ OPTIONS: Mapping[str, Mapping[str, Options]] = {
     # The learning rate for the log: a few scalars, rounded as by one operation after another.
     "schedule": {"cpu": {**_QUICK, "xla_disable_hlo_passes": "algsimp,fusion,constant_folding"}},
 }
+# How many times as fast a network trains in bfloat16 as in float32 on a CPU that has instructions
+# for it: the measured networks for which it pays. Medians of
+# experiments/results/speed_cpu_python312.json, which a test compares.
+BFLOAT16_SPEEDUPS: Mapping[str, float] = {
+    "resnet18": 1.19,
+}
+# Flags of such processors in /proc/cpuinfo. Earlier versions of JAX do not use the instructions.
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+_BFLOAT16_JAX = (0, 11)
 # Size of the compilation cache in bytes; the least recently used programs are removed first.
 MAX_CACHE_BYTES = 2**30
 # The durations that JAX reports while it traces, lowers and compiles a program.
@@ -73,6 +82,23 @@ def jit(function: Callable, program: str = "train", **kwargs: Any) -> Callable:
     options = OPTIONS[program].get(jax.default_backend(), {}) if _tuned else {}
     out = sharding.replicated_sharding()
     return jax.jit(function, compiler_options=dict(options), out_shardings=out, **kwargs)
+
+
+def fastest_dtype(network: str) -> str:
+    """Returns the dtype of the computation in which a network trains fastest on this device.
+
+    On a CPU it is bfloat16 for the networks of `BFLOAT16_SPEEDUPS`, if the processor has
+    instructions for it and JAX uses them. On a GPU or TPU, whose matrix units compute in bfloat16,
+    it is always bfloat16, without a measurement.
+
+    Args:
+        network: a key of `kdjax.models.MODELS`.
+    """
+    if jax.default_backend() != "cpu":
+        return "bfloat16"
+    has_instructions = not _BFLOAT16_FLAGS.isdisjoint(processor_flags().split())
+    uses_them = has_instructions and jax.__version_info__ >= _BFLOAT16_JAX
+    return "bfloat16" if uses_them and network in BFLOAT16_SPEEDUPS else "float32"
 
 
 def enable_compilation_cache() -> None:
@@ -145,7 +171,12 @@ def tune_allocator() -> None:
 
 def _processor_id() -> str:
     """Returns a short identifier of the processor's instruction set."""
+    flags = processor_flags()
+    return hashlib.sha256(flags.encode()).hexdigest()[:8] if flags else platform.processor()
+
+
+def processor_flags() -> str:
+    """Returns the line of /proc/cpuinfo that names the instructions; empty on other systems."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    flags = [line for line in lines if line.startswith(("flags", "Features"))]
-    return hashlib.sha256(flags[0].encode()).hexdigest()[:8] if flags else platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

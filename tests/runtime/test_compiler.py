@@ -54,6 +54,27 @@ def test_options_are_passed_to_jax_only_if_tuned(tuned, monkeypatch, restore_tun
     assert options == expected
 
 
+@pytest.mark.parametrize(
+    "backend, version, flags, network, dtype",
+    [
+        ("cpu", (0, 12, 0), "flags : sse avx512_bf16 fma", "resnet18", "bfloat16"),
+        ("cpu", (0, 11, 0), "flags : amx_bf16", "resnet18", "bfloat16"),
+        ("cpu", (0, 10, 2), "flags : avx512_bf16", "resnet18", "float32"),
+        ("cpu", (0, 12, 0), "flags : avx512f", "resnet18", "float32"),
+        ("cpu", (0, 12, 0), "", "resnet18", "float32"),
+        ("cpu", (0, 12, 0), "flags : avx512_bf16", "not_measured", "float32"),
+        ("gpu", (0, 10, 2), "", "not_measured", "bfloat16"),
+    ],
+)
+def test_fastest_dtype_needs_a_device_for_it_and_on_a_cpu_a_measurement(
+    monkeypatch, backend, version, flags, network, dtype
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "__version_info__", version)
+    monkeypatch.setattr(compiler, "processor_flags", lambda: flags)
+    assert compiler.fastest_dtype(network) == dtype
+
+
 @pytest.fixture
 def cache_options():
     names = [
