@@ -26,7 +26,7 @@ Padding = Sequence[tuple[int, int]]
 
 # The gradient of a kernel is the sum of those of chunks of so many images, as many as divide the
 # batch: their transposed arrays stay in the processor's cache. Small images need no chunks.
-CHUNK_IMAGES, MIN_CHUNK_PIXELS = range(16, 3, -1), 256
+CHUNK_IMAGES, MIN_CHUNK_PIXELS = range(16, 3, -1), 128
 
 _nominal = contextvars.ContextVar("_nominal", default=False)
 
@@ -194,18 +194,17 @@ def _direct(
             result = conv(transposed, gradient, (1, 1), pads, rhs_dilation=strides)
             return jnp.moveaxis(result, 0, 2)
 
-        def add_chunk(
-            total: jax.Array, chunk: tuple[jax.Array, jax.Array]
-        ) -> tuple[jax.Array, None]:
+        def add_chunk(total: jax.Array, chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
             images, gradient = chunk
             return total + product(_images_last(images), gradient), None
 
         count = _chunk_count(len(images), math.prod(size))
         if count == 1:
             return product(_materialize(_images_last, images, kernel[0, 0, 0, 0]), gradient)
-        chunks = [array.reshape(count, -1, *array.shape[1:]) for array in (images, gradient)]
+        arrays = (images, gradient)
+        chunks = tuple(array.reshape(count, -1, *array.shape[1:]) for array in arrays)
         zeros = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
-        total, _ = lax.scan(add_chunk, zeros, tuple(chunks))
+        total, _ = lax.scan(add_chunk, zeros, chunks)
         return total.astype(kernel.dtype)
 
     def backward(

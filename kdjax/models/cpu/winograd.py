@@ -40,6 +40,8 @@ INPUTS, KERNEL, OUTPUTS = matrices(POINTS)
 # With fewer channels, the transformation of the tiles takes longer than the products that it
 # saves; with fewer tiles, the transformation of the kernel does.
 MIN_CHANNELS, MIN_TILES = 64, 64
+# The tiles may cover so many times the pixels of the image: the rest of the last ones is dropped.
+MAX_COVER = 1.5
 # Tiles times channels that are processed at once.
 CHUNK_SIZE = 2**16
 
@@ -58,11 +60,11 @@ def is_faster(
         list(sides) == [3, 3]
         and list(strides) == [1, 1]
         and [tuple(side) for side in padding] == [(1, 1), (1, 1)]
-        and height % TILE == width % TILE == 0
+        and TILE**2 * _tiles(height) * _tiles(width) <= MAX_COVER * height * width
         # The transformations would lose too many digits in bfloat16.
         and images.dtype == kernel.dtype == jnp.float32
     )
-    tiles = batch * height * width // TILE**2
+    tiles = batch * _tiles(height) * _tiles(width)
     return possible and min(channels, features) >= MIN_CHANNELS and tiles >= MIN_TILES
 
 
@@ -73,7 +75,7 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     The rounding error is at most 4e-6 of the largest value in float32.
 
     Args:
-        images: [b, h, w, c], h and w divisible by 4.
+        images: [b, h, w, c].
         kernel: [3, 3, c, d].
 
     Returns:
@@ -140,10 +142,21 @@ def _products(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int
     return lax.dot_general(left, right, (((left_axis,), (right_axis,)), ((0,), (0,))))
 
 
+def _tiles(size: int) -> int:
+    """Returns the number of tiles along an axis; the last one may exceed the image."""
+    return -(-size // TILE)
+
+
+def _pad_to_tiles(images: jax.Array, border: int = 0) -> jax.Array:
+    """Adds zeros around the images, and after them up to whole tiles."""
+    ends = [border + TILE * _tiles(size) - size for size in images.shape[1:3]]
+    return jnp.pad(images, ((0, 0), *((border, end) for end in ends), (0, 0)))
+
+
 def _chunks(images: jax.Array) -> jax.Array:
     """Returns the images in chunks that fit into the processor's cache: [n, b / n, h, w, c]."""
     batch, height, width, channels = images.shape
-    tiles, min_tiles = height * width // TILE**2, max(MIN_TILES, CHUNK_SIZE // channels)
+    tiles, min_tiles = _tiles(height) * _tiles(width), max(MIN_TILES, CHUNK_SIZE // channels)
     sizes = [size for size in range(1, batch) if batch % size == 0 and size * tiles >= min_tiles]
     # On several devices, each already has a part of the images.
     size = sizes[0] if sizes and jax.device_count() == 1 else batch
@@ -152,10 +165,10 @@ def _chunks(images: jax.Array) -> jax.Array:
 
 def _transform_images(images: jax.Array) -> jax.Array:
     """B' x B of every tile: [b, h, w, c] -> [36, tiles, c]."""
-    _, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows = _combine(INPUTS, [padded[:, u : u + height - 3 : TILE] for u in range(6)], 0)
-    tiles = _combine(INPUTS, [rows[:, :, :, v : v + width - 3 : TILE] for v in range(6)], 1)
+    padded = _pad_to_tiles(images, border=1)
+    _, height, width, channels = padded.shape
+    rows = _combine(INPUTS, [padded[:, u : u + height - 5 : TILE] for u in range(6)], 0)
+    tiles = _combine(INPUTS, [rows[:, :, :, v : v + width - 5 : TILE] for v in range(6)], 1)
     return tiles.reshape(36, -1, channels)
 
 
@@ -168,15 +181,17 @@ def _transform_kernel(kernel: jax.Array) -> jax.Array:
 def _assemble_images(products: jax.Array, shape: Sequence[int]) -> jax.Array:
     """A' m A of every tile, assembled: [36, tiles, d] -> [b, h, w, d]."""
     batch, height, width, _ = shape
-    grid = products.reshape(6, 6, batch, height // TILE, width // TILE, -1)
+    tiles = _tiles(height), _tiles(width)
+    grid = products.reshape(6, 6, batch, *tiles, -1)
     rows = _combine(OUTPUTS, [grid[u] for u in range(6)], 3)
-    return _combine(OUTPUTS, [rows[v] for v in range(6)], 4).reshape(batch, height, width, -1)
+    images = _combine(OUTPUTS, [rows[v] for v in range(6)], 4)
+    return images.reshape(batch, *(TILE * n for n in tiles), -1)[:, :height, :width]
 
 
 def _transform_gradient(gradient: jax.Array) -> jax.Array:
     """A g A' of every tile, g the gradient of the output: [b, h, w, d] -> [36, tiles, d]."""
-    matrix = _transposed(OUTPUTS)
-    rows = _combine(matrix, [gradient[:, u::TILE] for u in range(TILE)], 0)
+    matrix, padded = _transposed(OUTPUTS), _pad_to_tiles(gradient)
+    rows = _combine(matrix, [padded[:, u::TILE] for u in range(TILE)], 0)
     tiles = _combine(matrix, [rows[:, :, :, v::TILE] for v in range(TILE)], 1)
     return tiles.reshape(36, -1, gradient.shape[-1])
 
