@@ -16,16 +16,15 @@ from support.tiny_network import TINY_NETWORK
 
 from kdjax import process
 
-# Programs are compiled once per xdist worker and, for the processes that tests start, once per
-# session. The folder of the processes belongs to xdist's controller, and the workers inherit the
-# variable; JAX locks a cache of limited size, but searches it for every new program.
+# Programs are compiled once per session, for all xdist workers and for the processes that tests
+# start. The folder belongs to xdist's controller, and the workers inherit the variable. It has no
+# limit: JAX would search the whole folder for every new program.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    shared_programs = compile_cache.new_folder()
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = shared_programs.name
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**30)
+    programs = compile_cache.new_folder()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = "-1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-own_programs = compile_cache.new_folder()
-compile_cache.use(own_programs.name)
+compile_cache.use(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 os.environ.setdefault("XLA_FLAGS", compile_cache.XLA_FLAGS)
 

@@ -37,7 +37,7 @@ ALL_VARIANTS = {variant.name for group in cases.VARIANTS.values() for variant in
 SIZE = measure.Size(batch=8, steps=2, rounds=3)
 SECONDS = {"torch": 4.0, "kdjax": 2.0, "keras": 8.0}  # of each timed run
 DESCRIPTION = {
-    "versions": {"x": "1.0"},
+    "versions": {"jax": "0.12.0", "python": "3.12.1"},
     "device_name": "",
     "ceilings": {"float32": {"XLA": 1e9}},
 }
@@ -408,20 +408,29 @@ def test_report_shows_median_and_range(results):
     share = 100 * 8 * 6 * cost(models.create("alexnet", 11), cases.IMAGE_SHAPE).multiply_adds / 1e9
     row = f"| kdjax, float32, teacher cached | 8 | {ratios} | {ratios} | {share:.0f} | 2 |"
     assert row in text and "Best matrix product: 1 GFLOP/s in float32 (XLA)." in text
-    assert "PyTorch: x 1.0; kdjax: x 1.0" in text and "`python 'a b'`" in text
+    versions = "jax 0.12.0, python 3.12.1"
+    assert f"PyTorch: {versions}; kdjax: {versions}" in text and "`python 'a b'`" in text
     assert "- Left out: the GPU variants" in text and "- resnet50: logits" in text
 
 
-def test_page_shows_epochs_and_is_checked_against_the_results(results, tmp_path):
+def test_page_shows_all_results_and_is_checked_against_them(results, tmp_path):
     page = tmp_path / "speed.md"
     page.write_text(f"before\n{table.START}\nold\n{table.END}\nafter\n")
-    arguments = ["table", str(results), f"--page={page}"]
+    earlier = json.loads(results.read_text().replace('"3.12.1"', '"3.11.7"'))
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(earlier))
+    arguments = ["table", str(results), str(other), f"--page={page}"]
     with pytest.raises(SystemExit, match="differs from the table of these results"):
         command.main([*arguments, "--check"])
     command.main(arguments)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "epoch with input and logging" in text and "| training step |" not in text
+    for python in ("3.12", "3.11"):
+        start = f"| Python {python}, jax 0.12 | resnet18 -> alexnet"
+        assert f"{start} | epoch with input and logging |" in text
+        assert f"{start} | training step |" in text
+        assert f"\n\nPython {python}, jax 0.12: " in text
+    assert text.count("| images/s |") == 1
     with pytest.raises(SystemExit) as exit_info:
         command.main([*arguments, "--check"])
     assert exit_info.value.code is None
@@ -440,6 +449,22 @@ def test_flag_out_of_range_is_an_error(flag, capsys):
     with pytest.raises(SystemExit):
         command.main(["measure", "--out=speed.json", flag])
     assert flag.partition("=")[2] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_speedups_of_bfloat16_are_those_of_the_recorded_results():
+    seconds = {}
+    for path in (ROOT / "experiments" / "results").glob("speed_*python312.json"):
+        for row in json.loads(path.read_text())["rows"]:
+            if row["road"] == cases.STEP:
+                seconds[row["case"], row["variant"]] = row["seconds"]
+    ratios = {
+        network: measure.ratio(of_float32, seconds[network, "kdjax_bfloat16"])["median"]
+        for (network, variant), of_float32 in seconds.items()
+        if variant == "kdjax" and network in cases.NETWORKS
+    }
+    assert {"resnet18", *cases.SMALL_NETWORKS} <= ratios.keys()
+    expected = {network: round(ratio, 2) for network, ratio in ratios.items() if ratio >= 1.1}
+    assert dict(compiler.BFLOAT16_SPEEDUPS) == expected
 
 
 @pytest.mark.slow

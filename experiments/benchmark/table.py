@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.benchmark import utilization
-from experiments.benchmark.cases import CASES, EPOCH, FORWARD, INPUT, PHASES
+from experiments.benchmark.cases import CASES, PHASES
 from kdjax.errors import InputError
 
 Results = Mapping[str, Any]
@@ -19,8 +19,9 @@ SIDES = {
     "onnxruntime": "ONNX Runtime",
 }
 HEADER = (
-    "networks", "measured", "library", "images/s", "speed relative to PyTorch (min to max)",
-    "relative to PyTorch with cached teacher", "MFU, %", "memory of a step, MiB",
+    "kdjax on", "networks", "measured", "library", "images/s",
+    "speed relative to PyTorch (min to max)", "relative to PyTorch with cached teacher",
+    "MFU, %", "memory of a step, MiB",
 )  # fmt: skip
 NOTE = (
     "MFU (model FLOPs utilization) is the share of the time that the nominal operations would take "
@@ -28,23 +29,19 @@ NOTE = (
     "for each multiply-add that follows from the shapes of a network, three times for the network "
     "that is trained, once for a teacher that is not cached and for a forward pass. MFU is left "
     "out where the ceiling of a dtype was not measured. It may exceed 100 %: Winograd's algorithm "
-    "needs fewer operations than nominal. In the tables of earlier versions the ceiling is that of "
-    "XLA in float32."
+    "needs fewer operations than nominal."
 )
 
 
 def full_report(results: Results) -> str:
     """Returns everything that was measured, as Markdown."""
-    return "\n\n".join(filter(None, (_conditions(results), _table(results), _notes(results))))
+    return "\n\n".join(filter(None, (_conditions(results), _table([results]), _notes(results))))
 
 
 def page_section(all_results: Sequence[Results]) -> str:
-    """Returns the section of the page: for each measurement, a table of all phases but the step."""
-    tables = [
-        f"{_table(results, phases=(EPOCH, INPUT, FORWARD))}\n\n{_conditions(results)}"
-        for results in all_results
-    ]
-    return "\n\n".join([*tables, NOTE])
+    """Returns the section of the page: one table of all measurements, and how each was made."""
+    conditions = [f"{_environment(results)}: {_conditions(results)}" for results in all_results]
+    return "\n\n".join([_table(all_results), *conditions, NOTE])
 
 
 def replace_section(text: str, section: str) -> str:
@@ -60,15 +57,23 @@ def replace_section(text: str, section: str) -> str:
     return f"{before}{START}\n{section}\n{END}{after}"
 
 
-def _table(results: Results, phases: Iterable[str] = PHASES) -> str:
-    rows = [_cells(row, results) for row in results["rows"] if row["road"] in phases]
+def _table(all_results: Iterable[Results]) -> str:
+    rows = [_cells(row, results) for results in all_results for row in results["rows"]]
     lines = [HEADER, ("---",) * len(HEADER), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _environment(results: Results) -> str:
+    """Returns the versions with which kdjax ran, such as Python 3.12, jax 0.12."""
+    versions = results["sides"]["kdjax"]["versions"]
+    python, jax = (".".join(versions[name].split(".")[:2]) for name in ("python", "jax"))
+    return f"Python {python}, jax {jax}"
 
 
 def _cells(row: Row, results: Results) -> tuple[str, ...]:
     memory, share = row["memory_of_step"], utilization.mfu(row, results)
     return (
+        _environment(results),
         CASES[row["case"]].title,
         PHASES[row["road"]],
         f"{SIDES[row['side']]}, {row['title']}",
