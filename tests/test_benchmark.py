@@ -457,12 +457,15 @@ def test_speedups_of_bfloat16_are_those_of_the_recorded_results():
         for row in json.loads(path.read_text())["rows"]:
             if row["road"] == cases.STEP:
                 seconds[row["case"], row["variant"]] = row["seconds"]
+    # alexnet is measured as a student only: with the teacher's logits cached, it is all there is.
+    measured = {name: (name, "") for name in cases.NETWORKS}
+    measured["alexnet"] = ("resnet18_to_alexnet", "_cached")
     ratios = {
-        network: measure.ratio(of_float32, seconds[network, "kdjax_bfloat16"])["median"]
-        for (network, variant), of_float32 in seconds.items()
-        if variant == "kdjax" and network in cases.NETWORKS
+        network: measure.ratio(
+            seconds[case, f"kdjax{cached}"], seconds[case, f"kdjax_bfloat16{cached}"]
+        )["median"]
+        for network, (case, cached) in measured.items()
     }
-    assert {"resnet18", *cases.SMALL_NETWORKS} <= ratios.keys()
     expected = {network: round(ratio, 2) for network, ratio in ratios.items() if ratio >= 1.1}
     assert dict(compiler.BFLOAT16_SPEEDUPS) == expected
 

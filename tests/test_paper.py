@@ -20,6 +20,7 @@ from experiments.paper import __main__ as paper
 from experiments.paper import claims, collect, formats, page, plan, queue_options, summary, table
 from kdjax import selective
 from kdjax.errors import InputError
+from kdjax.runtime import compiler
 
 
 @pytest.fixture
@@ -199,6 +200,14 @@ def test_unknown_field_is_refused() -> None:
     (job, _) = plan.jobs(["cifar10"], ["structure"], [0])
     with pytest.raises(InputError, match=r"student\.epoch'"):
         plan.config(job, "smoke", ["ce"], {"student.epoch": 3})
+
+
+def test_queue_leaves_the_choice_that_needs_a_device_to_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compiler, "fastest_dtype", lambda _: pytest.fail("asked for the device"))
+    job = plan.Job("cifar10", "structure", plan.IN_SAMPLE, 0)
+    assert plan.config(job, "laptop", ["kd"], {}).teacher.compute_dtype == "auto"
 
 
 def test_recorded_command_gives_the_options_of_the_queue() -> None:

@@ -16,7 +16,6 @@ import shlex
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -67,11 +66,11 @@ def milliseconds(events: Iterable[tuple[str, float]], steps: int) -> dict[str, f
         events: name and nanoseconds of each.
         steps: of the trace.
     """
-    total = Counter(dict.fromkeys(KINDS, 0.0))
+    total = dict.fromkeys(KINDS, 0.0)
     for name, nanoseconds in events:
         if found := kind(name):
             total[found] += nanoseconds / 1e6 / steps
-    return dict(total)
+    return total
 
 
 def read_events(folder: pathlib.Path) -> list[tuple[str, float]]:

@@ -4,6 +4,7 @@ import argparse
 
 from experiments.paper import collect, plan
 from kdjax import pipeline
+from kdjax.config import resolve
 from kdjax.errors import unknown_name_error
 from kdjax.evaluation import evaluate
 from kdjax.runs import restore, workdir
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     job = jobs[options.name]
     changes = plan.parse_changes(options.changes)
     teacher = plan.teacher_workdir(job, options.seeds, options.runs, share=options.share_teacher)
-    config = plan.config(job, options.budget, options.methods, changes, teacher)
+    config = resolve(plan.config(job, options.budget, options.methods, changes, teacher))
     folder = plan.folder(job, options.runs)
     compiler.enable_compilation_cache()
     workdirs = list(pipeline.student_workdirs(config, folder))

@@ -102,7 +102,9 @@ def config(
     changes: Fields,
     teacher: pathlib.Path | None = None,
 ) -> ConfigDict:
-    """Returns the resolved config of a job.
+    """Returns the config of a job, resolved but for what depends on the device.
+
+    The queue must not use the device, whose memory its jobs need.
 
     Args:
         job: which one.
@@ -134,7 +136,7 @@ def config(
         }
         for name in methods(job, names)
     )
-    return configs.resolve(result)
+    return configs.resolve(result, devices=False)
 
 
 def teacher_workdir(

@@ -44,9 +44,9 @@ OPTIONS: Mapping[str, Mapping[str, Options]] = {
     # The learning rate for the log: a few scalars, rounded as by one operation after another.
     "schedule": {"cpu": {**_QUICK, "xla_disable_hlo_passes": "algsimp,fusion,constant_folding"}},
 }
-# How many times as fast a network trains in bfloat16 as in float32 on a CPU that has instructions
-# for it: the measured networks for which it pays. Medians of
-# experiments/results/speed_cpu_python312.json, which a test compares.
+# How many times as fast a network trains in bfloat16 as in float32 on a CPU with instructions for
+# it, where it is at least 1.1. Measured in experiments/results/speed_cpu*_python312.json, with which
+# a test compares the table.
 BFLOAT16_SPEEDUPS: Mapping[str, float] = {
     "resnet18": 1.19,
 }
