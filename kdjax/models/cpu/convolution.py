@@ -154,6 +154,22 @@ def _chunk_count(images: int, pixels: int) -> int:
     return next((images // size for size in CHUNK_IMAGES if images % size == 0), 1)
 
 
+def _sum_over_chunks(
+    function: Callable[..., jax.Array],
+    count: int,
+    arrays: Sequence[jax.Array],
+    out: jax.ShapeDtypeStruct,
+) -> jax.Array:
+    """Returns the sum of function(*chunk) over chunks of the arrays, added in at least float32."""
+
+    def add(total: jax.Array, chunk: Sequence[jax.Array]) -> tuple[jax.Array, None]:
+        return total + function(*chunk), None
+
+    chunks = [array.reshape(count, -1, *array.shape[1:]) for array in arrays]
+    zeros = jnp.zeros(out.shape, jnp.promote_types(out.dtype, jnp.float32))
+    return lax.scan(add, zeros, chunks)[0].astype(out.dtype)
+
+
 def _direct(
     size: Sequence[int], strides: Sequence[int], padding: Padding
 ) -> Callable[..., jax.Array]:
@@ -194,18 +210,15 @@ def _direct(
             result = conv(transposed, gradient, (1, 1), pads, rhs_dilation=strides)
             return jnp.moveaxis(result, 0, 2)
 
-        def add_chunk(total: jax.Array, chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-            images, gradient = chunk
-            return total + product(_images_last(images), gradient), None
-
         count = _chunk_count(len(images), math.prod(size))
         if count == 1:
             return product(_materialize(_images_last, images, kernel[0, 0, 0, 0]), gradient)
-        arrays = (images, gradient)
-        chunks = tuple(array.reshape(count, -1, *array.shape[1:]) for array in arrays)
-        zeros = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
-        total, _ = lax.scan(add_chunk, zeros, chunks)
-        return total.astype(kernel.dtype)
+        return _sum_over_chunks(
+            lambda images, gradient: product(_images_last(images), gradient),
+            count,
+            (images, gradient),
+            jax.ShapeDtypeStruct(kernel.shape, kernel.dtype),
+        )
 
     def backward(
         saved: tuple[jax.Array, jax.Array], gradient: jax.Array
