@@ -24,6 +24,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = "-1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = str(compile_cache.FRAMES)
 compile_cache.use(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 os.environ.setdefault("XLA_FLAGS", compile_cache.XLA_FLAGS)

@@ -10,6 +10,8 @@ XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split
 # XLA refuse the flag: they have no other code generation.
 if jax.__version_info__ < (0, 11):
     XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+# Frames of Python that a program remembers for each of its operations; many slow down lowering.
+FRAMES = 0
 
 
 def new_folder() -> tempfile.TemporaryDirectory[str]:
@@ -18,7 +20,11 @@ def new_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def use(folder: str) -> None:
-    """Stores the programs of this process that take longer to compile than to read."""
+    """Stores the programs of this process that take longer to compile than to read.
+
+    The programs have `FRAMES` of each operation.
+    """
+    jax.config.update("jax_traceback_in_locations_limit", FRAMES)
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_compilation_cache_max_size", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
