@@ -54,5 +54,5 @@ def test_products_of_a_program_are_found_in_its_trace(tmp_path):
 def test_rest_of_the_step_is_what_no_operation_takes():
     kinds = dict.fromkeys(operations.KINDS, 2.0)
     text = operations.table({"a": operations.Profile(kinds, 2.0 * len(kinds) + 5)})
-    assert "| the rest: start of operations, waiting | 5 |" in text
+    assert "| the rest; below 0 where operations overlap | 5 |" in text
     assert text.startswith("| ms of a step | a |\n| --- | --- |\n")

@@ -108,7 +108,9 @@ def table(profiles: Mapping[str, Profile]) -> str:
     for name in KINDS:
         lines.append((name, *(f"{each.kinds[name]:,.0f}" for each in profiles.values())))
     between = (each.step - sum(each.kinds.values()) for each in profiles.values())
-    lines.append(("the rest: start of operations, waiting", *(f"{rest:,.0f}" for rest in between)))
+    lines.append(
+        ("the rest; below 0 where operations overlap", *(f"{rest:,.0f}" for rest in between))
+    )
     lines.append(("**the whole step**", *(f"{each.step:,.0f}" for each in profiles.values())))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
