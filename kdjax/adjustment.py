@@ -103,7 +103,8 @@ def refined(probs: jax.Array, labels: jax.Array) -> jax.Array:
     # Sums of the other classes, because 1 - max p would round where the teacher is confident.
     kept = jnp.sum(jnp.where(is_predicted, 0, probs), axis=-1, keepdims=True)
     others = jnp.sum(jnp.where(is_label, 0, probs), axis=-1, keepdims=True)
-    scaled = probs * (kept / jnp.where(wrong, others, 1))
+    # Above 1 by rounding only, where y is as probable as the predicted class: y stays the first.
+    scaled = probs * jnp.minimum(kept / jnp.where(wrong, others, 1), 1)
     return jnp.where(wrong, jnp.where(is_label, top, scaled), probs)
 
 
