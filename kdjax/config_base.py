@@ -258,7 +258,7 @@ def _stage() -> ConfigDict:
     stage.width = 0  # channels of the first layer, >= 0; 0: the default of the model
     # float32 | bfloat16 | auto: dtype of the network's computation; weights and losses are float32.
     # auto: the faster one on this device, see kdjax.runtime.compiler.fastest_dtype; float32 for a
-    # class of your own.
+    # class of your own. Several students have the dtype of the config's model, unless they set it.
     stage.compute_dtype = "float32"
     stage.epochs = 200  # training epochs, >= 1
     stage.batch_size = 128  # images in a global batch, over all devices, >= 1

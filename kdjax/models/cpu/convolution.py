@@ -155,19 +155,23 @@ def _chunk_count(images: int, pixels: int) -> int:
 
 
 def _sum_over_chunks(
-    function: Callable[..., jax.Array],
-    count: int,
-    arrays: Sequence[jax.Array],
-    out: jax.ShapeDtypeStruct,
+    function: Callable[..., jax.Array], count: int, arrays: Sequence[jax.Array], like: jax.Array
 ) -> jax.Array:
-    """Returns the sum of function(*chunk) over chunks of the arrays, added in at least float32."""
+    """Returns the sum of function(*chunk) over chunks of the arrays, added in at least float32.
+
+    Args:
+        function: `(*chunk) -> array`, with the shape and the dtype of `like`.
+        count: number of chunks, which divides the length of the arrays.
+        arrays: of the same length.
+        like: any array of the result's shape and dtype.
+    """
 
     def add(total: jax.Array, chunk: Sequence[jax.Array]) -> tuple[jax.Array, None]:
         return total + function(*chunk), None
 
     chunks = [array.reshape(count, -1, *array.shape[1:]) for array in arrays]
-    zeros = jnp.zeros(out.shape, jnp.promote_types(out.dtype, jnp.float32))
-    return lax.scan(add, zeros, chunks)[0].astype(out.dtype)
+    zeros = jnp.zeros_like(like, jnp.promote_types(like.dtype, jnp.float32))
+    return lax.scan(add, zeros, chunks)[0].astype(like.dtype)
 
 
 def _direct(
@@ -217,7 +221,7 @@ def _direct(
             lambda images, gradient: product(_images_last(images), gradient),
             count,
             (images, gradient),
-            jax.ShapeDtypeStruct(kernel.shape, kernel.dtype),
+            kernel,
         )
 
     def backward(
