@@ -1,4 +1,4 @@
-"""The closed-form derivative of `soft_gambler` against float64 numpy and finite differences."""
+"""Closed-form derivatives of `soft_gambler` and `distillation` against float64 numpy."""
 
 import functools
 
@@ -117,3 +117,43 @@ def test_the_program_has_no_selection_over_the_classes(program):
     function = loss if program == "loss" else jax.grad(loss)
     text = jax.jit(function, static_argnums=2).lower(logits, targets, PAYOFF).as_text()
     assert "exponential" in text and "stablehlo.select" not in text
+
+
+TEMPERATURE = 3.0
+
+
+def distillation(logits, targets, temperature):
+    return losses.distillation(logits, targets, temperature=temperature).sum()
+
+
+def distillation_reference(logits, targets, temperature):
+    """The summed loss, and its gradients with respect to logits, targets and temperature."""
+    scaled = logits / temperature
+    log_student = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+    student = np.exp(log_student)
+    log_ratio = np.where(targets > 0, np.log(np.where(targets > 0, targets, 1)) - log_student, 0)
+    divergence = np.sum(targets * log_ratio - targets + student)
+    d_scaled = student * targets.sum(axis=1, keepdims=True) - targets
+    d_temperature = 2 * temperature * divergence - np.sum(d_scaled * logits)
+    value = temperature**2 * divergence
+    return value, (temperature * d_scaled, temperature**2 * log_ratio, d_temperature)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 20.0])
+def test_distillation_and_its_gradients_are_those_of_the_equation(scale):
+    logits, targets = arguments(scale)
+    values = (*(jnp.asarray(a, jnp.float32) for a in (logits, targets[:, [0, *range(4)]])), 3.0)
+    exact = distillation_reference(*(np.asarray(value, np.float64) for value in values))
+    found = jax.value_and_grad(distillation, argnums=(0, 1, 2))(*values)
+    for result, expected in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+        assert_allclose(result, expected, rtol=3e-5, atol=3e-6)
+
+
+def test_second_derivatives_of_distillation_are_those_of_the_equation():
+    logits, targets = arguments(rows=1)
+    logits = logits[:, :-1]
+    with jax.enable_x64(True):
+        hessian = jax.jit(jax.hessian(distillation))(logits, targets, TEMPERATURE)[0, :, 0]
+    probs = np.exp(logits[0] / TEMPERATURE)
+    probs /= probs.sum()
+    assert_allclose(hessian, np.diag(probs) - np.outer(probs, probs), atol=1e-12)

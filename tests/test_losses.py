@@ -467,3 +467,10 @@ def test_labels_of_every_integer_type_give_the_same_loss(name):
 def test_doctests_pass():
     result = doctest.testmod(label_losses)
     assert result.attempted > 0 and result.failed == 0
+
+
+def test_label_out_of_range_under_jit_gives_nan():
+    logits = jnp.zeros((1, 4))
+    assert np.isnan(jax.jit(losses.cross_entropy)(logits, jnp.array([4])))
+    # 3 is the column of abstention, which is no class.
+    assert np.isnan(jax.jit(functools.partial(losses.gambler, payoff=2))(logits, jnp.array([3])))

@@ -1,13 +1,17 @@
-"""The loss `soft_gambler` with a derivative in closed form, for fewer passes over the classes.
+"""Losses with a derivative in closed form, for fewer passes over the classes.
 
-XLA:CPU fuses a sum over the classes with exp, log1p, max and abs, but not with selections, and it
-writes intermediate results that are used twice to memory. So there are no selections here: infinite
-logits become finite ones of which the exponential is 0. And the derivative, written from its
-equation, uses exp(z) in the sums and in the result separately.
+XLA:CPU fuses a sum over the classes with exp, log1p, max and abs, but not with selections or
+slices, and it writes intermediate results that are used twice to memory. So `expected_gambler` has
+neither: infinite logits become finite ones of which the exponential is 0, and the targets get a
+column of zeros for abstention. A
+derivative, written from its equation, uses exp(z) in the sums and
+in the result separately, and shares nothing with the value.
 """
 
 import jax
 import jax.numpy as jnp
+
+from kdjax.losses.numerics import log_mean_exp
 
 Tangents = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -24,58 +28,110 @@ def expected_gambler(logits: jax.Array, targets: jax.Array, log_payoff: jax.Arra
     Returns:
         `[...]`.
     """
-    classes, abstention = _columns(logits)
-    largest = jnp.maximum(jnp.max(classes, axis=-1, keepdims=True), abstention)
-    log_total = jnp.log(_sum_exp(classes, abstention, largest))
-    gains = _log_add(classes - largest, _finite(abstention - largest - log_payoff))
-    gain = jnp.sum(targets * gains, axis=-1, keepdims=True)
-    return (log_total * jnp.sum(targets, axis=-1, keepdims=True) - gain)[..., 0]
+    logits = _finite(logits)
+    largest = jnp.max(logits, axis=-1, keepdims=True)
+    log_total = jnp.log(jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True))
+    reserved = _finite(logits[..., -1:] - largest - log_payoff)
+    losses = log_total - _log_add(logits - largest, reserved)
+    return jnp.sum(_with_abstention(targets) * losses, axis=-1)
 
 
 @expected_gambler.defjvp
-def _derivative(primals: Tangents, tangents: Tangents) -> tuple[jax.Array, jax.Array]:
+def _expected_gambler_derivative(
+    primals: Tangents, tangents: Tangents
+) -> tuple[jax.Array, jax.Array]:
     """Returns the loss and its derivative, with s_i = sigmoid(z_i - z_a + log o), q = softmax(z).
 
     dL/dz_i = q_i sum A - A_i s_i, dL/dz_a = q_a sum A - R, dL/dlog o = R = sum_i A_i (1 - s_i),
     dL/dA_i = logsumexp(z) - logaddexp(z_i, z_a - log o).
     """
-    logits, targets, log_payoff = primals
+    logits, log_payoff = _finite(primals[0]), primals[2]
+    targets = _with_abstention(primals[1])
     d_logits, d_targets, d_log_payoff = tangents
-    classes, abstention = _columns(logits)
-    largest = jnp.maximum(jnp.max(classes, axis=-1, keepdims=True), abstention)
-    largest = jax.lax.stop_gradient(largest)  # it cancels
-    total = _sum_exp(classes, abstention, largest)
-    reserved = _finite(abstention - log_payoff)
-    rest = jnp.sum(targets * jax.lax.logistic(reserved - classes), axis=-1, keepdims=True)
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))  # it cancels
+    total = jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True)
+    reserved = _finite(logits[..., -1:] - log_payoff)
+    rest = jnp.sum(targets * jax.lax.logistic(reserved - logits), axis=-1, keepdims=True)
     scale = jnp.sum(targets, axis=-1, keepdims=True) / total
-    # The barrier keeps XLA from writing the exponentials of the sums to memory to use them again.
-    shift, other = jax.lax.optimization_barrier((largest, reserved))
-    of_classes = scale * jnp.exp(classes - shift) - targets * jax.lax.logistic(classes - other)
-    of_abstention = scale * jnp.exp(abstention - largest) - rest
-    of_targets = largest + jnp.log(total) - _log_add(classes, reserved)
-    tangent = (
-        jnp.sum(of_classes * d_logits[..., :-1], axis=-1, keepdims=True)
-        + of_abstention * d_logits[..., -1:]
-        + rest * d_log_payoff
-        + jnp.sum(of_targets * d_targets, axis=-1, keepdims=True)
+    is_abstention = jnp.expand_dims(
+        jnp.arange(logits.shape[-1]) == logits.shape[-1] - 1, range(logits.ndim - 1)
     )
-    return expected_gambler(*primals), tangent[..., 0]
+    of_logits = (
+        scale * jnp.exp(logits - largest)
+        - targets * jax.lax.logistic(logits - reserved)
+        - rest * is_abstention
+    )
+    of_targets = largest + jnp.log(total) - _log_add(logits, reserved)
+    tangent = (
+        jnp.sum(of_logits * d_logits, axis=-1)
+        + (rest * d_log_payoff)[..., 0]
+        + jnp.sum(of_targets * _with_abstention(d_targets), axis=-1)
+    )
+    # The barrier keeps XLA from writing what the value and the derivative share to memory.
+    return expected_gambler(*jax.lax.optimization_barrier(primals)), tangent
 
 
-def _columns(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns finite logits of the classes, `[..., m]`, and of abstention, `[..., 1]`."""
-    finite = _finite(logits)
-    return finite[..., :-1], finite[..., -1:]
+@jax.custom_jvp
+def softmax_divergence(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns sum_i A_i log(A_i / B_i) - A_i + B_i, B = softmax(v).
+
+    Args:
+        logits: v, float `[..., m]`, with maximum 0; may be -inf where the target is 0.
+        targets: A, `[..., m]`; may contain zeros.
+
+    Returns:
+        `[...]`.
+    """
+    count = logits.shape[-1]
+    positive = targets != 0  # NaN must not pass for 0
+    log_ratio, log_student = _log_ratio(logits, targets)
+    student = jnp.exp(log_student) / count
+    # A log(A / B) - A + B = A (d + exp(-d) - 1), d = log(A / B): without cancellation near 0.
+    near = jnp.abs(log_ratio) < 0.5
+    small = jnp.where(near, log_ratio, 0)
+    terms = jnp.where(
+        near, targets * (small + jnp.expm1(-small)), targets * log_ratio - targets + student
+    )
+    return jnp.sum(jnp.where(positive, terms, student), axis=-1)
+
+
+@softmax_divergence.defjvp
+def _softmax_divergence_derivative(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the divergence and its derivative.
+
+    dL/dv_i = B_i sum A - A_i, dL/dA_i = log(A_i / B_i), and 0 where A_i is 0.
+    """
+    logits, targets = primals
+    d_logits, d_targets = tangents
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))  # it cancels
+    total = jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True)
+    scale = jnp.sum(targets, axis=-1, keepdims=True) / total
+    of_logits = scale * jnp.exp(logits - largest) - targets
+    of_targets = _log_ratio(logits, targets)[0]
+    tangent = jnp.sum(of_logits * d_logits + of_targets * d_targets, axis=-1)
+    return softmax_divergence(*jax.lax.optimization_barrier(primals)), tangent
+
+
+def _log_ratio(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns log(A / B), 0 where A is 0, and log(m B), B = softmax(v), for logits v <= 0."""
+    # log(m B) and log(m A) are near 0 for flat distributions, where log B and log A would round.
+    log_student = logits - log_mean_exp(logits)
+    positive = targets != 0
+    # The inner where avoids log(0): its gradient is not finite, even in the branch not taken.
+    log_targets = jnp.log(jnp.where(positive, logits.shape[-1] * targets, 1))
+    return log_targets - jnp.where(positive, log_student, 0), log_student
+
+
+def _with_abstention(targets: jax.Array) -> jax.Array:
+    """Appends a column of zeros."""
+    return jnp.pad(targets, [(0, 0)] * (targets.ndim - 1) + [(0, 1)])
 
 
 def _finite(values: jax.Array) -> jax.Array:
     """Replaces -inf by a number of which sums and differences of two are finite."""
     return jnp.maximum(values, jnp.finfo(values.dtype).min / 4)
-
-
-def _sum_exp(classes: jax.Array, abstention: jax.Array, largest: jax.Array) -> jax.Array:
-    of_classes = jnp.sum(jnp.exp(classes - largest), axis=-1, keepdims=True)
-    return of_classes + jnp.exp(abstention - largest)
 
 
 def _log_add(a: jax.Array, b: jax.Array) -> jax.Array:

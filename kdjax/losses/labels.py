@@ -3,12 +3,10 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
 from kdjax import checks
 from kdjax.losses.fused import expected_gambler
-from kdjax.losses.numerics import shifted
 
 __all__ = ["cross_entropy", "gambler", "soft_cross_entropy", "soft_gambler"]
 
@@ -60,29 +58,21 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """
     logits = checks.logits(logits, least=2)
     targets = checks.targets(targets, shape=logits.shape)
-    logits = shifted(logits)
-    log_probs = logits - logsumexp(logits, axis=-1, keepdims=True)
+    largest, log_total = _log_total(logits)
     # An output with neither target nor probability contributes nothing, instead of 0 * -inf.
     excluded = (targets == 0) & jnp.isneginf(logits)
-    return -jnp.sum(targets * jnp.where(excluded, 0, log_probs), axis=-1)
+    gain = jnp.sum(targets * jnp.where(excluded, 0, logits - largest), axis=-1)
+    return log_total[..., 0] * jnp.sum(targets, axis=-1) - gain
 
 
-def _log_with_abstention(
-    class_logits: jax.Array, logits: jax.Array, payoff: ArrayLike
-) -> jax.Array:
-    """Returns log(q_i + q_a / o) + logsumexp(z) for a subset of the classes.
+def _log_total(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest logit, `[..., 1]`, and logsumexp(z) less this logit, `[..., 1]`.
 
-    Args:
-        class_logits: z_i of the k classes, `[..., k]`.
-        logits: z, `[..., m+1]`.
-        payoff: o.
-
-    Returns:
-        `[..., k]`.
+    Losses subtract the largest logit, so that differences do not cancel; each where it uses the
+    logits, because XLA:CPU would write logits that are shifted once for all to memory.
     """
-    payoff = checks.per_example("payoff", payoff, logits)
-    abstention = logits[..., -1:] - jnp.log(payoff)
-    return jnp.logaddexp(class_logits, abstention)
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    return largest, jnp.log(jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True))
 
 
 def gambler(logits: jax.Array, labels: jax.Array, *, payoff: ArrayLike) -> jax.Array:
@@ -113,9 +103,11 @@ def gambler(logits: jax.Array, labels: jax.Array, *, payoff: ArrayLike) -> jax.A
     logits = checks.logits(logits, least=3)
     labels = checks.labels(labels, shape=logits.shape[:-1], classes=logits.shape[-1] - 1)
     checks.above("payoff", payoff, 1)
-    logits = shifted(logits)
-    true_class = jnp.take_along_axis(logits[..., :-1], labels[..., None], axis=-1)
-    return logsumexp(logits, axis=-1) - _log_with_abstention(true_class, logits, payoff)[..., 0]
+    payoff = checks.per_example("payoff", payoff, logits)
+    largest, log_total = _log_total(logits)
+    true_class = jnp.take_along_axis(logits[..., :-1], labels[..., None], axis=-1) - largest
+    reserved = logits[..., -1:] - largest - jnp.log(payoff)
+    return (log_total - jnp.logaddexp(true_class, reserved))[..., 0]
 
 
 def soft_gambler(logits: jax.Array, targets: jax.Array, *, payoff: ArrayLike) -> jax.Array:

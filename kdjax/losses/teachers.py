@@ -6,9 +6,9 @@ from jax.typing import ArrayLike
 
 from kdjax import checks
 from kdjax.errors import InputError
+from kdjax.losses.fused import softmax_divergence
 from kdjax.losses.numerics import (
     divergence,
-    log_mean_exp,
     log_odds,
     log_softmax_within,
     shifted,
@@ -50,29 +50,8 @@ def distillation(
     targets = checks.targets(targets, shape=logits.shape)
     checks.temperature(temperature)
     temperature = checks.per_example("temperature", temperature, logits)
-    scaled = shifted(logits) / temperature
-    loss = jnp.sum(_divergence_terms(targets, scaled), axis=-1, keepdims=True)
-    return (temperature**2 * loss)[..., 0]
-
-
-def _divergence_terms(targets: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns A log(A / B) - A + B by class, B = softmax(v), for logits v <= 0."""
-    count = logits.shape[-1]
-    # log(m B) and log(m A) are near 0 for flat distributions, where log B and log A would round.
-    log_student = logits - log_mean_exp(logits)
-    student = jnp.exp(log_student) / count
-    positive = targets != 0  # NaN must not pass for 0
-    # The inner where avoids log(0): its gradient is not finite, even in the branch not taken.
-    log_ratio = jnp.log(jnp.where(positive, count * targets, 1)) - jnp.where(
-        positive, log_student, 0
-    )
-    # A log(A / B) - A + B = A (d + exp(-d) - 1), d = log(A / B): without cancellation near 0.
-    near = jnp.abs(log_ratio) < 0.5
-    small = jnp.where(near, log_ratio, 0)
-    terms = jnp.where(
-        near, targets * (small + jnp.expm1(-small)), targets * log_ratio - targets + student
-    )
-    return jnp.where(positive, terms, student)
+    loss = softmax_divergence(shifted(logits) / temperature, targets)
+    return (temperature**2 * loss[..., None])[..., 0]
 
 
 def dkd(
