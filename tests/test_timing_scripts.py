@@ -72,14 +72,21 @@ def test_run_is_killed_at_its_first_logged_step(tmp_path, monkeypatch, ended):
 def test_start_is_warm_with_the_cache_of_two_earlier_runs(monkeypatch, capsys):
     startup, caches = load("startup"), []
     seconds = {"cold": [8.0, 6.0, 7.0], "fill": [3.0] * 3, "warm": [2.0, 4.0, 2.5]}
+    seconds["whole"] = [41.0, 43.0, 40.0]
 
     def to_first_step(workdir, cache, flags):
         assert flags == ["--config.size=laptop"]
         caches.append((workdir.name, cache))
         return seconds[workdir.name].pop(0)
 
+    def to_end(workdir, cache, flags):
+        assert cache.parent == workdir.parent and cache not in [used for _, used in caches]
+        assert flags == ["--config.size=laptop"]
+        return seconds["whole"].pop(0)
+
     imports = itertools.cycle([2.0, 3.0])
     monkeypatch.setattr(startup, "seconds_to_first_step", to_first_step)
+    monkeypatch.setattr(startup, "seconds_to_end", to_end)
     monkeypatch.setattr(startup, "import_seconds", lambda code: next(imports))
     run_main(startup, monkeypatch, "--rounds=3", "--config.size=laptop")
     assert [name for name, _ in caches] == ["cold", "fill", "warm"] * 3
@@ -87,8 +94,18 @@ def test_start_is_warm_with_the_cache_of_two_earlier_runs(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[2:] == [
         "| cold: from the command to the first step | 7.00 | 6.00 to 8.00 s |",
         "| warm: from the command to the first step | 2.50 | 2.00 to 4.00 s |",
+        "| cold: the whole command | 41.00 | 40.00 to 43.00 s |",
         "| import kdjax.losses, relative to import jax, optax | 1.50 | 1.50 to 1.50 times |",
     ]
+
+
+def test_whole_command_is_timed_to_its_end_and_must_succeed(tmp_path, monkeypatch):
+    startup, calls = load("startup"), []
+    monkeypatch.setattr(startup.subprocess, "run", lambda *args, **kwargs: calls.append(kwargs))
+    clock(monkeypatch, startup, 10.0, 50.5)
+    assert startup.seconds_to_end(tmp_path / "run", tmp_path / "cache", []) == 40.5
+    (options,) = calls
+    assert options["check"] and options["env"]["XDG_CACHE_HOME"] == str(tmp_path / "cache")
 
 
 def test_import_is_timed_in_a_process_that_must_succeed():
