@@ -92,7 +92,7 @@ class AlexNet(nn.Module):
                 dtype=self.dtype,
             )(x)
             if self.normalize:
-                x = common.BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
+                x = common.batch_norm(use_running_average=not train, dtype=self.dtype)(x)
             x = common.relu(x)
             if pool:
                 x = common.max_pool(x)

@@ -194,7 +194,7 @@ class FastCNN(nn.Module):
                 if index == 0:
                     x = common.max_pool(_with_even_size(x))
                 if self.normalize:
-                    x = common.BatchNorm(
+                    x = common.batch_norm(
                         use_running_average=not train, use_scale=False, dtype=self.dtype
                     )(x)
                 x = common.gelu(x)

@@ -54,7 +54,7 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
         )(x)
         if self.normalize:
-            x = common.BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
+            x = common.batch_norm(use_running_average=not train, dtype=self.dtype)(x)
         return x
 
 
