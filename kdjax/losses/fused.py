@@ -3,8 +3,7 @@
 XLA:CPU fuses a sum over the classes with exp, log1p, max and abs, but not with selections or
 slices, and it writes intermediate results that are used twice to memory. So `expected_gambler` has
 neither: infinite logits become finite ones of which the exponential is 0, and the targets get a
-column of zeros for abstention. A
-derivative, written from its equation, uses exp(z) in the sums and
+column of zeros for abstention. A derivative, written from its equation, uses exp(z) in the sums and
 in the result separately, and shares nothing with the value.
 """
 

@@ -1,1 +1,1 @@
-"""Convolutions in forms that XLA:CPU compiles to fast code; other backends do not need them."""
+"""Convolutions and batch normalization in forms that XLA:CPU compiles to fast code."""
