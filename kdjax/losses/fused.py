@@ -10,7 +10,7 @@ in the result separately, and shares nothing with the value.
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.numerics import log_mean_exp
+from kdjax.losses.numerics import largest_and_total, log_mean_exp, summed_divergence
 
 Tangents = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -28,10 +28,9 @@ def expected_gambler(logits: jax.Array, targets: jax.Array, log_payoff: jax.Arra
         `[...]`.
     """
     logits = _finite(logits)
-    largest = jnp.max(logits, axis=-1, keepdims=True)
-    log_total = jnp.log(jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True))
+    largest, total = largest_and_total(logits)
     reserved = _finite(logits[..., -1:] - largest - log_payoff)
-    losses = log_total - _log_add(logits - largest, reserved)
+    losses = jnp.log(total) - _log_add(logits - largest, reserved)
     return jnp.sum(_with_abstention(targets) * losses, axis=-1)
 
 
@@ -47,8 +46,7 @@ def _expected_gambler_derivative(
     logits, log_payoff = _finite(primals[0]), primals[2]
     targets = _with_abstention(primals[1])
     d_logits, d_targets, d_log_payoff = tangents
-    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))  # it cancels
-    total = jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True)
+    largest, total = largest_and_total(logits)
     reserved = _finite(logits[..., -1:] - log_payoff)
     rest = jnp.sum(targets * jax.lax.logistic(reserved - logits), axis=-1, keepdims=True)
     scale = jnp.sum(targets, axis=-1, keepdims=True) / total
@@ -81,17 +79,9 @@ def softmax_divergence(logits: jax.Array, targets: jax.Array) -> jax.Array:
     Returns:
         `[...]`.
     """
-    count = logits.shape[-1]
-    positive = targets != 0  # NaN must not pass for 0
-    log_ratio, log_student = _log_ratio(logits, targets)
-    student = jnp.exp(log_student) / count
-    # A log(A / B) - A + B = A (d + exp(-d) - 1), d = log(A / B): without cancellation near 0.
-    near = jnp.abs(log_ratio) < 0.5
-    small = jnp.where(near, log_ratio, 0)
-    terms = jnp.where(
-        near, targets * (small + jnp.expm1(-small)), targets * log_ratio - targets + student
-    )
-    return jnp.sum(jnp.where(positive, terms, student), axis=-1)
+    log_ratio, log_student, positive = _log_ratio(logits, targets)
+    student = jnp.exp(log_student) / logits.shape[-1]
+    return summed_divergence(targets, student, log_ratio, positive)
 
 
 @softmax_divergence.defjvp
@@ -104,8 +94,7 @@ def _softmax_divergence_derivative(
     """
     logits, targets = primals
     d_logits, d_targets = tangents
-    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))  # it cancels
-    total = jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True)
+    largest, total = largest_and_total(logits)
     scale = jnp.sum(targets, axis=-1, keepdims=True) / total
     of_logits = scale * jnp.exp(logits - largest) - targets
     of_targets = _log_ratio(logits, targets)[0]
@@ -113,14 +102,17 @@ def _softmax_divergence_derivative(
     return softmax_divergence(*jax.lax.optimization_barrier(primals)), tangent
 
 
-def _log_ratio(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns log(A / B), 0 where A is 0, and log(m B), B = softmax(v), for logits v <= 0."""
+def _log_ratio(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns log(A / B), B = softmax(v), log(m B), and where A is not 0, for logits v <= 0.
+
+    Where A is 0 the first is 0.
+    """
     # log(m B) and log(m A) are near 0 for flat distributions, where log B and log A would round.
     log_student = logits - log_mean_exp(logits)
-    positive = targets != 0
+    positive = targets != 0  # NaN must not pass for 0
     # The inner where avoids log(0): its gradient is not finite, even in the branch not taken.
     log_targets = jnp.log(jnp.where(positive, logits.shape[-1] * targets, 1))
-    return log_targets - jnp.where(positive, log_student, 0), log_student
+    return log_targets - jnp.where(positive, log_student, 0), log_student, positive
 
 
 def _with_abstention(targets: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from kdjax import checks
 from kdjax.losses.fused import expected_gambler
+from kdjax.losses.numerics import largest_and_total
 
 __all__ = ["cross_entropy", "gambler", "soft_cross_entropy", "soft_gambler"]
 
@@ -58,21 +59,11 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """
     logits = checks.logits(logits, least=2)
     targets = checks.targets(targets, shape=logits.shape)
-    largest, log_total = _log_total(logits)
+    largest, total = largest_and_total(logits)
     # An output with neither target nor probability contributes nothing, instead of 0 * -inf.
     excluded = (targets == 0) & jnp.isneginf(logits)
     gain = jnp.sum(targets * jnp.where(excluded, 0, logits - largest), axis=-1)
-    return log_total[..., 0] * jnp.sum(targets, axis=-1) - gain
-
-
-def _log_total(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the largest logit, `[..., 1]`, and logsumexp(z) less this logit, `[..., 1]`.
-
-    Losses subtract the largest logit, so that differences do not cancel; each where it uses the
-    logits, because XLA:CPU would write logits that are shifted once for all to memory.
-    """
-    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    return largest, jnp.log(jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True))
+    return jnp.log(total)[..., 0] * jnp.sum(targets, axis=-1) - gain
 
 
 def gambler(logits: jax.Array, labels: jax.Array, *, payoff: ArrayLike) -> jax.Array:
@@ -104,10 +95,10 @@ def gambler(logits: jax.Array, labels: jax.Array, *, payoff: ArrayLike) -> jax.A
     labels = checks.labels(labels, shape=logits.shape[:-1], classes=logits.shape[-1] - 1)
     checks.above("payoff", payoff, 1)
     payoff = checks.per_example("payoff", payoff, logits)
-    largest, log_total = _log_total(logits)
+    largest, total = largest_and_total(logits)
     true_class = jnp.take_along_axis(logits[..., :-1], labels[..., None], axis=-1) - largest
     reserved = logits[..., -1:] - largest - jnp.log(payoff)
-    return (log_total - jnp.logaddexp(true_class, reserved))[..., 0]
+    return (jnp.log(total) - jnp.logaddexp(true_class, reserved))[..., 0]
 
 
 def soft_gambler(logits: jax.Array, targets: jax.Array, *, payoff: ArrayLike) -> jax.Array:

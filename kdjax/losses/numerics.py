@@ -12,6 +12,16 @@ def shifted(logits: jax.Array) -> jax.Array:
     return logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
 
 
+def largest_and_total(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest logit M and sum_i exp(z_i - M), each `[..., 1]`, for logits `[..., k]`.
+
+    Losses subtract the largest logit, so that differences do not cancel; each where it uses the
+    logits, because XLA:CPU would write logits that are shifted once for all uses to memory.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    return largest, jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True)
+
+
 def log_mean_exp(logits: jax.Array) -> jax.Array:
     """Returns log((1/m) sum_i exp(v_i)), `[..., 1]`, for logits with maximum 0."""
     mean = jnp.mean(jnp.expm1(logits), axis=-1, keepdims=True)
@@ -62,14 +72,27 @@ def divergence(log_targets: jax.Array, log_probs: jax.Array) -> jax.Array:
 
     Both are -inf for the classes that take no part. Infinite where B is 0 and A is not.
     """
-    targets, probs = jnp.exp(log_targets), jnp.exp(log_probs)
     # The inner where avoids -inf - -inf, whose gradient is not finite.
     takes_part = ~jnp.isneginf(log_targets)
-    difference = jnp.where(takes_part, log_targets, 0) - jnp.where(takes_part, log_probs, 0)
+    log_ratio = jnp.where(takes_part, log_targets, 0) - jnp.where(takes_part, log_probs, 0)
+    return summed_divergence(jnp.exp(log_targets), jnp.exp(log_probs), log_ratio, takes_part)
+
+
+def summed_divergence(
+    targets: jax.Array, probs: jax.Array, log_ratio: jax.Array, positive: jax.Array
+) -> jax.Array:
+    """Returns sum_i A_i log(A_i / B_i) - A_i + B_i, `[..., k] -> [...]`, not negative.
+
+    Args:
+        targets: A.
+        probs: B.
+        log_ratio: log(A / B) where A is positive, otherwise any finite number.
+        positive: where A is.
+    """
     # A log(A / B) - A + B = A (d + exp(-d) - 1), d = log(A / B): without cancellation near 0.
-    near = jnp.abs(difference) < 0.5
-    small = jnp.where(near, difference, 0)
+    near = jnp.abs(log_ratio) < 0.5
+    small = jnp.where(near, log_ratio, 0)
     terms = jnp.where(
-        near, targets * (small + jnp.expm1(-small)), targets * difference - targets + probs
+        near, targets * (small + jnp.expm1(-small)), targets * log_ratio - targets + probs
     )
-    return jnp.sum(jnp.where(takes_part, terms, probs), axis=-1)
+    return jnp.sum(jnp.where(positive, terms, probs), axis=-1)

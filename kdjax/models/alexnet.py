@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kdjax.models import common
+from kdjax.models.cpu import batch_norm
 from kdjax.models.cpu.convolution import Conv
 
 # One convolution: output channels as a multiple of the width, kernel size, stride, and whether
@@ -92,7 +93,7 @@ class AlexNet(nn.Module):
                 dtype=self.dtype,
             )(x)
             if self.normalize:
-                x = common.batch_norm(use_running_average=not train, dtype=self.dtype)(x)
+                x = batch_norm.create(use_running_average=not train, dtype=self.dtype)(x)
             x = common.relu(x)
             if pool:
                 x = common.max_pool(x)

@@ -1,14 +1,12 @@
 """Parts shared by all networks: input checks, normalization, activations and the last layer."""
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from kdjax.errors import InputError
-from kdjax.models.cpu.batch_norm import BatchNorm
 
 MIN_SIZE = 8
 
@@ -20,19 +18,6 @@ STEMS = ("auto", "small", "large")
 LARGE_STEM_SIZE = 64
 # Name of a module whose parameters are computed from images and not trained.
 FIXED = "whitening"
-
-
-def batch_norm(*, use_running_average: bool, **options: Any) -> nn.Module:
-    """Returns a module of batch normalization: `flax.linen.BatchNorm`, on a CPU a faster one.
-
-    Args:
-        use_running_average: whether to use the running statistics instead of those of the batch.
-        **options: `dtype`, `use_scale`.
-    """
-    options = {"momentum": NORM_MOMENTUM, "epsilon": NORM_EPSILON, **options}
-    if use_running_average or jax.default_backend() != "cpu":
-        return nn.BatchNorm(use_running_average=use_running_average, **options)
-    return BatchNorm(**options)
 
 
 def check_images(images: jax.Array) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from kdjax.models import common
+from kdjax.models.cpu import batch_norm
 from kdjax.models.cpu.convolution import Conv
 
 # Height and width of the patches that the first layer whitens.
@@ -194,7 +195,7 @@ class FastCNN(nn.Module):
                 if index == 0:
                     x = common.max_pool(_with_even_size(x))
                 if self.normalize:
-                    x = common.batch_norm(
+                    x = batch_norm.create(
                         use_running_average=not train, use_scale=False, dtype=self.dtype
                     )(x)
                 x = common.gelu(x)

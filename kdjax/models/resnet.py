@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kdjax.models import common
+from kdjax.models.cpu import batch_norm
 from kdjax.models.cpu.convolution import Conv
 
 # One convolution of a block: output channels, kernel size, stride.
@@ -54,7 +55,7 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
         )(x)
         if self.normalize:
-            x = common.batch_norm(use_running_average=not train, dtype=self.dtype)(x)
+            x = batch_norm.create(use_running_average=not train, dtype=self.dtype)(x)
         return x
 
 

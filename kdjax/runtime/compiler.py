@@ -66,8 +66,8 @@ MAX_CACHE_BYTES = 2**30
 # The durations that JAX reports while it traces, lowers and compiles a program.
 _COMPILE_EVENTS = "/jax/core/compile/"
 # mallopt options of glibc's malloc.h: two arenas (M_ARENA_MAX), no mmap (M_MMAP_MAX), no trimming
-# (M_TRIM_THRESHOLD). More arenas hold more freed memory. With a single one, threads that compile a
-# program wait for each other: the first step of the digits came two seconds later.
+# (M_TRIM_THRESHOLD). With a single arena, threads that compile a program wait for each other. But
+# malloc returns large arrays of another arena to the kernel: with more, steps become slower.
 _MALLOC_OPTIONS = {-8: 2, -4: 0, -1: -1}
 _tuned = True
 # Start and end of the time spent on each program, by the monotonic clock.

@@ -6,6 +6,7 @@ its own copy of the expressions, which optimization barriers keep apart.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,8 +14,23 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-Statistics = tuple[jax.Array, jax.Array]
+from kdjax.models.common import NORM_EPSILON, NORM_MOMENTUM, at_least_float32
+
 Residuals = tuple[jax.Array, ...]
+
+
+def create(*, use_running_average: bool, dtype: DTypeLike, use_scale: bool = True) -> nn.Module:
+    """Returns a module of batch normalization: in training on a CPU `BatchNorm`, else that of Flax.
+
+    Args:
+        use_running_average: whether to use the running statistics instead of those of the batch.
+        dtype: of the result.
+        use_scale: whether there is a scale.
+    """
+    options: dict[str, Any] = {"momentum": NORM_MOMENTUM, "epsilon": NORM_EPSILON, "dtype": dtype}
+    if use_running_average or jax.default_backend() != "cpu":
+        return nn.BatchNorm(use_running_average, use_scale=use_scale, **options)
+    return BatchNorm(use_scale=use_scale, **options)
 
 
 class BatchNorm(nn.Module):
@@ -23,13 +39,13 @@ class BatchNorm(nn.Module):
     Attributes:
         momentum: weight of the old running statistics in each update.
         epsilon: see `normalize`.
-        dtype: of the result; None: that of the features.
+        dtype: of the result.
         use_scale: whether there is a scale.
     """
 
     momentum: float
     epsilon: float
-    dtype: DTypeLike | None = None
+    dtype: DTypeLike
     use_scale: bool = True
 
     @nn.compact
@@ -45,7 +61,7 @@ class BatchNorm(nn.Module):
         if not self.is_initializing():
             for running, value in ((running_mean, mean), (running_var, var)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * value
-        return outputs.astype(self.dtype or outputs.dtype)
+        return outputs.astype(self.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -74,11 +90,13 @@ def _forward(
     features: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Residuals]:
     axes = range(features.ndim - 1)
-    first, second = map(_wide, lax.optimization_barrier((features, features)))
+    first, second = map(at_least_float32, lax.optimization_barrier((features, features)))
     mean = jnp.mean(first, axes)
     var = jnp.maximum(jnp.mean(lax.square(second), axes) - lax.square(mean), 0)
     factor = lax.rsqrt(var + epsilon)
-    normalized = (_wide(features) - _along(mean, features)) * _along(factor * scale, features)
+    normalized = (at_least_float32(features) - _along(mean, features)) * _along(
+        factor * scale, features
+    )
     outputs = (normalized + _along(bias, features)).astype(features.dtype)
     return (outputs, mean, var), (features, scale, mean, factor)
 
@@ -95,26 +113,21 @@ def _backward(
     features, scale, mean, factor = residuals
     d_outputs, d_mean, d_var = cotangents
     axes, examples = range(features.ndim - 1), features.size // features.shape[-1]
-    first, second = map(_wide, lax.optimization_barrier((d_outputs, d_outputs)))
+    first, second = map(at_least_float32, lax.optimization_barrier((d_outputs, d_outputs)))
     d_bias = jnp.sum(first, axes)
-    covariance = jnp.sum(second * (_wide(features) - _along(mean, features)), axes)
+    covariance = jnp.sum(second * (at_least_float32(features) - _along(mean, features)), axes)
     constant = (d_mean - factor * scale * d_bias) / examples
     slope = (2 * d_var - factor**3 * scale * covariance) / examples
     features = lax.optimization_barrier(features)
     d_features = (
-        _along(factor * scale, features) * _wide(d_outputs)
-        + _along(slope, features) * (_wide(features) - _along(mean, features))
+        _along(factor * scale, features) * at_least_float32(d_outputs)
+        + _along(slope, features) * (at_least_float32(features) - _along(mean, features))
         + _along(constant, features)
     )
     return d_features.astype(features.dtype), factor * covariance, d_bias
 
 
 normalize.defvjp(_forward, _backward)
-
-
-def _wide(array: jax.Array) -> jax.Array:
-    """Returns the array in its own dtype or float32, whichever is wider."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def _along(channels: jax.Array, features: jax.Array) -> jax.Array:

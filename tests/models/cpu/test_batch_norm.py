@@ -70,7 +70,7 @@ def test_gradients_of_outputs_and_statistics_are_those_of_finite_differences():
         assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / (2 * step), rtol=1e-7)
 
 
-def test_variance_of_equal_features_is_zero_and_the_gradient_finite():
+def test_variance_is_not_negative_and_the_gradient_finite_for_equal_features():
     features = jnp.full(SHAPE, 1e4, jnp.float32)
     one, zero = jnp.ones(SHAPE[-1]), jnp.zeros(SHAPE[-1])
     outputs, _, var = normalize(features, one, zero)
@@ -114,3 +114,12 @@ def test_module_has_variables_outputs_and_gradients_of_flax(dtype, tolerance, us
     for ours_leaf, flax_leaf in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         values = (np.asarray(leaf, np.float64) for leaf in (ours_leaf, flax_leaf))
         assert_allclose(*values, rtol=tolerance, atol=tolerance)
+
+
+def test_only_training_on_a_cpu_has_the_form_for_cpus(monkeypatch):
+    training = {"use_running_average": False, "dtype": "float32"}
+    assert isinstance(batch_norm.create(**training), batch_norm.BatchNorm)
+    evaluation = training | {"use_running_average": True}
+    assert isinstance(batch_norm.create(**evaluation), nn.BatchNorm)
+    monkeypatch.setattr(batch_norm.jax, "default_backend", lambda: "gpu")
+    assert isinstance(batch_norm.create(**training), nn.BatchNorm)
