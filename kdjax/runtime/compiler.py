@@ -19,15 +19,21 @@ from kdjax.runtime.paths import user_path
 
 Options = Mapping[str, Any]
 
+# One thread generates the code of a program: several would wait for each other in malloc, which has
+# a single arena (`tune_allocator`).
+_ONE_THREAD: Options = {"xla_cpu_parallel_codegen_split_count": 1}
 # For a short compilation. Without the code generation by MLIR it takes half of the time; from JAX
 # 0.11 on there is no other.
-_QUICK: Options = {"xla_backend_optimization_level": 0} | (
-    {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
-)
+_QUICK: Options = {
+    **_ONE_THREAD,
+    "xla_backend_optimization_level": 0,
+    **({"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}),
+}
 # Kind of program -> backend -> XLA options.
 OPTIONS: Mapping[str, Mapping[str, Options]] = {
     "train": {
         "cpu": {
+            **_ONE_THREAD,
             # YNNPACK, a library of XLA:CPU, speeds up reductions but slows down convolutions and
             # the matrix products of training: use it for reductions only.
             "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
@@ -65,10 +71,9 @@ _BFLOAT16_JAX = (0, 11)
 MAX_CACHE_BYTES = 2**30
 # The durations that JAX reports while it traces, lowers and compiles a program.
 _COMPILE_EVENTS = "/jax/core/compile/"
-# mallopt options of glibc's malloc.h: two arenas (M_ARENA_MAX), no mmap (M_MMAP_MAX), no trimming
-# (M_TRIM_THRESHOLD). With a single arena, threads that compile a program wait for each other. But
-# malloc returns large arrays of another arena to the kernel: with more, steps become slower.
-_MALLOC_OPTIONS = {-8: 2, -4: 0, -1: -1}
+# mallopt options of glibc's malloc.h: a single arena (M_ARENA_MAX), because malloc returns large
+# arrays of any other one to the kernel, no mmap (M_MMAP_MAX), no trimming (M_TRIM_THRESHOLD).
+_MALLOC_OPTIONS = {-8: 1, -4: 0, -1: -1}
 _tuned = True
 # Start and end of the time spent on each program, by the monotonic clock.
 _compiling: list[tuple[float, float]] = []
