@@ -37,7 +37,7 @@ def epoch_order(n: int, *, seed: int | jax.Array, epoch: int | jax.Array) -> jax
         return jax.random.permutation(_epoch_key(_ORDER, seed, epoch), numbers)
 
 
-@functools.cache
+@compiler.cached_program()
 def order_program(n: int) -> Callable[[int | jax.Array, int], jax.Array]:
     """Returns `(seed, epoch) -> epoch_order` as one program, for use outside jit; replicated.
 

@@ -85,6 +85,11 @@ class OperatingPoint(NamedTuple):
         """The confidence score, logits [n, m+1] -> [n]; JAX can trace it."""
         return selective.scores_with_pnorm(self.pnorm, self.combination)[self.score]
 
+    @property
+    def numpy_confidence(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The confidence score from and to numpy arrays, as where thresholds are chosen."""
+        return selective.numpy_scores(self.pnorm, self.combination)[self.score]
+
     def accepts(self, confidence: Any, predicted: Any = None) -> Any:
         """Returns whether each prediction is accepted, bool [n], if its image passes the gate.
 
@@ -109,17 +114,11 @@ class OperatingPoint(NamedTuple):
         is_class = predicted[:, None] == np.arange(len(thresholds), dtype=np.int32)[None]
         return ((confidence[:, None] >= thresholds[None]) & is_class).any(axis=1)
 
-    def decide(self, logits: Any, gate_scores: Any = None) -> Any:
-        """Returns whether the prediction from each row of logits [n, m+1] is accepted, bool [n].
-
-        Args:
-            logits: of numpy or JAX.
-            gate_scores: [n], `Predictions.gate`; only needed for a gate that logits do not
-                determine.
-        """
-        predicted = selective.predict(logits, abstention=True)
-        accepted = self.accepts(self.confidence(logits), predicted)
-        return accepted if self.gate is None else accepted & self.gate.passes(logits, gate_scores)
+    def decide(self, split: Predictions) -> np.ndarray:
+        """Returns whether the prediction of each image of a split is accepted, bool [n]."""
+        predicted = selective.predicted_classes(split.logits)
+        accepted = self.accepts(self.numpy_confidence(split.logits), predicted)
+        return accepted if self.gate is None else accepted & self.gate.passed(split)
 
 
 def certify(

@@ -48,12 +48,22 @@ class Gate(NamedTuple):
 
     def passes(self, logits: Any, given: Any = None) -> Any:
         """Returns whether each image passes, bool [n]; see `scores`."""
-        least = np.float32(-np.inf) if self.threshold is None else least_float32(self.threshold)
-        return self.scores(logits, given) >= least
+        return self.scores(logits, given) >= self._least
+
+    def scores_of(self, split: Predictions) -> np.ndarray:
+        """Returns the gate score of each image of a split, [n], numpy; see `scores`."""
+        if self.name == ENERGY:
+            return selective.numpy_score(selective.energy, split.logits)
+        return np.asarray(self.scores(split.logits, split.gate))
 
     def passed(self, split: Predictions) -> np.ndarray:
         """Returns whether each image of a split passes, bool [n], numpy."""
-        return np.asarray(self.passes(split.logits, split.gate))
+        return self.scores_of(split) >= self._least
+
+    @property
+    def _least(self) -> np.float32:
+        """The lowest score that passes."""
+        return np.float32(-np.inf) if self.threshold is None else least_float32(self.threshold)
 
 
 def least_float32(threshold: float) -> np.float32:
@@ -135,7 +145,7 @@ def choose(
     if name == NONE:
         return None
     threshold = outliers.threshold_to_certify(
-        np.asarray(Gate(name, None).scores(outputs["dev"].logits, outputs["dev"].gate)),
+        Gate(name, None).scores_of(outputs["dev"]),
         acceptance=acceptance,
         examples=len(outputs["calibration"].labels),
         delta=delta,

@@ -52,8 +52,8 @@ def at_operating_point(
         for an undefined value; `warnings`: a sentence for each class that is (nearly) never
         accepted or that has a selective risk above the certified one, see `selective.flag_groups`.
     """
-    predicted = np.asarray(selective.predict(test.logits, abstention=True))
-    accepted = np.asarray(point.decide(test.logits, test.gate))
+    predicted = selective.predicted_classes(test.logits)
+    accepted = point.decide(test)
     correct = selective.is_correct(*test)
     codes = {"true": test.labels, "predicted": predicted}
     risk = point.guarantee["risk"] if point.certified and point.guarantee else None

@@ -144,7 +144,7 @@ def _classwise(point: OperatingPoint, outputs: Mapping[str, Predictions]) -> Ope
     values = by_class.certify(
         kept(point.gate, outputs["calibration"]),
         kept(point.gate, outputs["test"]),
-        lambda logits: np.asarray(point.confidence(logits)),
+        point.numpy_confidence,
         risk=guarantee["risk"],
         delta=guarantee["delta"],
     )
@@ -203,7 +203,7 @@ def acceptance(point: OperatingPoint, split: Predictions) -> dict[str, Any]:
         The numbers of `images`, `accepted` images and `errors` among these; `coverage`, the
         accepted fraction; `error`, the selective risk, None if nothing is accepted.
     """
-    accepted = np.asarray(point.decide(split.logits, split.gate))
+    accepted = point.decide(split)
     errors = int(np.sum(accepted & ~selective.is_correct(*split)))
     count = int(accepted.sum())
     return {

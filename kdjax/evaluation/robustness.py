@@ -21,6 +21,7 @@ from kdjax.evaluation.certification import (
     operating_point,
 )
 from kdjax.evaluation.gate import load_fitted
+from kdjax.evaluation.predictions import Predictions
 from kdjax.runs import restore, workdir
 from kdjax.runtime import atomic_io, compiler
 from kdjax.selective import outliers
@@ -201,12 +202,12 @@ def _sampler(
         )
         if metadata["stage"] == TEACHER:
             logits = selective.append_abstention(logits)
-        correct = selective.is_correct(logits, np.asarray(examples.labels))
-        confidence = np.asarray(point.confidence(logits))
+        split = Predictions(logits, np.asarray(examples.labels)).with_gate(given)
+        correct = selective.is_correct(*split)
+        confidence = point.numpy_confidence(logits)
         if point.gate is None:
             return Judged(confidence, correct, None, None)
-        scores = np.asarray(point.gate.scores(logits, given))
-        return Judged(confidence, correct, np.asarray(point.gate.passes(logits, given)), scores)
+        return Judged(confidence, correct, point.gate.passed(split), point.gate.scores_of(split))
 
     return sample
 

@@ -109,7 +109,7 @@ def export(
         "monitoring": monitoring.monitoring(
             model_card,
             *(
-                np.asarray(served.point.confidence(served.outputs[split].logits))
+                served.point.numpy_confidence(served.outputs[split].logits)
                 for split in ("dev", "calibration")
             ),
         ),

@@ -161,7 +161,7 @@ def serve(
         test=results["test"] if is_saved else summary.accuracy_metrics(outputs["test"]),
     )
     calibration = saved["calibration"]
-    run_accepted = np.asarray(run_point.decide(calibration.logits, calibration.gate))
+    run_accepted = run_point.decide(calibration)
     reference = _data_reference(dataset, served, computed["calibration"], run_accepted, from_run)
     return served, reference
 

@@ -9,7 +9,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
@@ -18,6 +18,8 @@ from kdjax.runtime import program_cache, sharding
 from kdjax.runtime.paths import user_path
 
 Options = Mapping[str, Any]
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 # One thread generates the code of a program: several would wait for each other in malloc, which has
 # a single arena (`tune_allocator`).
@@ -75,6 +77,8 @@ _COMPILE_EVENTS = "/jax/core/compile/"
 # arrays of any other one to the kernel, no mmap (M_MMAP_MAX), no trimming (M_TRIM_THRESHOLD).
 _MALLOC_OPTIONS = {-8: 1, -4: 0, -1: -1}
 _tuned = True
+# Functions of `cached_program`.
+_caches: list[Any] = []
 # Start and end of the time spent on each program, by the monotonic clock.
 _compiling: list[tuple[float, float]] = []
 
@@ -82,6 +86,9 @@ _compiling: list[tuple[float, float]] = []
 def set_tuned(tuned: bool) -> None:
     """Chooses, for programs compiled from now on, between `OPTIONS` and XLA's defaults."""
     global _tuned
+    if tuned != _tuned:
+        for cache in _caches:
+            cache.cache_clear()
     _tuned = tuned
 
 
@@ -96,6 +103,25 @@ def jit(function: Callable, program: str = "train", **kwargs: Any) -> Callable:
     options = OPTIONS[program].get(jax.default_backend(), {}) if _tuned else {}
     out = sharding.replicated_sharding()
     return jax.jit(function, compiler_options=dict(options), out_shardings=out, **kwargs)
+
+
+def cached_program(
+    maxsize: int | None = None,
+) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
+    """Returns a decorator of functions that make a program with `jit`: equal arguments share it.
+
+    A program that is shared is traced and compiled once in a process. `set_tuned` forgets all.
+
+    Args:
+        maxsize: programs that are kept, those that were used last; None: all.
+    """
+
+    def decorate(make: Callable[P, Result]) -> Callable[P, Result]:
+        cached = functools.lru_cache(maxsize)(make)
+        _caches.append(cached)
+        return cached  # type: ignore[return-value]
+
+    return decorate
 
 
 def fastest_dtype(network: str) -> str:

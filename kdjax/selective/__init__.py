@@ -97,6 +97,7 @@ from kdjax.selective.summary import (
     is_correct,
     numpy_score,
     numpy_scores,
+    predicted_classes,
     scores_with_pnorm,
     split_metrics,
 )
@@ -193,6 +194,7 @@ __all__ = [
     "numpy_scores",
     "online_ranks",
     "predict",
+    "predicted_classes",
     "prediction_sets",
     "raps",
     "rejected_quantile",

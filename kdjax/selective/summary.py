@@ -33,11 +33,23 @@ def is_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
             have m columns, all of them classes.
         TypeError: for logits that are not floats or labels that are not integers.
     """
-    predicted = np.asarray(scores.predict(logits, abstention=True))
+    predicted = predicted_classes(logits)
     values = np.asarray(logits)
     validation.require(~np.isnan(values), values, "logits must not be NaN")
     classes = values.shape[-1] - 1
     return predicted == np.asarray(checks.labels(labels, shape=predicted.shape, classes=classes))
+
+
+def predicted_classes(logits: np.ndarray) -> np.ndarray:
+    """Returns the predicted class of each example, `scores.predict`, computed as `numpy_score`.
+
+    Args:
+        logits: [..., m+1], the last column abstention.
+
+    Returns:
+        Integers in [0, m), [...].
+    """
+    return numpy_score(scores.predict, logits)
 
 
 def append_abstention(class_logits: np.ndarray) -> np.ndarray:

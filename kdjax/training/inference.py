@@ -26,7 +26,7 @@ MAX_PADDED_BATCH = 4096
 _take_batch = jax.jit(take_batch, static_argnames="size")
 
 
-@functools.cache
+@compiler.cached_program()
 def _forward(model: nn.Module) -> Callable:
     def forward(variables: Variables, batch: RawBatch, change: Partial) -> jax.Array:
         images = normalize(change(batch.images, batch.indices), batch.mean, batch.std)

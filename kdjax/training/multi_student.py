@@ -125,6 +125,25 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
     """
     specs = tuple(prng.with_array_seeds(spec) for spec in specs)
     leader = next((index for index, spec in enumerate(specs) if spec.teacher is not None), 0)
+    first, separate = specs[leader], None
+    if first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS:
+        separate = logits_program(first.teacher)
+    return Program(
+        specs,
+        _steps_program(jax.tree.structure(specs), leader),
+        separate,
+        compiler.jit(host_teacher.host_batch) if first.teacher is not None else None,
+    )
+
+
+@compiler.cached_program(maxsize=16)
+def _steps_program(structure: Any, leader: int) -> Any:
+    """Returns `Program.run` for specs of one structure, which is all of them but the seeds.
+
+    Args:
+        structure: only tells programs apart, so that those used long ago are dropped.
+        leader: index of the network whose batches and teacher are those of all.
+    """
 
     def steps(
         states: States,
@@ -145,15 +164,7 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
         states, metrics = one_step(states, None)
         return states, jax.tree.map(lambda value: value[None], metrics)
 
-    first, separate = specs[leader], None
-    if first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS:
-        separate = logits_program(first.teacher)
-    return Program(
-        specs,
-        compiler.jit(steps, donate_argnums=0, static_argnums=4),
-        separate,
-        compiler.jit(host_teacher.host_batch) if first.teacher is not None else None,
-    )
+    return compiler.jit(steps, donate_argnums=0, static_argnums=4)
 
 
 def _train_steps(

@@ -1,6 +1,7 @@
 """Learning-rate schedules and optimizers by name, composed from optax."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,7 @@ SCHEDULES: dict[str, Callable[[ScheduleOptions, int, int], optax.Schedule]] = {
 }
 
 
+@functools.cache  # equal schedules and optimizers are the same object: they share programs
 def learning_rate_schedule(
     name: str, options: ScheduleOptions, *, steps_per_epoch: int
 ) -> optax.Schedule:
@@ -82,6 +84,7 @@ def learning_rate_schedule(
     return optax.join_schedules([ramp, schedule], [warmup])
 
 
+@compiler.cached_program(maxsize=32)
 def schedule_program(schedule: optax.Schedule) -> Callable[[int], Any]:
     """Returns a schedule as one program, for use outside jit; a constant one needs none.
 
@@ -116,6 +119,7 @@ class OptimizerOptions:
     sam_rho: float = 0.05
 
 
+@functools.cache
 def make_optimizer(
     name: str, learning_rate: optax.Schedule, options: OptimizerOptions
 ) -> optax.GradientTransformation:

@@ -23,6 +23,9 @@ from kdjax.training import averaging, optimizer
 TEACHER, STUDENT = "teacher", "student"
 MAX_STEPS = 2**31 - 1  # the state counts the steps in 32 bits
 Options = TypeVar("Options")
+# Equal arguments give the same object: specs of equal configs are equal, and share their programs.
+_partial = functools.cache(functools.partial)
+_linear_schedule = functools.cache(optax.linear_schedule)
 
 # `(logits, teacher logits or None, labels) -> (loss [b], its terms by name, [b] each)`; also with
 # the keywords `warmup` and `running` if the spec has `distill_warmup` and `target_momentum`.
@@ -155,7 +158,7 @@ def train_spec(
         seed=config.seed,
         objective=_objective(config, num_classes)
         if stage == STUDENT
-        else functools.partial(_teacher_objective, smoothing=config.teacher.label_smoothing),
+        else _partial(_teacher_objective, smoothing=config.teacher.label_smoothing),
         pretrain_epochs=config.objective.pretrain_epochs if stage == STUDENT else 0,
         teacher=teacher,
         optimizer=optimizer.make_optimizer(
@@ -272,14 +275,21 @@ def _objective(config: ConfigDict, num_classes: int) -> Objective:
         )
     hyper = configs.hyperparameters(config)
     if _distill_warmup(config, 1) is None:
-        return functools.partial(method, hyper=hyper)
+        return _partial(method, hyper=hyper)
+    return _partial(_warmed_up_objective, method=method, hyper=hyper)
 
-    def objective(*args: Any, warmup: jax.Array | float, **running: Any) -> objectives.Loss:
-        warmed_up = hyper.replace(weight=hyper.weight * warmup)
-        loss: objectives.Loss = method(*args, hyper=warmed_up, **running)
-        return loss
 
-    return objective
+def _warmed_up_objective(
+    *args: Any,
+    method: objectives.Method,
+    hyper: objectives.Hyperparameters,
+    warmup: jax.Array | float,
+    **running: Any,
+) -> objectives.Loss:
+    loss: objectives.Loss = method(
+        *args, hyper=hyper.replace(weight=hyper.weight * warmup), **running
+    )
+    return loss
 
 
 def _distill_warmup(
@@ -290,10 +300,8 @@ def _distill_warmup(
         return None
     if "distill_warmup_epochs" not in objectives.METHODS[fields.method].fields:
         return None
-    first = fields.pretrain_epochs * steps_per_epoch
-    return optax.schedules.linear_schedule(
-        0.0, 1.0, max(round(fields.distill_warmup_epochs * steps_per_epoch), 1), first
-    )
+    steps = max(round(fields.distill_warmup_epochs * steps_per_epoch), 1)
+    return _linear_schedule(0.0, 1.0, steps, fields.pretrain_epochs * steps_per_epoch)
 
 
 def _target_momentum(config: ConfigDict) -> float | None:
@@ -304,7 +312,7 @@ def _target_momentum(config: ConfigDict) -> float | None:
 
 def pretraining_spec(spec: TrainSpec) -> TrainSpec:
     """Returns the spec of the first epochs: cross-entropy on the class logits, no teacher."""
-    ce = functools.partial(objectives.ce, hyper=objectives.Hyperparameters())
+    ce = _partial(objectives.ce, hyper=objectives.Hyperparameters())
     return dataclasses.replace(
         spec, objective=ce, teacher=None, distill_warmup=None, target_momentum=None
     )

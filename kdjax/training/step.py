@@ -1,8 +1,9 @@
 """The state of training and one optimizer step: pure functions, for use inside jit."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -42,34 +43,69 @@ class TrainState(flax.struct.PyTreeNode):
     targets: Any = flax.struct.field(default_factory=dict)
 
 
-def _initial_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    with prng.pinned():
-        variables = init(spec.model, prng.key(spec.seed), images)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        variables=variables,
-        opt_state=spec.optimizer.init(variables["params"]),
-        average=variables if spec.average_weight else {},
-        targets={} if spec.target_momentum is None else jnp.ones(spec.train_examples),
+class _StateForm(NamedTuple):
+    """What the state before the first step depends on, except the seed.
+
+    Attributes:
+        model: as in `TrainSpec`.
+        optimizer: likewise.
+        averages: whether the state has an averaged network.
+        targets: number of running targets; None if there are none.
+        image_shape: height, width and channels.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    averages: bool
+    targets: int | None
+    image_shape: tuple[int, ...]
+
+
+def _form(spec: TrainSpec, image_shape: Sequence[int]) -> _StateForm:
+    return _StateForm(
+        spec.model,
+        spec.optimizer,
+        spec.average_weight is not None,
+        None if spec.target_momentum is None else spec.train_examples,
+        tuple(image_shape),
     )
 
 
-def init_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
-    """Returns the state before the first step: a function of the seed and the shapes only."""
+@compiler.cached_program(maxsize=32)
+def _initialize_program(form: _StateForm) -> Any:
+    """Returns `seed -> TrainState`, jitted; networks of the same form share it."""
 
-    def initialize(spec: TrainSpec) -> TrainState:
+    def initialize(seed: jax.Array) -> TrainState:
+        images = jnp.zeros((1, *form.image_shape), jnp.float32)
+        with prng.pinned():
+            variables = init(form.model, prng.key(seed), images)
+        state = TrainState(
+            step=jnp.zeros((), jnp.int32),
+            variables=variables,
+            opt_state=form.optimizer.init(variables["params"]),
+            average=variables if form.averages else {},
+            targets={} if form.targets is None else jnp.ones(form.targets),
+        )
         # The average starts as the same arrays as the weights, and a buffer can be donated only
         # once: jit returns an array of the copies for each.
-        return jax.tree.map(jnp.copy, _initial_state(spec, image_shape))
+        return jax.tree.map(jnp.copy, state)
 
-    state: TrainState = compiler.jit(initialize, "initialize")(prng.with_array_seeds(spec))
+    return compiler.jit(initialize, "initialize")
+
+
+def init_state(spec: TrainSpec, image_shape: Sequence[int]) -> TrainState:
+    """Returns the state before the first step: a function of the seed and the shapes only."""
+    program = _initialize_program(_form(spec, image_shape))
+    state: TrainState = program(prng.with_array_seeds(spec).seed)
     return state
 
 
-def abstract_state(spec: TrainSpec, image_shape: tuple[int, ...]) -> TrainState:
+def abstract_state(spec: TrainSpec, image_shape: Sequence[int]) -> TrainState:
     """Returns the shapes and dtypes of the state without computing it."""
-    return jax.eval_shape(lambda: _initial_state(spec, image_shape))
+    # A later `init_state` does not trace the program again.
+    program = _initialize_program(_form(spec, image_shape))
+    shapes: TrainState = program.eval_shape(prng.with_array_seeds(spec).seed)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
 
 
 def train_step(

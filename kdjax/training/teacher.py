@@ -8,7 +8,6 @@ beside the teacher's workdir, for every later student with the same data and aug
 """
 
 import dataclasses
-import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
@@ -123,7 +122,7 @@ def teacher_logits(
     )
 
 
-@functools.cache
+@compiler.cached_program()
 def logits_program(model: nn.Module) -> Callable[..., jax.Array]:
     """Returns `(batches, teacher source, batch source, finished steps) -> logits [b, m]`, jitted.
 

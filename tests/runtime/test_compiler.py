@@ -60,6 +60,24 @@ def test_options_are_passed_to_jax_only_if_tuned(tuned, monkeypatch, restore_tun
     assert options == expected
 
 
+def test_programs_are_made_once_until_the_options_change(restore_tuning):
+    made = []
+
+    @compiler.cached_program()
+    def program(size):
+        made.append(size)
+        return compiler.jit(lambda values: values * size)
+
+    first = program(3)
+    assert program(3) is first
+    assert made == [3]
+    compiler.set_tuned(True)  # as before
+    assert program(3) is first
+    compiler.set_tuned(False)
+    assert program(3) is not first
+    assert made == [3, 3]
+
+
 @pytest.mark.parametrize(
     "backend, version, flags, network, dtype",
     [

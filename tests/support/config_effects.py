@@ -86,8 +86,7 @@ def training_effects(
 
 def describe_spec(spec: TrainSpec) -> dict[str, Any]:
     """Returns the spec with its functions replaced by their values at fixed arguments."""
-    steps = jnp.array(STEPS)
-    average = spec.average_weight and _values(spec.average_weight, steps + 1)
+    average = spec.average_weight and _values(spec.average_weight, 1)
     return {
         "stage": spec.stage,
         "model": repr(spec.model),
@@ -95,8 +94,8 @@ def describe_spec(spec: TrainSpec) -> dict[str, Any]:
         "pretrain_epochs": spec.pretrain_epochs,
         "teacher network": repr(spec.teacher),
         "objective": _losses(spec),
-        "updates": _updates(spec),
-        "learning_rate": _values(spec.learning_rate, steps),
+        "updates": _updates(spec.optimizer),
+        "learning_rate": _values(spec.learning_rate),
         "average": average,
         "bn_batches": spec.bn_batches,
         "batches": repr(spec.batches),
@@ -110,29 +109,22 @@ def describe_spec(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def _values(schedule: Callable[[Any], Any], steps: jax.Array) -> list[float]:
+@functools.cache
+def _values(schedule: Callable[[Any], Any], first: int = 0) -> list[float]:
     """Returns the values of a schedule, which may be constant, at all steps at once."""
+    steps = jnp.array(STEPS) + first
     return np.broadcast_to(schedule(steps), steps.shape).tolist()
 
 
 def _losses(spec: TrainSpec) -> dict[str, list[float]]:
     """Returns the terms of the loss; equal objectives have equal ones, and are called once."""
     outputs, objective = spec.num_classes + (spec.stage == "student"), spec.objective
-    if isinstance(objective, functools.partial):
-        keywords = tuple(objective.keywords.items())
-        return _terms_of_equal(objective.func, keywords, spec.num_classes, outputs)
-    assert spec.distill_warmup is not None
-    warmed_up = functools.partial(objective, warmup=spec.distill_warmup(jnp.int32(20)))
-    return _terms(warmed_up, spec.num_classes, outputs)
+    if spec.distill_warmup is not None:
+        objective = functools.partial(objective, warmup=spec.distill_warmup(jnp.int32(20)))
+    return _terms(objective, spec.num_classes, outputs)
 
 
 @functools.cache
-def _terms_of_equal(
-    function: Callable[..., Any], keywords: tuple[tuple[str, Any], ...], classes: int, outputs: int
-) -> dict[str, list[float]]:
-    return _terms(functools.partial(function, **dict(keywords)), classes, outputs)
-
-
 def _terms(objective: Callable[..., Any], classes: int, outputs: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(4, outputs)), jnp.float32)
@@ -141,7 +133,8 @@ def _terms(objective: Callable[..., Any], classes: int, outputs: int) -> dict[st
     return {name: np.asarray(value).tolist() for name, value in terms.items()}
 
 
-def _updates(spec: TrainSpec) -> list[list[float]]:
+@functools.cache
+def _updates(transformation: optax.GradientTransformation) -> list[list[float]]:
     """Returns the parameters after two steps with the gradient 2 w^2."""
     bias = jnp.full(2, 0.5)
     params = {"kernel": jnp.full((2, 2), 0.5), "bias": bias, "BatchNorm_0": {"bias": bias}}
@@ -149,7 +142,7 @@ def _updates(spec: TrainSpec) -> list[list[float]]:
     def gradient(params: Any, step: Any = None) -> Any:
         return jax.tree.map(lambda leaf: 2 * leaf**2, params)
 
-    optimizer = optax.with_extra_args_support(spec.optimizer)
+    optimizer = optax.with_extra_args_support(transformation)
     state = optimizer.init(params)
     for _ in range(2):
         updates, state = optimizer.update(gradient(params), state, params, grad_fn=gradient)

@@ -1,6 +1,7 @@
 """A linear network with its spec, data and order: small enough to follow a step by hand."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,10 @@ from kdjax.training.teacher import OnlineTeacher, TeacherSource, teacher_logits
 CLASSES, SHAPE, COUNT, BATCH = 3, (8, 8, 1), 20, 4
 MEAN, STD = np.float32(0.5), np.float32(0.3)
 HYPER = Hyperparameters(payoff=2.0, weight=0.5, temperature=3.0)
+# Specs with the same objects share their programs.
+OBJECTIVE = functools.partial(METHODS["ka_gambler_sum"], hyper=HYPER)
+OPTIMIZER = optax.sgd(0.1, momentum=0.9, nesterov=True)
+LEARNING_RATE = optax.constant_schedule(0.1)
 BATCHES = batches.BatchSpec(
     batch_size=BATCH,
     steps_per_epoch=COUNT // BATCH,
@@ -88,17 +93,16 @@ def linear_spec(**changes: Any) -> TrainSpec:
 
     augmentation = dataclasses.replace(BATCHES.augmentation, **take(Augmentation))
     changed = dataclasses.replace(BATCHES, augmentation=augmentation, **take(batches.BatchSpec))
-    method = METHODS["ka_gambler_sum"]
     spec = TrainSpec(
         stage="student",
         model=Linear(CLASSES + 1),
         num_classes=CLASSES,
         seed=7,
-        objective=lambda *args: method(*args, hyper=HYPER),
+        objective=OBJECTIVE,
         pretrain_epochs=0,
         teacher=Linear(CLASSES),
-        optimizer=optax.sgd(0.1, momentum=0.9, nesterov=True),
-        learning_rate=optax.constant_schedule(0.1),
+        optimizer=OPTIMIZER,
+        learning_rate=LEARNING_RATE,
         average_weight=None,
         bn_batches=100,
         batches=changed,

@@ -22,11 +22,13 @@ from support.networks import (
     teacher_variables,
 )
 
+from kdjax import config as configs
 from kdjax.data.batches import DeviceSplit
 from kdjax.objectives import METHODS
 from kdjax.runtime import sharding
 from kdjax.training import multi_student, step
 from kdjax.training.optimizer import OptimizerOptions, make_optimizer
+from kdjax.training.spec import TrainSpec, phase_spec, train_spec
 from kdjax.training.teacher import OnlineTeacher
 
 
@@ -108,6 +110,35 @@ def test_students_together_equal_each_trained_separately(source, variables) -> N
             )
 
 
+METADATA = {"class_names": ["a", "b", "c"], "train_examples": COUNT, "image_shape": SHAPE}
+
+
+def config_spec(stage: str, **fields: Any) -> TrainSpec:
+    config = configs.base()
+    config.update_from_flattened_dict({f"{stage}.batch_size": BATCH, "size": "laptop", **fields})
+    return train_spec(configs.resolve(config), stage, METADATA)
+
+
+@pytest.mark.parametrize(
+    "stage, changes",
+    [
+        ("teacher", {"teacher.label_smoothing": 0.1, "teacher.average": "ema"}),
+        ("student", {"objective.method": "kd", "objective.distill_warmup_epochs": 0.5}),
+        ("student", {"objective.method": "self_adaptive", "objective.pretrain_epochs": 1}),
+    ],
+)
+def test_networks_of_equal_configs_share_their_programs(stage, changes) -> None:
+    def programs(**fields: Any) -> list[Any]:
+        whole = config_spec(stage, **changes, **fields)
+        specs = [phase_spec(whole, number) for number in range(3)]
+        return [multi_student.make_program([spec]).run for spec in specs]
+
+    first = programs()
+    assert len(set(first)) == 3  # pre-training, the objective, and with weights
+    assert programs(seed=5, order_seed=6) == first  # seeds are arguments
+    assert not {*programs(**{f"{stage}.learning_rate": 0.0123})} & {*first}
+
+
 @pytest.mark.slow
 def test_state_is_donated(source, variables) -> None:
     state = step.init_state(linear_spec(), SHAPE)
@@ -119,7 +150,7 @@ def test_state_is_donated(source, variables) -> None:
 def test_memory_of_a_step_is_known_without_compiling_again(
     source, variables, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spec = linear_spec()
+    spec = linear_spec(log_every=17)  # other than in other tests, which would share the program
     program, teacher = (
         multi_student.make_program([spec]),
         OnlineTeacher(sharding.replicate(variables)),

@@ -68,8 +68,8 @@ class Evidence(NamedTuple):
         """Returns which images of a split the operating point accepts, bool [n]."""
         if self.class_thresholds is None:
             return self.sample(split)[0] >= self.threshold
-        predicted = selective.predict(getattr(self, split).logits, abstention=True)
-        return self.sample(split)[0] >= np.asarray(self.class_thresholds)[np.asarray(predicted)]
+        predicted = selective.predicted_classes(getattr(self, split).logits)
+        return self.sample(split)[0] >= np.asarray(self.class_thresholds)[predicted]
 
 
 class Table(NamedTuple):

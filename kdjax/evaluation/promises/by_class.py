@@ -55,7 +55,7 @@ def certify(
     """
 
     def sample(split: Predictions) -> groupwise.GroupedSample:
-        predicted = np.asarray(selective.predict(split.logits, abstention=True))
+        predicted = selective.predicted_classes(split.logits)
         return confidence(split.logits), selective.is_correct(*split), predicted
 
     classes = range(calibration.logits.shape[1] - 1)

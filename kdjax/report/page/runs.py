@@ -114,7 +114,7 @@ def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None
         results=results,
         operating_point=operating_point(results),
         test=test,
-        predicted=np.asarray(selective.predict(test.logits, abstention=True)),
+        predicted=selective.predicted_classes(test.logits),
         correct=selective.is_correct(*test),
         confidence={name: scores[name](test.logits) for name in results["scores"]},
     )
