@@ -323,4 +323,5 @@ def _outputs(
 
 def _evaluate(outputs: Outputs, served: Served) -> formats.Outputs:
     scores = None if outputs.gate is None else jnp.asarray(outputs.gate)
-    return formats.Outputs(*jax.device_get(_outputs(jnp.asarray(outputs.logits), scores, served)))
+    compute = jax.jit(functools.partial(_outputs, served=served))
+    return formats.Outputs(*jax.device_get(compute(jnp.asarray(outputs.logits), scores)))

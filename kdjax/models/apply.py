@@ -1,5 +1,6 @@
 """Forward passes of a Linen network, in training and in evaluation mode."""
 
+import functools
 import hashlib
 from typing import Any
 
@@ -34,6 +35,7 @@ def init_all(model: nn.Module, key: jax.Array, images: jax.Array) -> Variables:
     return variables
 
 
+@functools.lru_cache(maxsize=64)
 def abstract_variables(model: nn.Module, image_shape: tuple[int, ...]) -> Variables:
     """Returns the shapes and dtypes of a network's variables, without computing them.
 

@@ -5,9 +5,11 @@ import fcntl
 import os
 import pathlib
 import shutil
+import tempfile
 
 import pytest
-from support.commands import python
+from support import forked
+from support.commands import ROOT, python
 from support.full_disk import files_of_at_most
 
 from kdjax.runtime import program_cache
@@ -28,15 +30,26 @@ for factor in factors:
     jax.jit(lambda x: x * factor + 1)(jnp.ones(4))
 print(hits.count("/jax/compilation_cache/cache_hits"))
 """
-NO_CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1"}
+# In a process whose variables do not choose a folder.
+NO_CACHE = """
+jax.config.update("jax_compilation_cache_dir", None)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)
+"""
 
 
 def compile_programs(
     caches: pathlib.Path, before: str = "", after: str = "", **variables: str
 ) -> tuple[int, list]:
     """Returns the number of programs that came from the cache, and the lines of stderr."""
-    variables = {**NO_CACHE, "XDG_CACHE_HOME": str(caches), **variables}
-    done = python("-c", COMPILE.format(before=before, after=after), **variables)
+    if variables:  # JAX reads them when it is imported
+        done = python("-c", COMPILE.format(before=before, after=after), **variables)
+    else:
+        code = COMPILE.format(before=NO_CACHE + before, after=after)
+        environment = {**os.environ, "XDG_CACHE_HOME": str(caches)}
+        with tempfile.TemporaryDirectory() as folder:
+            script = pathlib.Path(folder) / "compile.py"
+            script.write_text(code)
+            done = forked.run(str(script), [], ROOT, environment)
     assert done.returncode == 0, done.stderr
     return int(done.stdout), done.stderr.splitlines()
 
