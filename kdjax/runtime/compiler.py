@@ -18,8 +18,8 @@ from kdjax.runtime import program_cache, sharding
 from kdjax.runtime.paths import user_path
 
 Options = Mapping[str, Any]
-P = ParamSpec("P")
-Result = TypeVar("Result")
+_P = ParamSpec("_P")
+_Result = TypeVar("_Result")
 
 # One thread generates the code of a program: several would wait for each other in malloc, which has
 # a single arena (`tune_allocator`).
@@ -107,21 +107,32 @@ def jit(function: Callable, program: str = "train", **kwargs: Any) -> Callable:
 
 def cached_program(
     maxsize: int | None = None,
-) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
-    """Returns a decorator of functions that make a program with `jit`: equal arguments share it.
+) -> Callable[[Callable[_P, _Result]], Callable[_P, _Result]]:
+    """Returns a decorator for functions that make a program with `jit`.
 
-    A program that is shared is traced and compiled once in a process. `set_tuned` forgets all.
+    Equal arguments give the same program, which a process traces and compiles once. `set_tuned`
+    drops the programs that were made with the other value.
 
     Args:
-        maxsize: programs that are kept, those that were used last; None: all.
+        maxsize: number of programs that are kept, the most recently used ones; None: all.
     """
 
-    def decorate(make: Callable[P, Result]) -> Callable[P, Result]:
+    def decorate(make: Callable[_P, _Result]) -> Callable[_P, _Result]:
         cached = functools.lru_cache(maxsize)(make)
         _caches.append(cached)
         return cached  # type: ignore[return-value]
 
     return decorate
+
+
+@functools.cache
+def shared(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Returns `make(*args, **kwargs)`, the same object for equal arguments.
+
+    For functions that a program depends on, such as an optimizer: functions are compared by
+    identity, so that two programs are equal only if they depend on the same objects.
+    """
+    return make(*args, **kwargs)
 
 
 def fastest_dtype(network: str) -> str:

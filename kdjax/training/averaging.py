@@ -18,7 +18,6 @@ from kdjax.runtime import compiler, prng
 UpdateBatchStats = Callable[[Variables, Examples, jax.Array, jax.Array], Variables]
 
 
-@functools.cache
 def average_weight(
     kind: str, *, start: float, ema_decay: float, epochs: int, steps_per_epoch: int
 ) -> Callable[[jax.Array], jax.Array] | None:

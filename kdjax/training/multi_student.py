@@ -138,10 +138,10 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
 
 @compiler.cached_program(maxsize=16)
 def _steps_program(structure: Any, leader: int) -> Any:
-    """Returns `Program.run` for specs of one structure, which is all of them but the seeds.
+    """Returns `Program.run`, which gets the specs as an argument.
 
     Args:
-        structure: only tells programs apart, so that those used long ago are dropped.
+        structure: of the specs, all but their seeds; the key under which the program is kept.
         leader: index of the network whose batches and teacher are those of all.
     """
 

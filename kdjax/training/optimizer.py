@@ -1,7 +1,6 @@
 """Learning-rate schedules and optimizers by name, composed from optax."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +56,6 @@ SCHEDULES: dict[str, Callable[[ScheduleOptions, int, int], optax.Schedule]] = {
 }
 
 
-@functools.cache  # equal schedules and optimizers are the same object: they share programs
 def learning_rate_schedule(
     name: str, options: ScheduleOptions, *, steps_per_epoch: int
 ) -> optax.Schedule:
@@ -74,9 +72,20 @@ def learning_rate_schedule(
     Returns:
         A function from step to learning rate.
     """
+    schedule: optax.Schedule = compiler.shared(
+        _with_warmup, SCHEDULES[name], options, steps_per_epoch
+    )
+    return schedule
+
+
+def _with_warmup(
+    make: Callable[[ScheduleOptions, int, int], optax.Schedule],
+    options: ScheduleOptions,
+    steps_per_epoch: int,
+) -> optax.Schedule:
     total = options.epochs * steps_per_epoch
     warmup = min(round(options.warmup_epochs * steps_per_epoch), total)
-    schedule = SCHEDULES[name](options, steps_per_epoch, warmup)
+    schedule = make(options, steps_per_epoch, warmup)
     if not warmup:
         return schedule
     peak = options.learning_rate
@@ -119,7 +128,6 @@ class OptimizerOptions:
     sam_rho: float = 0.05
 
 
-@functools.cache
 def make_optimizer(
     name: str, learning_rate: optax.Schedule, options: OptimizerOptions
 ) -> optax.GradientTransformation:
@@ -134,7 +142,8 @@ def make_optimizer(
         The transformation. `update` of `sam` needs the argument `grad_fn`, see
         `step.apply_gradients`.
     """
-    return OPTIMIZERS[name](learning_rate, options)
+    made: optax.GradientTransformation = compiler.shared(OPTIMIZERS[name], learning_rate, options)
+    return made
 
 
 def _sgd(learning_rate: optax.Schedule, options: OptimizerOptions) -> optax.GradientTransformation:

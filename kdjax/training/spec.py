@@ -17,15 +17,12 @@ from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
 from kdjax.models import user_class
 from kdjax.models.common import at_least_float32
-from kdjax.runtime import prng
+from kdjax.runtime import compiler, prng
 from kdjax.training import averaging, optimizer
 
 TEACHER, STUDENT = "teacher", "student"
 MAX_STEPS = 2**31 - 1  # the state counts the steps in 32 bits
 Options = TypeVar("Options")
-# Equal arguments give the same object: specs of equal configs are equal, and share their programs.
-_partial = functools.cache(functools.partial)
-_linear_schedule = functools.cache(optax.linear_schedule)
 
 # `(logits, teacher logits or None, labels) -> (loss [b], its terms by name, [b] each)`; also with
 # the keywords `warmup` and `running` if the spec has `distill_warmup` and `target_momentum`.
@@ -158,14 +155,17 @@ def train_spec(
         seed=config.seed,
         objective=_objective(config, num_classes)
         if stage == STUDENT
-        else _partial(_teacher_objective, smoothing=config.teacher.label_smoothing),
+        else compiler.shared(
+            functools.partial, _teacher_objective, smoothing=config.teacher.label_smoothing
+        ),
         pretrain_epochs=config.objective.pretrain_epochs if stage == STUDENT else 0,
         teacher=teacher,
         optimizer=optimizer.make_optimizer(
             fields.optimizer, learning_rate, _from_fields(optimizer.OptimizerOptions, fields)
         ),
         learning_rate=learning_rate,
-        average_weight=averaging.average_weight(
+        average_weight=compiler.shared(
+            averaging.average_weight,
             fields.average,
             start=fields.average_start,
             ema_decay=fields.ema_decay,
@@ -275,8 +275,8 @@ def _objective(config: ConfigDict, num_classes: int) -> Objective:
         )
     hyper = configs.hyperparameters(config)
     if _distill_warmup(config, 1) is None:
-        return _partial(method, hyper=hyper)
-    return _partial(_warmed_up_objective, method=method, hyper=hyper)
+        return compiler.shared(functools.partial, method, hyper=hyper)
+    return compiler.shared(functools.partial, _warmed_up_objective, method=method, hyper=hyper)
 
 
 def _warmed_up_objective(
@@ -301,7 +301,9 @@ def _distill_warmup(
     if "distill_warmup_epochs" not in objectives.METHODS[fields.method].fields:
         return None
     steps = max(round(fields.distill_warmup_epochs * steps_per_epoch), 1)
-    return _linear_schedule(0.0, 1.0, steps, fields.pretrain_epochs * steps_per_epoch)
+    return compiler.shared(
+        optax.linear_schedule, 0.0, 1.0, steps, fields.pretrain_epochs * steps_per_epoch
+    )
 
 
 def _target_momentum(config: ConfigDict) -> float | None:
@@ -312,7 +314,7 @@ def _target_momentum(config: ConfigDict) -> float | None:
 
 def pretraining_spec(spec: TrainSpec) -> TrainSpec:
     """Returns the spec of the first epochs: cross-entropy on the class logits, no teacher."""
-    ce = _partial(objectives.ce, hyper=objectives.Hyperparameters())
+    ce = compiler.shared(functools.partial, objectives.ce, hyper=objectives.Hyperparameters())
     return dataclasses.replace(
         spec, objective=ce, teacher=None, distill_warmup=None, target_momentum=None
     )

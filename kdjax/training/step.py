@@ -1,7 +1,7 @@
 """The state of training and one optimizer step: pure functions, for use inside jit."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -43,48 +43,34 @@ class TrainState(flax.struct.PyTreeNode):
     targets: Any = flax.struct.field(default_factory=dict)
 
 
-class _StateForm(NamedTuple):
-    """What the state before the first step depends on, except the seed.
+@compiler.cached_program(maxsize=32)
+def _initialize_program(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    averages: bool,
+    targets: int | None,
+) -> Any:
+    """Returns `seed -> TrainState`, jitted.
 
-    Attributes:
+    Args:
         model: as in `TrainSpec`.
         optimizer: likewise.
+        image_shape: height, width and channels.
         averages: whether the state has an averaged network.
         targets: number of running targets; None if there are none.
-        image_shape: height, width and channels.
     """
 
-    model: nn.Module
-    optimizer: optax.GradientTransformation
-    averages: bool
-    targets: int | None
-    image_shape: tuple[int, ...]
-
-
-def _form(spec: TrainSpec, image_shape: Sequence[int]) -> _StateForm:
-    return _StateForm(
-        spec.model,
-        spec.optimizer,
-        spec.average_weight is not None,
-        None if spec.target_momentum is None else spec.train_examples,
-        tuple(image_shape),
-    )
-
-
-@compiler.cached_program(maxsize=32)
-def _initialize_program(form: _StateForm) -> Any:
-    """Returns `seed -> TrainState`, jitted; networks of the same form share it."""
-
     def initialize(seed: jax.Array) -> TrainState:
-        images = jnp.zeros((1, *form.image_shape), jnp.float32)
+        images = jnp.zeros((1, *image_shape), jnp.float32)
         with prng.pinned():
-            variables = init(form.model, prng.key(seed), images)
+            variables = init(model, prng.key(seed), images)
         state = TrainState(
             step=jnp.zeros((), jnp.int32),
             variables=variables,
-            opt_state=form.optimizer.init(variables["params"]),
-            average=variables if form.averages else {},
-            targets={} if form.targets is None else jnp.ones(form.targets),
+            opt_state=optimizer.init(variables["params"]),
+            average=variables if averages else {},
+            targets={} if targets is None else jnp.ones(targets),
         )
         # The average starts as the same arrays as the weights, and a buffer can be donated only
         # once: jit returns an array of the copies for each.
@@ -95,17 +81,25 @@ def _initialize_program(form: _StateForm) -> Any:
 
 def init_state(spec: TrainSpec, image_shape: Sequence[int]) -> TrainState:
     """Returns the state before the first step: a function of the seed and the shapes only."""
-    program = _initialize_program(_form(spec, image_shape))
-    state: TrainState = program(prng.with_array_seeds(spec).seed)
+    state: TrainState = _program_of(spec, image_shape)(prng.with_array_seeds(spec).seed)
     return state
 
 
 def abstract_state(spec: TrainSpec, image_shape: Sequence[int]) -> TrainState:
     """Returns the shapes and dtypes of the state without computing it."""
-    # A later `init_state` does not trace the program again.
-    program = _initialize_program(_form(spec, image_shape))
-    shapes: TrainState = program.eval_shape(prng.with_array_seeds(spec).seed)
+    # Of the program of `init_state`, which is traced once for both.
+    shapes: TrainState = _program_of(spec, image_shape).eval_shape(prng.with_array_seeds(spec).seed)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
+
+
+def _program_of(spec: TrainSpec, image_shape: Sequence[int]) -> Any:
+    return _initialize_program(
+        spec.model,
+        spec.optimizer,
+        tuple(image_shape),
+        averages=spec.average_weight is not None,
+        targets=None if spec.target_momentum is None else spec.train_examples,
+    )
 
 
 def train_step(

@@ -31,6 +31,8 @@ from kdjax.training.optimizer import OptimizerOptions, make_optimizer
 from kdjax.training.spec import TrainSpec, phase_spec, train_spec
 from kdjax.training.teacher import OnlineTeacher
 
+METADATA = {"class_names": ["a", "b", "c"], "train_examples": COUNT, "image_shape": SHAPE}
+
 
 class Mlp(nn.Module):
     """A network with one hidden layer."""
@@ -108,9 +110,6 @@ def test_students_together_equal_each_trained_separately(source, variables) -> N
                 actual,
                 reference,
             )
-
-
-METADATA = {"class_names": ["a", "b", "c"], "train_examples": COUNT, "image_shape": SHAPE}
 
 
 def config_spec(stage: str, **fields: Any) -> TrainSpec:

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -209,6 +210,21 @@ def test_abstract_state_has_the_shapes_of_the_initial_state() -> None:
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), initial)
     abstract = step.abstract_state(linear_spec(), SHAPE)
     assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract)
+
+
+def test_check_of_the_shapes_and_initial_state_trace_the_network_once() -> None:
+    calls = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+            calls.append(images.shape)
+            return nn.Dense(CLASSES + 1)(images.reshape(len(images), -1))
+
+    step.abstract_state(linear_spec(model=Counted()), SHAPE)
+    for seed in (1, 2):
+        step.init_state(linear_spec(model=Counted(), seed=seed), SHAPE)
+    assert len(calls) == 1
 
 
 def self_adaptive_spec(momentum: float, **changes: Any) -> TrainSpec:
