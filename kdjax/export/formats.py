@@ -125,8 +125,9 @@ def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
     images = jax.ShapeDtypeStruct(("n", *image_shape), jnp.uint8)
     one_image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
     count = len(jax.eval_shape(function, one_image))  # more with a gate
-    # The layers of jax2onnx rely on rank promotion.
-    with _silent_logging(), jax.numpy_rank_promotion("allow"):
+    # jax2onnx 0.13.0 cannot read inner calls of `jit` from JAX 0.12 on; its layers rely on rank
+    # promotion.
+    with _silent_logging(), jax.disable_jit(), jax.numpy_rank_promotion("allow"):
         from jax2onnx import to_onnx as convert
 
         model = convert(

@@ -1,14 +1,16 @@
 """Compiler options per backend, the persistent compilation cache, and the memory allocator."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import pathlib
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -31,6 +33,10 @@ _QUICK: Options = {
     "xla_backend_optimization_level": 0,
     **({"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}),
 }
+# XLA fails to write a program with oneDNN's convolutions: it takes their calls for those of another
+# kind (`std::bad_alloc`; seen with jax 0.11.2, 0.12.0 and 0.12.0.1).
+_ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+_ONEDNN_JAX = (0, 11)
 # Kind of program -> backend -> XLA options.
 OPTIONS: Mapping[str, Mapping[str, Options]] = {
     "train": {
@@ -41,7 +47,7 @@ OPTIONS: Mapping[str, Mapping[str, Options]] = {
             "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
             # From JAX 0.11 on, oneDNN's matrix products are faster than Eigen's, above all in
             # bfloat16. Earlier versions ignore the option.
-            "xla_cpu_experimental_onednn_custom_call": True,
+            _ONEDNN: True,
         },
         # Triton's matrix products crash XLA while it compiles the 1x1 convolutions of small
         # ResNets (openxla/xla#47381; seen with jax 0.11.2 on an H200): cuBLAS computes them.
@@ -68,7 +74,8 @@ BFLOAT16_SPEEDUPS: Mapping[str, float] = {
 }
 # Flags of such processors in /proc/cpuinfo. Earlier versions of JAX do not use the instructions.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
-_BFLOAT16_JAX = (0, 11)
+# JAX stores the programs that take longer to compile, in seconds.
+_STORED_ABOVE = "jax_persistent_cache_min_compile_time_secs"
 # Size of the compilation cache in bytes; the least recently used programs are removed first.
 MAX_CACHE_BYTES = 2**30
 # The durations that JAX reports while it traces, lowers and compiles a program.
@@ -102,7 +109,37 @@ def jit(function: Callable, program: str = "train", **kwargs: Any) -> Callable:
     """
     options = OPTIONS[program].get(jax.default_backend(), {}) if _tuned else {}
     out = sharding.replicated_sharding()
-    return jax.jit(function, compiler_options=dict(options), out_shardings=out, **kwargs)
+    compiled = jax.jit(function, compiler_options=dict(options), out_shardings=out, **kwargs)
+    return _UnstoredProgram(compiled) if _ONEDNN in options and _has_onednn() else compiled
+
+
+def _has_onednn() -> bool:
+    return jax.__version_info__ >= _ONEDNN_JAX and platform.machine() in ("x86_64", "AMD64")
+
+
+class _UnstoredProgram:
+    """A function of `jax.jit` whose program is not written to the compilation cache."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with nothing_stored():
+            return self._function(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+
+@contextlib.contextmanager
+def nothing_stored() -> Iterator[None]:
+    """Returns a context in which compiled programs are not written to the compilation cache."""
+    seconds = jax.config.values[_STORED_ABOVE]
+    jax.config.update(_STORED_ABOVE, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(_STORED_ABOVE, seconds)
 
 
 def cached_program(
@@ -148,7 +185,7 @@ def fastest_dtype(network: str) -> str:
     if jax.default_backend() != "cpu":
         return "bfloat16"
     has_instructions = not _BFLOAT16_FLAGS.isdisjoint(processor_flags().split())
-    uses_them = has_instructions and jax.__version_info__ >= _BFLOAT16_JAX
+    uses_them = has_instructions and jax.__version_info__ >= _ONEDNN_JAX
     return "bfloat16" if uses_them and network in BFLOAT16_SPEEDUPS else "float32"
 
 
@@ -174,7 +211,7 @@ def enable_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", -1)  # `repair` limits it
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update(_STORED_ABOVE, 0)
 
 
 def compile_seconds() -> float:

@@ -207,9 +207,10 @@ def combination(
         raise InputError(
             f"coefficients of shape {np.shape(coefficients)}: need three, (b, w_s, w_r)"
         )
-    bias, response_weight, reservation_weight = jnp.asarray(coefficients, response.dtype)
+    weights = jnp.asarray(coefficients, response.dtype)
     reservation = reservation_log_odds(logits, abstention=abstention)
-    return bias + response_weight * response + reservation_weight * reservation
+    # Indices, because jax2onnx does not know the operation of an assignment to three names.
+    return weights[0] + weights[1] * response + weights[2] * reservation
 
 
 def _largest(values: jax.Array, classes: int) -> jax.Array:

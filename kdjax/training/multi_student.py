@@ -62,7 +62,7 @@ class Program(NamedTuple):
 
     specs: tuple[TrainSpec, ...]
     run: Any
-    compute_teacher: Callable[..., jax.Array] | None
+    compute_teacher: Any
     host_batch: Callable[..., HostBatch] | None
 
     def __call__(
@@ -92,14 +92,13 @@ class Program(NamedTuple):
         The program of a separate teacher is not counted.
         """
         if self.compute_teacher and count == 1 and isinstance(teacher, SEPARATE_TEACHERS):
-            shape = jax.eval_shape(
-                self.compute_teacher, self.batches, teacher, source, states[0].step
-            )
+            shape = self.compute_teacher.eval_shape(self.batches, teacher, source, states[0].step)
             teacher = TeacherLogits(shape.update(sharding=sharding.replicated_sharding()))
         elif isinstance(teacher, HostTeacher):
             teacher = self._host_logits(teacher, source, states[0].step)
         lowered = self.run.lower(states, self.specs, source, teacher, count)
-        analysis = lowered.compile().memory_analysis()
+        with compiler.nothing_stored():
+            analysis = lowered.compile().memory_analysis()
         return int(
             analysis.argument_size_in_bytes
             + analysis.temp_size_in_bytes

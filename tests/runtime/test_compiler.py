@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from support import commands
 
 from kdjax.runtime import compiler
 
@@ -58,6 +59,37 @@ def test_options_are_passed_to_jax_only_if_tuned(tuned, monkeypatch, restore_tun
         compiler.jit(jnp.sin, program)
     expected = [compiler.OPTIONS[name]["cpu"] if tuned else {} for name in compiler.OPTIONS]
     assert options == expected
+
+
+CONVOLUTION = """
+import jax
+import jax.numpy as jnp
+from kdjax.runtime import compiler
+
+def convolution(images, kernels):
+    layout = "NHWC", "HWIO", "NHWC"
+    return jax.lax.conv_general_dilated(images, kernels, (1, 1), "SAME", dimension_numbers=layout)
+
+arrays = jnp.ones((8, 16, 16, 8)), jnp.ones((3, 3, 8, 16))
+for program in compiler.OPTIONS:
+    run = compiler.jit(convolution, program)
+    run(*arrays)
+print(jax.config.values["jax_persistent_cache_min_compile_time_secs"])
+"""
+
+
+@pytest.mark.slow
+def test_programs_that_xla_cannot_write_are_not_stored(tmp_path):
+    """Those with oneDNN's convolutions, which JAX has from 0.11 on."""
+    variables = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    done = commands.python("-W", "error", "-c", CONVOLUTION, **variables)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "0.0\n")
+    stored = len(list(tmp_path.glob("jit_convolution-*-cache")))
+    onednn = jax.__version_info__ >= (0, 11) and platform.machine() == "x86_64"
+    assert stored == len(compiler.OPTIONS) - onednn
 
 
 def test_programs_are_made_once_until_the_options_change(restore_tuning):

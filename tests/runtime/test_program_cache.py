@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import tempfile
 
+import jax
 import pytest
 from support import forked
 from support.commands import ROOT, python
@@ -258,21 +259,30 @@ for path in pathlib.Path({folder!r}).glob("*-atime"): path.unlink()
 """
 
 
+# Later versions of JAX store programs beside one without the time of its last use.
+NEEDS_TIMES = jax.__version_info__ < (0, 11, 2)
+
+
 @pytest.mark.slow
 def test_cache_damaged_during_a_run_is_one_warning_and_the_next_run_repairs_it(tmp_path) -> None:
-    """Without the time of one program JAX stores no other program, and warns about each."""
+    """Without the time of one program, JAX stored no other program, and warned about each."""
     assert compile_programs(tmp_path, **given(tmp_path)) == (0, [])
     stored = {path.name for path in tmp_path.glob("*-cache")}
     remove = REMOVE_TIMES.format(folder=str(tmp_path))
-    hits, (line,) = compile_programs(
+    hits, lines = compile_programs(
         tmp_path, after=f"{remove}\nfactors = 5, 6, 7", **given(tmp_path)
     )
     assert hits < len(stored)
-    assert line.startswith(
-        "kdjax: warning: a compiled program cannot be written to the compilation"
-    )
-    assert line.endswith("further warnings of this kind are not shown")
-    assert {path.name for path in tmp_path.glob("*-cache")} == stored
+    if NEEDS_TIMES:
+        (line,) = lines
+        assert line.startswith(
+            "kdjax: warning: a compiled program cannot be written to the compilation"
+        )
+        assert line.endswith("further warnings of this kind are not shown")
+        assert {path.name for path in tmp_path.glob("*-cache")} == stored
+    else:
+        assert lines == []
+        assert {path.name for path in tmp_path.glob("*-cache")} > stored
     assert compile_programs(tmp_path, **given(tmp_path)) == (len(stored), [])
     times = {path.name.replace("-atime", "-cache") for path in tmp_path.glob("*-atime")}
-    assert times == stored
+    assert times == {path.name for path in tmp_path.glob("*-cache")}

@@ -39,7 +39,7 @@ def command(name, *arguments, cwd=ROOT, absent=(), **variables):
         name: of the module in `kdjax`.
         *arguments: of the command line.
         cwd: the working directory.
-        absent: modules that cannot be imported.
+        absent: packages that cannot be imported.
         **variables: added to the environment.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}

@@ -29,6 +29,7 @@ LIBRARIES = (
     "kdjax.report.console",
     "kdjax.report.page",
     "kdjax.training.metric_writer",
+    "matplotlib.backends.backend_svg",
 )
 # Variables that are read when Python starts or when JAX is imported.
 READ_AT_START = ("JAX_", "LANG", "LC_", "PYTHON")
@@ -54,7 +55,7 @@ class Forked:
         arguments: of the command line.
         cwd: the working directory.
         environment: all variables; those that are read at the start are those of the server.
-        absent: modules that cannot be imported.
+        absent: packages that cannot be imported.
     """
 
     def __init__(
@@ -150,7 +151,8 @@ def _run(
     os.environ.update(environment)
     os.chdir(path[0])
     sys.path[:] = path
-    sys.modules.update(dict.fromkeys(absent))
+    hidden = [name for name in sys.modules if name.partition(".")[0] in absent]
+    sys.modules.update(dict.fromkeys([*absent, *hidden]))
     sys.argv = list(command)
     try:
         if command[0].endswith(".py"):
