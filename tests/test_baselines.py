@@ -123,6 +123,10 @@ def test_best_weights_on_dev_are_kept_and_the_last_ones_without_evaluations(
     assert list(exported.BestOnDev(labels, 2, 5, pretrain_epochs=5).ends()) == [2, 4, 5]
     with pytest.raises(SystemExit, match="epoch 5: training diverged; lower --learning-rate"):
         best.update(5, np.full((2, 2), np.nan), str)
+    exported.end_epoch(3, 5, 0.25)
+    assert capsys.readouterr().out.endswith("epoch 3/5  loss 0.2500\n")
+    with pytest.raises(SystemExit, match="epoch 4: training diverged; lower --learning-rate"):
+        exported.end_epoch(4, 5, float("inf"))
 
 
 def test_wrong_file_or_setting_is_one_line(tmp_path: pathlib.Path) -> None:

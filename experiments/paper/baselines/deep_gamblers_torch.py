@@ -243,7 +243,7 @@ def _train(
             logits = data.forward(forward, images[batch])
             loss = _loss(logits, labels[batch], settings.payoff, pretraining=entropy)
             _update(optimizer, loss, rates[epoch * steps + step])
-        exported.check_finite(epoch + 1, loss.item())
+        exported.end_epoch(epoch + 1, settings.epochs, loss.item())
         if epoch + 1 in ends:
             logits_on_dev = predict(network, data, data.evaluated["dev"])[:, :-1]
             best.update(epoch + 1, logits_on_dev, lambda: copy.deepcopy(network.state_dict()))

@@ -213,6 +213,18 @@ class BestOnDev:
             self.accuracy, self.epoch, self.weights = accuracy, epoch, weights()
 
 
+def end_epoch(epoch: int, epochs: int, loss: float) -> None:
+    """Prints the loss; exits with one line if training has diverged.
+
+    Args:
+        epoch: finished epochs.
+        epochs: of the training.
+        loss: of the epoch, or of its last batch.
+    """
+    check_finite(epoch, loss)
+    print(f"epoch {epoch}/{epochs}  loss {loss:.4f}", flush=True)
+
+
 def check_finite(epoch: int, values: np.ndarray | float) -> None:
     """Exits with one line if training has diverged."""
     if not np.isfinite(values).all():

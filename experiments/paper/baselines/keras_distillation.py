@@ -223,7 +223,7 @@ def _train(
             shuffle=False,
             verbose=0,
         )
-        exported.check_finite(epoch + 1, history.history["loss"][-1])
+        exported.end_epoch(epoch + 1, settings.epochs, history.history["loss"][-1])
         if epoch + 1 in ends:
             best.update(epoch + 1, _predict(student, dev), student.get_weights)
     return best
