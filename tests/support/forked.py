@@ -18,6 +18,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
+import jax
+
 # What the commands import, without the modules of the commands: these define flags.
 LIBRARIES = (
     "kdjax.cli",
@@ -161,6 +163,8 @@ def _run(
         else:
             runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     finally:
-        # A fork of multiprocessing ends without them. The processes of a run wait for each other
-        # here: if the first one ended before, JAX would abort the others.
+        # The processes of a run wait for each other here: if the first one ended before, JAX would
+        # abort the others. A fork of multiprocessing ends without the functions that were to be
+        # called at the end of a process; in Python 3.13, without those of the server.
+        jax.distributed.shutdown()
         atexit._run_exitfuncs()
