@@ -16,12 +16,11 @@ from support.tiny_network import TINY_NETWORK
 
 from kdjax import process
 
-# Programs are compiled once per session, for all xdist workers and for the processes that tests
-# start. The folder belongs to xdist's controller, and the workers inherit the variable. It has no
-# limit: JAX would search the whole folder for every new program.
+# Programs are compiled once, for all xdist workers, for the processes that tests start, and for
+# later sessions. xdist's controller prepares the folder, and the workers inherit the variable. JAX
+# does not limit it: it would search the whole folder for every new program.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    programs = compile_cache.new_folder()
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compile_cache.prepare()
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = "-1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = str(compile_cache.FRAMES)

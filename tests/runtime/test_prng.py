@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from support.runs import tiny
 
 import kdjax.config
@@ -95,6 +96,13 @@ def test_settings_of_jax_do_not_change_the_numbers(default) -> None:
     assert drawn == default
 
 
+def use_cache(values: dict[str, Any]) -> None:
+    """Changes the folder of the compilation cache, which JAX reads only once."""
+    for name, value in values.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
 @pytest.mark.slow
 def test_run_with_another_seed_finds_every_program_in_the_compilation_cache(
     data_dir: pathlib.Path, tmp_path: pathlib.Path
@@ -106,8 +114,12 @@ def test_run_with_another_seed_finds_every_program_in_the_compilation_cache(
             missed.append(event)
 
     counts = []
-    least_time = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    changed = {
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_compilation_cache_dir": str(tmp_path / "programs"),
+    }
+    before = {name: jax.config.values[name] for name in changed}
+    use_cache(changed)
     jax.monitoring.register_event_listener(listen)
     try:
         for seed in (5, 4294967295):
@@ -117,6 +129,6 @@ def test_run_with_another_seed_finds_every_program_in_the_compilation_cache(
             missed.clear()
     finally:
         jax.monitoring.unregister_event_listener(listen)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", least_time)
+        use_cache(before)
     assert counts[0] > 0
     assert counts[1] == 0

@@ -1,9 +1,16 @@
 """How a test process compiles programs: for a short compilation, not for fast programs."""
 
+import hashlib
+import pathlib
 import tempfile
 
 import jax
 
+from kdjax.runtime import compiler, program_cache
+
+# Programs of earlier sessions; `pytest --cache-clear` removes them.
+FOLDER = pathlib.Path(__file__).parents[2] / ".pytest_cache" / "d" / "programs"
+LIMIT = 2**30  # bytes
 # Without optimization by LLVM, and each program in one part.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 # Without the code generation by MLIR, compilation takes a quarter of the time. Later versions of
@@ -14,9 +21,16 @@ if jax.__version_info__ < (0, 11):
 FRAMES = 0
 
 
-def new_folder() -> tempfile.TemporaryDirectory[str]:
-    """Returns an empty folder that is removed when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="kdjax-test-cache-", ignore_cleanup_errors=True)
+def prepare() -> str:
+    """Returns the folder of the programs, for this processor, or a new one if it cannot be used.
+
+    Programs that a killed session left unfinished are removed, and those not used for longest.
+    """
+    processor = hashlib.sha256(compiler.processor_flags().encode()).hexdigest()[:8]
+    folder = FOLDER / processor
+    if program_cache.repair(folder, LIMIT) is None:
+        return str(folder)
+    return tempfile.mkdtemp(prefix="kdjax-test-cache-")
 
 
 def use(folder: str) -> None:
