@@ -284,7 +284,7 @@ def kill_until_finished(
 
     Returns:
         The duration of this run if it was never killed, else `seconds`. Unlike the first run, it
-        finds its programs in the compilation cache.
+        finds its programs in the compilation cache, as far as they are stored.
     """
     begin, kills_before = time.monotonic(), len(faults)
     while True:

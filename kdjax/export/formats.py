@@ -125,9 +125,8 @@ def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
     images = jax.ShapeDtypeStruct(("n", *image_shape), jnp.uint8)
     one_image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
     count = len(jax.eval_shape(function, one_image))  # more with a gate
-    # jax2onnx 0.13.0 cannot read inner calls of `jit` from JAX 0.12 on; its layers rely on rank
-    # promotion.
-    with _silent_logging(), jax.disable_jit(), jax.numpy_rank_promotion("allow"):
+    # The layers of jax2onnx rely on rank promotion.
+    with _silent_logging(), _readable_calls(), jax.numpy_rank_promotion("allow"):
         from jax2onnx import to_onnx as convert
 
         model = convert(
@@ -142,6 +141,14 @@ def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
     # It calls the axis of all views of n images n too; ONNX Runtime infers the shapes itself.
     model.graph.ClearField("value_info")
     return model.SerializeToString()
+
+
+def _readable_calls() -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which jax2onnx 0.13.0 can read functions that call `jax.jit` inside.
+
+    From JAX 0.11 on it cannot: such calls are inlined. Earlier, loops would be as well.
+    """
+    return jax.disable_jit() if jax.__version_info__ >= (0, 11) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import platform
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,8 +34,8 @@ _QUICK: Options = {
     "xla_backend_optimization_level": 0,
     **({"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}),
 }
-# XLA fails to write a program with oneDNN's convolutions: it takes their calls for those of another
-# kind (`std::bad_alloc`; seen with jax 0.11.2, 0.12.0 and 0.12.0.1).
+# XLA cannot serialize a program with oneDNN's convolutions: it takes their calls for those of
+# another kind (`std::bad_alloc`; seen with jax 0.11.2, 0.12.0 and 0.12.0.1).
 _ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 _ONEDNN_JAX = (0, 11)
 # Kind of program -> backend -> XLA options.
@@ -74,7 +75,7 @@ BFLOAT16_SPEEDUPS: Mapping[str, float] = {
 }
 # Flags of such processors in /proc/cpuinfo. Earlier versions of JAX do not use the instructions.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
-# JAX stores the programs that take longer to compile, in seconds.
+# JAX stores programs whose compilation takes at least so many seconds.
 _STORED_ABOVE = "jax_persistent_cache_min_compile_time_secs"
 # Size of the compilation cache in bytes; the least recently used programs are removed first.
 MAX_CACHE_BYTES = 2**30
@@ -86,6 +87,11 @@ _MALLOC_OPTIONS = {-8: 1, -4: 0, -1: -1}
 _tuned = True
 # Functions of `cached_program`.
 _caches: list[Any] = []
+# The contexts of `nothing_stored` that are open in all threads, and the value of `_STORED_ABOVE`
+# outside of them.
+_storing = threading.Lock()
+_nothing_stored: list[None] = []
+_stored_above = 0.0
 # Start and end of the time spent on each program, by the monotonic clock.
 _compiling: list[tuple[float, float]] = []
 
@@ -122,24 +128,29 @@ class _UnstoredProgram:
 
     def __init__(self, function: Any) -> None:
         self._function = function
+        self.lower, self.eval_shape = function.lower, function.eval_shape
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with nothing_stored():
             return self._function(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._function, name)
-
 
 @contextlib.contextmanager
 def nothing_stored() -> Iterator[None]:
-    """Returns a context in which compiled programs are not written to the compilation cache."""
-    seconds = jax.config.values[_STORED_ABOVE]
-    jax.config.update(_STORED_ABOVE, math.inf)
+    """Returns a context in which no thread writes programs to the compilation cache."""
+    global _stored_above
+    with _storing:
+        if not _nothing_stored:
+            _stored_above = jax.config.values[_STORED_ABOVE]
+            jax.config.update(_STORED_ABOVE, math.inf)
+        _nothing_stored.append(None)
     try:
         yield
     finally:
-        jax.config.update(_STORED_ABOVE, seconds)
+        with _storing:
+            _nothing_stored.pop()
+            if not _nothing_stored:
+                jax.config.update(_STORED_ABOVE, _stored_above)
 
 
 def cached_program(

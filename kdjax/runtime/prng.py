@@ -23,7 +23,8 @@ def register_seed(cls: type, *seeds: str) -> None:
     """Registers a frozen dataclass as a pytree whose leaves are its seeds.
 
     As an argument of a jitted function, its other fields are compiled into the program and the
-    seeds are not: a run with another seed finds the program in the compilation cache.
+    seeds are not: a run with another seed finds the program in the compilation cache if it is
+    stored.
 
     Args:
         cls: the dataclass.

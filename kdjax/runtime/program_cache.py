@@ -2,9 +2,9 @@
 
 JAX stores a program as `<key>-cache`; in a folder whose size it limits, also the time of its last
 use as `<key>-atime`, under the lock `.lockfile`. If a file of a pair is missing, or a program is
-cut off, JAX warns about every program and stores none. It reads the times of all programs before
-it stores another one, which takes longer than a short compilation: kdjax limits its own folder
-here, when a command starts.
+cut off, JAX before 0.11.2 warns about every program and stores none. It reads the times of all
+programs before it stores another one, which takes longer than a short compilation: kdjax limits its
+own folder here, when a command starts.
 """
 
 import contextlib

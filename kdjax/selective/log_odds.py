@@ -209,7 +209,7 @@ def combination(
         )
     weights = jnp.asarray(coefficients, response.dtype)
     reservation = reservation_log_odds(logits, abstention=abstention)
-    # Indices, because jax2onnx does not know the operation of an assignment to three names.
+    # From JAX 0.11 on, an assignment to three names is `unstack`, unknown to jax2onnx 0.13.0.
     return weights[0] + weights[1] * response + weights[2] * reservation
 
 

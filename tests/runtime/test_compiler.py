@@ -51,9 +51,13 @@ def restore_tuning():
 @pytest.mark.parametrize("tuned", [True, False])
 def test_options_are_passed_to_jax_only_if_tuned(tuned, monkeypatch, restore_tuning):
     options = []
-    monkeypatch.setattr(
-        jax, "jit", lambda function, **kwargs: options.append(kwargs["compiler_options"])
-    )
+    real = jax.jit
+
+    def record(function, **kwargs):
+        options.append(kwargs["compiler_options"])
+        return real(function)
+
+    monkeypatch.setattr(jax, "jit", record)
     compiler.set_tuned(tuned)
     for program in compiler.OPTIONS:
         compiler.jit(jnp.sin, program)

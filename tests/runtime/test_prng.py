@@ -107,6 +107,7 @@ def use_cache(values: dict[str, Any]) -> None:
 def test_run_with_another_seed_finds_every_program_in_the_compilation_cache(
     data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
+    """Of those that are stored: JAX counts a miss when it stores a program."""
     missed: list[str] = []
 
     def listen(event: str, **_: Any) -> None:

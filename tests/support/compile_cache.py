@@ -1,5 +1,6 @@
 """How a test process compiles programs: for a short compilation, not for fast programs."""
 
+import functools
 import hashlib
 import pathlib
 import tempfile
@@ -8,9 +9,9 @@ import jax
 
 from kdjax.runtime import compiler, program_cache
 
-# Programs of earlier sessions; `pytest --cache-clear` removes them.
-FOLDER = pathlib.Path(__file__).parents[2] / ".pytest_cache" / "d" / "programs"
-LIMIT = 2**30  # bytes
+# Programs of earlier sessions.
+FOLDER = pathlib.Path(__file__).parents[2] / ".test_programs"
+LIMIT = 2**30  # bytes, when a session starts
 # Without optimization by LLVM, and each program in one part.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 # Without the code generation by MLIR, compilation takes a quarter of the time. Later versions of
@@ -30,7 +31,13 @@ def prepare() -> str:
     folder = FOLDER / processor
     if program_cache.repair(folder, LIMIT) is None:
         return str(folder)
-    return tempfile.mkdtemp(prefix="kdjax-test-cache-")
+    return _temporary_folder().name
+
+
+@functools.cache
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Returns a folder that is removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="kdjax-test-cache-", ignore_cleanup_errors=True)
 
 
 def use(folder: str) -> None:

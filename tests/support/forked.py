@@ -163,8 +163,9 @@ def _run(
         else:
             runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     finally:
-        # The processes of a run wait for each other here: if the first one ended before, JAX would
-        # abort the others. A fork of multiprocessing ends without the functions that were to be
-        # called at the end of a process; in Python 3.13, without those of the server.
-        jax.distributed.shutdown()
+        # Until Python 3.12, a fork of multiprocessing does not call the functions of atexit; from
+        # 3.13 on it drops those that were registered before the fork, among them that of JAX, in
+        # which the processes of a run wait for each other: if the first one ended before, JAX would
+        # abort the others.
         atexit._run_exitfuncs()
+        jax.distributed.shutdown()
