@@ -87,11 +87,11 @@ _MALLOC_OPTIONS = {-8: 1, -4: 0, -1: -1}
 _tuned = True
 # Functions of `cached_program`.
 _caches: list[Any] = []
-# The contexts of `nothing_stored` that are open in all threads, and the value of `_STORED_ABOVE`
-# outside of them.
-_storing = threading.Lock()
-_nothing_stored: list[None] = []
+# The number of contexts of `nothing_stored` that are open in all threads, and the value of
+# `_STORED_ABOVE` outside of them; both are changed under the lock.
+_open_contexts = 0
 _stored_above = 0.0
+_contexts_lock = threading.Lock()
 # Start and end of the time spent on each program, by the monotonic clock.
 _compiling: list[tuple[float, float]] = []
 
@@ -138,18 +138,18 @@ class _UnstoredProgram:
 @contextlib.contextmanager
 def nothing_stored() -> Iterator[None]:
     """Returns a context in which no thread writes programs to the compilation cache."""
-    global _stored_above
-    with _storing:
-        if not _nothing_stored:
+    global _open_contexts, _stored_above
+    with _contexts_lock:
+        if not _open_contexts:
             _stored_above = jax.config.values[_STORED_ABOVE]
             jax.config.update(_STORED_ABOVE, math.inf)
-        _nothing_stored.append(None)
+        _open_contexts += 1
     try:
         yield
     finally:
-        with _storing:
-            _nothing_stored.pop()
-            if not _nothing_stored:
+        with _contexts_lock:
+            _open_contexts -= 1
+            if not _open_contexts:
                 jax.config.update(_STORED_ABOVE, _stored_above)
 
 
@@ -216,7 +216,7 @@ def enable_compilation_cache() -> None:
         _warn_no_cache(str(error))
         return
     # A home folder may be shared by machines whose processors have different instructions.
-    folder = caches / "kdjax" / "programs" / f"{platform.machine()}-{_processor_id()}"
+    folder = caches / "kdjax" / "programs" / f"{platform.machine()}-{processor_id()}"
     if reason := program_cache.repair(folder, MAX_CACHE_BYTES):
         _warn_no_cache(reason)
         return
@@ -268,8 +268,8 @@ def tune_allocator() -> None:
             library.mallopt(option, value)
 
 
-def _processor_id() -> str:
-    """Returns a short identifier of the processor's instruction set."""
+def processor_id() -> str:
+    """Returns a short identifier of the processor's instruction set, for the name of a folder."""
     flags = processor_flags()
     return hashlib.sha256(flags.encode()).hexdigest()[:8] if flags else platform.processor()
 

@@ -1,5 +1,7 @@
 """The allocator options reduce page faults, and the compiler options depend on the program."""
 
+import contextlib
+import math
 import pathlib
 import platform
 import subprocess
@@ -94,6 +96,18 @@ def test_programs_that_xla_cannot_write_are_not_stored(tmp_path):
     stored = len(list(tmp_path.glob("jit_convolution-*-cache")))
     onednn = jax.__version_info__ >= (0, 11) and platform.machine() == "x86_64"
     assert stored == len(compiler.OPTIONS) - onednn
+
+
+def test_contexts_of_several_threads_restore_the_setting():
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[name]
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    for stack in (first, second):
+        stack.enter_context(compiler.nothing_stored())
+    first.close()  # what began first ends first, as in two threads
+    assert jax.config.values[name] == math.inf
+    second.close()
+    assert jax.config.values[name] == before
 
 
 def test_programs_are_made_once_until_the_options_change(restore_tuning):

@@ -1,7 +1,6 @@
 """How a test process compiles programs: for a short compilation, not for fast programs."""
 
 import functools
-import hashlib
 import pathlib
 import tempfile
 
@@ -27,8 +26,7 @@ def prepare() -> str:
 
     Programs that a killed session left unfinished are removed, and those not used for longest.
     """
-    processor = hashlib.sha256(compiler.processor_flags().encode()).hexdigest()[:8]
-    folder = FOLDER / processor
+    folder = FOLDER / compiler.processor_id()
     if program_cache.repair(folder, LIMIT) is None:
         return str(folder)
     return _temporary_folder().name
