@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 # that old versions of ONNX Runtime load the file. The logits are those of opset 23 to the bit.
 OPSET = 18
 IR_VERSION = 8  # of the file format, the one that was current with this operator set
+_EQUINOX_MODULES = ("jax2onnx.plugins.equinox", "jax2onnx.plugins.examples")
 _SOURCE_FILES = "jax_hlo_source_file_canonicalization_regex"
 
 
@@ -126,7 +128,12 @@ def to_onnx(function: Function, image_shape: tuple[int, ...]) -> bytes:
     one_image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
     count = len(jax.eval_shape(function, one_image))  # more with a gate
     # The layers of jax2onnx rely on rank promotion.
-    with _silent_logging(), _readable_calls(), jax.numpy_rank_promotion("allow"):
+    with (
+        _silent_logging(),
+        _readable_calls(),
+        _without_equinox(),
+        jax.numpy_rank_promotion("allow"),
+    ):
         from jax2onnx import to_onnx as convert
 
         model = convert(
@@ -149,6 +156,22 @@ def _readable_calls() -> contextlib.AbstractContextManager[None]:
     From JAX 0.11 on it cannot: such calls are inlined. Earlier, loops would be as well.
     """
     return jax.disable_jit() if jax.__version_info__ >= (0, 11) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _without_equinox() -> Iterator[None]:
+    """Hides the parts of jax2onnx for Equinox, unless this process has imported it.
+
+    The first conversion imports the parts for all libraries. Those for Equinox, and the examples,
+    compile programs when they are imported, which takes several seconds.
+    """
+    hidden = () if "equinox" in sys.modules else _EQUINOX_MODULES
+    sys.modules.update(dict.fromkeys(hidden))  # None: cannot be imported
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager

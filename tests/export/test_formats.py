@@ -2,11 +2,14 @@
 
 import dataclasses
 import logging
+import sys
+import types
 
 import flax.linen as nn
 import jax
 import jax.export
 import jax.numpy as jnp
+import jax2onnx
 import numpy as np
 import pytest
 
@@ -106,6 +109,21 @@ def test_pooling_that_jax2onnx_does_not_take_is_explained():
     hint = formats.conversion_hint(raised.value)
     assert hint == "; give AvgPool its arguments by name, such as window_shape=(2, 2)"
     assert formats.conversion_hint(TypeError("unsupported")) == ""
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_parts_of_jax2onnx_for_equinox_are_not_imported_unless_it_is_used(monkeypatch, used):
+    part = "jax2onnx.plugins.equinox"
+    if used:
+        monkeypatch.setitem(sys.modules, "equinox", types.ModuleType("equinox"))
+
+    def convert(*_, **__):
+        raise RuntimeError("hidden" if sys.modules.get(part, "not hidden") is None else "visible")
+
+    monkeypatch.setattr(jax2onnx, "to_onnx", convert)
+    with pytest.raises(RuntimeError, match="visible" if used else "hidden"):
+        formats.to_onnx(function(), SHAPE)
+    assert sys.modules.get(part, "not hidden") is not None
 
 
 def test_infinite_threshold_accepts_nothing(export_format):
