@@ -166,7 +166,8 @@ def _without_equinox() -> Iterator[None]:
     compile programs when they are imported, which takes several seconds.
     """
     hidden = () if "equinox" in sys.modules else _EQUINOX_MODULES
-    sys.modules.update(dict.fromkeys(hidden))  # None: cannot be imported
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # cannot be imported
     try:
         yield
     finally:
