@@ -2,8 +2,8 @@
 
 python -m kdjax.main --config=configs/own_images.py --config.data.name=folder:PATH
 
-Small networks on images of 32 x 32 pixels. With more pictures, raise `data.image_size` and lower
-`selective.risk`: docs/how-to/own-data.md.
+Small networks on images of 32 x 32 pixels. With more pictures, a larger `data.image_size`
+and a lower `selective.risk`: docs/how-to/own-data.md.
 """
 
 from ml_collections import ConfigDict

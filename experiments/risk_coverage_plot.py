@@ -1,6 +1,6 @@
 """Draws the README's picture: the risk-coverage curves of a finished run.
 
-python experiments/risk_coverage_plot.py --workdir=runs/fashion --out=docs/images/risk_coverage.svg
+python experiments/risk_coverage_plot.py --workdir=runs/digits --out=risk_coverage.svg
 """
 
 import pathlib

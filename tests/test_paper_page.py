@@ -240,7 +240,7 @@ def test_complete_results_lack_only_what_no_file_has(group: table.Group) -> None
     assert "out-of-fold teacher, seeds 0, 1, 2 (ka, ka_gambler_sum, kd)." in jobs
     assert missing.startswith("Missing: cifar10, setting depth; fashion_mnist")
     assert "the methods `dkd`, `dist`, `rld`, `kd_gambler`" in missing
-    assert missing.endswith("; networks trained by other people's code.")
+    assert missing.endswith("; networks trained in another library.")
     assert "1,083" in svhn
 
 
@@ -290,7 +290,7 @@ def test_networks_of_other_code_are_beside_ours_of_the_same_seed(tmp_path: pathl
     assert cells[2].startswith("-3.00 [")
     assert name not in page.recommendation(group)
     missing = next(line for line in page.trained([group]) if line.startswith("Missing"))
-    assert name not in page.trained([group])[0] and "other people's code" not in missing
+    assert name not in page.trained([group])[0] and "another library" not in missing
 
 
 @pytest.mark.slow

@@ -146,7 +146,8 @@ def overall(verdicts: Iterable[str]) -> str:
 def section(groups: Sequence[Group]) -> str:
     """Returns the claims with verdicts, findings and the lowest means, as Markdown."""
     found = [[each for group in groups for each in findings(claim, group)] for claim in CLAIMS]
-    parts = ["## The claims", _rule(sum(map(len, found)))]
+    decidable = [len(each.difference.per_seed) > 1 for of_claim in found for each in of_claim]
+    parts = ["## The claims", _rule(sum(decidable))]
     for claim, of_claim in zip(CLAIMS, found, strict=True):
         parts += [f"### {claim.text}", claim.meaning, _verdicts(claim, of_claim)]
         parts += filter(None, (_leader(claim, group) for group in groups))
@@ -158,12 +159,19 @@ def section(groups: Sequence[Group]) -> str:
 
 
 def _rule(comparisons: int) -> str:
-    """Returns how a claim is judged, and how many comparisons would be decided by chance."""
+    """Returns how a claim is judged, and how many comparisons would be decided by chance.
+
+    Args:
+        comparisons: of several seeds.
+    """
     rule = str(__doc__).partition("\n\n")[2].strip().replace("\n", " ")
+    if not comparisons:
+        return rule
     chance = f"{(1 - LEVEL) * comparisons:.1f}"
     return (
         f"{rule} Intervals are not widened for the number of comparisons: if no two networks "
-        f"differed, about {chance} of these {comparisons} would be decided by chance."
+        f"differed, about {chance} of the {comparisons} comparisons with several seeds would be "
+        "decided by chance."
     )
 
 

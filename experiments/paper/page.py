@@ -78,7 +78,7 @@ def trained(groups: Sequence[Group]) -> list[str]:
     if untrained := [name for name in METHODS if name not in methods]:
         absent.append(f"the methods {tables.listed(untrained)}")
     if methods <= METHODS.keys():
-        absent.append("networks trained by other people's code")
+        absent.append("networks trained in another library")
     sentences += [f"Missing: {'; '.join(absent)}."] if absent else []
     return sentences + ([] if any(data == "svhn" for data, _ in there) else [SVHN])
 
@@ -104,10 +104,19 @@ def _trained(group: Group) -> list[str]:
                 missing.append(f"{_list(sorted(methods - names))} of seed {seed}, {word} teacher")
     if len(all_seeds) < SEEDS:
         missing.append(f"{SEEDS - len(all_seeds)} of {SEEDS} seeds")
-    devices = _list(sorted({record["device"] for record in group.records}))
     head = f"{group.title} ({training.STRUCTURES[group.setting]})"
-    sentences = [f"{head}: {'; '.join(present)}. Trained on: {devices}."]
+    sentences = [f"{head}: {'; '.join(present)}. Trained on: {_devices(group)}."]
     return sentences + ([f"{group.title}, missing: {'; '.join(missing)}."] if missing else [])
+
+
+def _devices(group: Group) -> str:
+    """Returns the devices of the jobs, then those of the networks of another library."""
+    ours: set[str] = set()
+    others: set[str] = set()
+    for record in group.records:
+        (ours if record["students"].keys() <= METHODS.keys() else others).add(record["device"])
+    text = _list(sorted(ours))
+    return f"{text}; in another library: {_list(sorted(others))}" if others else text
 
 
 def recommendation(group: Group) -> str:

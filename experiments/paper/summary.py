@@ -78,11 +78,16 @@ def _head(group: Group) -> str:
     )
     seeds = {record["job"]["seed"] for record in group.records}
     facts = [pairs] if pairs else []
-    facts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}")
+    facts.append(f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed, so no comparison is decided")
+    sources = (
+        "images and seeds; a comparison is decided only if the interval over seeds alone agrees"
+        if len(seeds) > 1
+        else "images"
+    )
     facts += ["one teacher of each kind for all seeds"] if training.shares_teacher(group) else []
     return (
-        f"**{group.title}** ({'; '.join(facts)}; test, mirror views; in brackets differences "
-        "with 95 % intervals):"
+        f"**{group.title}** ({'; '.join(facts)}; test, mirror views; in brackets differences with "
+        f"95 % intervals over {sources}):"
     )
 
 

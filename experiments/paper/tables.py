@@ -166,7 +166,7 @@ def by_views(group: Group) -> Table:
 
 
 def baselines(group: Group) -> Table:
-    """Returns networks that other people's code trained beside ours of the same seeds.
+    """Returns networks that were trained in another library beside ours of the same seeds.
 
     The name of such a method begins with the name of ours, such as `gambler (PyTorch)`.
     """
@@ -175,8 +175,8 @@ def baselines(group: Group) -> Table:
         other = row._replace(method=row.method.partition(" (")[0])
         if other != row and other in group.rows:
             pairs.append(([*_labels(row)], other, row))
-    title = "Networks trained by other people's code beside ours of the same seeds, on test"
-    return _side_by_side(group, title, LABELS, ("ours", "theirs"), pairs)
+    title = "Networks trained in another library beside ours of the same seeds and split, on test"
+    return _side_by_side(group, title, LABELS, ("kdjax", "other"), pairs)
 
 
 def _side_by_side(
