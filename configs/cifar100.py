@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar100"
 
     config.teacher.epochs = 200
-    # Values in use elsewhere (docs/concepts/abstention.md), not chosen on dev.
+    # Values that others use (docs/concepts/abstention.md), not chosen on dev.
     config.objective.payoff = 4.6
     config.objective.pretrain_epochs = 200
     config.student.epochs = 300

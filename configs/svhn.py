@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.data.flip = False  # mirrored digits are not digits
 
     config.teacher.epochs = 200
-    # Values in use elsewhere (docs/concepts/abstention.md), not chosen on dev.
+    # Values that others use (docs/concepts/abstention.md), not chosen on dev.
     config.objective.payoff = 2.6
     config.objective.pretrain_epochs = 50
     config.student.epochs = 300

@@ -291,6 +291,7 @@ def test_networks_of_other_code_are_beside_ours_of_the_same_seed(tmp_path: pathl
     assert name not in page.recommendation(group)
     missing = next(line for line in page.trained([group]) if line.startswith("Missing"))
     assert name not in page.trained([group])[0] and "another library" not in missing
+    assert "; in another library: " in page.trained([group])[0]
 
 
 @pytest.mark.slow

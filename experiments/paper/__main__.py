@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     figures.set_defaults(command=_figures)
     figures.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the files")
     figures.add_argument("--folder", type=pathlib.Path, default=IMAGES, help="of the figures")
-    baselines = commands.add_parser("baselines", help="judge logits of another library")
+    baselines = commands.add_parser(
+        "baselines", help="judge logits of networks trained in another library"
+    )
     baselines.set_defaults(command=_baselines)
     baselines.add_argument("logits", nargs="+", type=pathlib.Path, help="files of a training")
     baselines.add_argument(

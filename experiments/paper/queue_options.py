@@ -41,7 +41,7 @@ def command(options: argparse.Namespace) -> str:
 
 
 def parse(recorded: str) -> argparse.Namespace | None:
-    """Returns the options of a recorded command; None of one of another library."""
+    """Returns the options of a recorded command; None of a training in another library."""
     if not recorded.startswith(RUN):
         return None
     parser = argparse.ArgumentParser()

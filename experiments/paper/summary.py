@@ -78,16 +78,18 @@ def _head(group: Group) -> str:
     )
     seeds = {record["job"]["seed"] for record in group.records}
     facts = [pairs] if pairs else []
-    facts.append(f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed, so no comparison is decided")
-    sources = (
-        "images and seeds; a comparison is decided only if the interval over seeds alone agrees"
-        if len(seeds) > 1
-        else "images"
-    )
+    if len(seeds) > 1:
+        facts.append(f"{len(seeds)} seeds")
+        over = (
+            "images and seeds; a comparison is decided only if the interval over seeds alone agrees"
+        )
+    else:
+        facts.append("1 seed, so no comparison is decided")
+        over = "images"
     facts += ["one teacher of each kind for all seeds"] if training.shares_teacher(group) else []
     return (
         f"**{group.title}** ({'; '.join(facts)}; test, mirror views; in brackets differences with "
-        f"95 % intervals over {sources}):"
+        f"95 % intervals over {over}):"
     )
 
 
