@@ -120,14 +120,16 @@ def added_pages() -> dict[str, pathlib.Path]:
 
 
 def site_links(markdown: str, page: str) -> str:
-    """Returns the text of a page with links to `added_pages()` as links within the site.
+    """Returns the text of a page with links to other pages as links within the site.
 
     Args:
-        markdown: of a page in `docs/`.
+        markdown: of the page, with links to files of the repository.
         page: its path in the site.
     """
-    paths = {source: path for path, source in added_pages().items()}
-    folder = DOCS / pathlib.PurePath(page).parent
+    added = added_pages()
+    paths = {source: path for path, source in added.items()}
+    paths |= {path: path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    folder = added.get(page, DOCS / page).parent
 
     def replace(match: re.Match[str]) -> str:
         path = paths.get((folder / match[1]).resolve())
@@ -149,9 +151,7 @@ def on_page_markdown(markdown: str, *, page: "Page", **_: Any) -> str:
     """Inserts the generated part of a page, and makes its links lead to pages of the site."""
     path = page.file.src_uri
     generate = GENERATED_PAGES.get(path)
-    if generate:
-        return generate()
-    return markdown if path in added_pages() else site_links(markdown, path)
+    return generate() if generate else site_links(markdown, path)
 
 
 def on_page_content(html: str, **_: Any) -> str:

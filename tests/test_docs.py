@@ -279,13 +279,21 @@ def test_every_link_of_a_page_leads_to_a_file_without_a_build() -> None:
 def test_every_link_of_the_site_leads_to_a_page_of_it() -> None:
     site = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*") if path.suffix != ".py"}
     site |= set(hooks.added_pages())
-    for path in DOCS.rglob("*.md"):
-        page = str(path.relative_to(DOCS))
+    pages = {str(path.relative_to(DOCS)): path for path in DOCS.rglob("*.md")}
+    for page, path in (pages | hooks.added_pages()).items():
         generate = hooks.GENERATED_PAGES.get(page)
         text = generate() if generate else hooks.site_links(path.read_text(), page)
         links = re.findall(r"\]\(([^)#:\s]+\.\w+)(?:#[^)]*)?\)", text)
         targets = {posixpath.normpath(posixpath.join(posixpath.dirname(page), x)) for x in links}
         assert targets <= site, page
+
+
+def test_navigation_has_every_page() -> None:
+    named = re.findall(
+        r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE
+    )
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    assert set(named) == pages | set(hooks.added_pages())
 
 
 # "How to add": the code of each section does what the section says.

@@ -168,8 +168,8 @@ def test_dev_chooses_the_method(group: table.Group) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        ((20, 21, 22), (20, 22, 21), "3 seeds show no difference between the two."),
-        ((20,), (40,), "One seed shows no difference between the two."),
+        ((20, 21, 22), (20, 22, 21), "3 seeds do not decide which of the two is better."),
+        ((20,), (40,), "One seed cannot decide which of the two is better."),
         ((20, 21, 22), (40, 41, 43), ""),
     ],
 )
@@ -185,7 +185,22 @@ def test_small_difference_of_the_best_by_dev_is_named(
         for method, of_seeds in (("ce", first), ("gambler", second))
     }
     sentence = page.recommendation(group_of(rows))
-    assert expected in sentence and ("no difference" in sentence) == bool(expected)
+    assert expected in sentence and ("of the two" in sentence) == bool(expected)
+
+
+def test_equal_accuracies_on_dev_are_both_named() -> None:
+    rows = {
+        deployed(method): {
+            (split, seed): ranking_with_errors(wrong)
+            for seed, wrong in enumerate(of_seeds)
+            for split in collect.SPLITS
+        }
+        for method, of_seeds in (("ce", (20, 22)), ("gambler", (21, 21)), ("ka_gambler_sum", (30,)))
+    }
+    sentence = page.recommendation(group_of(rows))
+    (end,) = re.findall("The highest mean accuracy on dev have (.*)", sentence)
+    assert "`ce` and mirror views (89.50 ± 0.71" in end and "`gambler` and mirror views" in end
+    assert "ka_gambler_sum" not in end
 
 
 def test_training_is_described_from_the_recorded_command(group: table.Group) -> None:

@@ -1,10 +1,10 @@
-"""The claims of the paper's abstract, and what the comparison says about each.
+"""Three claims, derived from the paper's abstract, and what the comparison says about each.
 
 A claim says that some methods have a lower (or, of accuracy, higher) metric on test than others. A
-comparison of two networks decides if two 95 % intervals of their paired difference are on the same
-side of 0: that over test images and seeds, and Student's interval of the mean over seeds. One seed
-decides nothing. In 10,000 simulations of three seeds without a true difference, 5.0 % were decided
-if only seeds matter, 5.7 % if only images do, and at most 4.9 % in four mixtures of both.
+comparison of two networks is decided if the 95 % interval of their paired difference, over test
+images and seeds, does not contain 0. One seed decides nothing: its comparisons are shown, but no
+verdict depends on them. "Not decided" does not mean "equal": three seeds show large differences
+only.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,9 +20,8 @@ from experiments.paper.table import (
     Group,
     Row,
     comparable,
-    seeds_interval,
 )
-from experiments.paper.tables import DESCRIPTION, NONE, Table, interval, listed, with_teacher, word
+from experiments.paper.tables import DESCRIPTION, Table, interval, listed, with_teacher, word
 
 HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "not decided"
 SCORES = {collect.CHOSEN: "the score that dev chose", collect.RESERVATION: "the reservation"}
@@ -65,8 +64,8 @@ CLAIMS = (
     Claim(
         "The gambler loss gives a lower error at coverage",
         "Error of `gambler` against that of cross-entropy, `ce`, at each coverage; both without a "
-        "teacher. `ce` is ranked by the score that dev chose for it, `gambler` by its own and, "
-        "apart, by the score of the loss itself, the reservation.",
+        "teacher. Both are ranked by the score that dev chose for each; apart, `gambler` is ranked "
+        "by the score of its loss, the reservation.",
         ("gambler",),
         ("ce",),
         tuple(ERRORS.values()),
@@ -124,7 +123,7 @@ def _pairs(claim: Claim, group: Group) -> list[tuple[Row, Row]]:
 
 
 def verdict(metric: str, difference: Difference) -> str:
-    """Returns whether a difference confirms that a network is better."""
+    """Returns whether a difference decides that a network is better, or that it is worse."""
     better = difference.sign * (1 if metric == ACCURACY else -1)
     return {1: HOLDS, 0: UNDECIDED, -1: CONTRADICTED}[better]
 
@@ -133,7 +132,7 @@ def overall(verdicts: Iterable[str]) -> str:
     """Returns the verdict on a claim, from those of all comparisons."""
     found = set(verdicts)
     if not found:
-        return "not measured"
+        return "not measured with several seeds"
     if found == {HOLDS}:
         return "holds here"
     if found == {UNDECIDED}:
@@ -146,33 +145,40 @@ def overall(verdicts: Iterable[str]) -> str:
 def section(groups: Sequence[Group]) -> str:
     """Returns the claims with verdicts, findings and the lowest means, as Markdown."""
     found = [[each for group in groups for each in findings(claim, group)] for claim in CLAIMS]
-    decidable = [len(each.difference.per_seed) > 1 for of_claim in found for each in of_claim]
-    parts = ["## The claims", _rule(sum(decidable))]
+    parts = ["## The claims", _rule([each for of_claim in found for each in decidable(of_claim)])]
     for claim, of_claim in zip(CLAIMS, found, strict=True):
         parts += [f"### {claim.text}", claim.meaning, _verdicts(claim, of_claim)]
         parts += filter(None, (_leader(claim, group) for group in groups))
         if claim.best and of_claim:
-            parts += [formats.markdown(_summary(of_claim)), formats.folded(_details(of_claim))]
+            if of_several := decidable(of_claim):
+                parts.append(formats.markdown(_summary(of_several)))
+            parts.append(formats.folded(_details(of_claim)))
         elif of_claim:
             parts.append(formats.markdown(_details(of_claim)))
     return "\n\n".join(parts)
 
 
-def _rule(comparisons: int) -> str:
+def _rule(found: Sequence[Finding]) -> str:
     """Returns how a claim is judged, and how many comparisons would be decided by chance.
 
     Args:
-        comparisons: of several seeds.
+        found: with several seeds.
     """
     rule = str(__doc__).partition("\n\n")[2].strip().replace("\n", " ")
-    if not comparisons:
+    if not found:
         return rule
-    chance = f"{(1 - LEVEL) * comparisons:.1f}"
+    decided = sum(each.verdict != UNDECIDED for each in found)
     return (
-        f"{rule} Intervals are not widened for the number of comparisons: if no two networks "
-        f"differed, about {chance} of the {comparisons} comparisons with several seeds would be "
-        "decided by chance."
+        f"{rule} Of the {len(found)} comparisons with several seeds {decided} are decided. "
+        "Intervals are not widened for this number: if no two networks differed, up to "
+        f"{(1 - LEVEL) * len(found):.1f} would be decided by chance on average, in clusters, as "
+        "comparisons share networks and images."
     )
+
+
+def decidable(found: Iterable[Finding]) -> list[Finding]:
+    """Returns the comparisons with several seeds."""
+    return [each for each in found if len(each.difference.per_seed) > 1]
 
 
 def _verdicts(claim: Claim, found: Sequence[Finding]) -> str:
@@ -187,20 +193,21 @@ def _verdicts(claim: Claim, found: Sequence[Finding]) -> str:
 
 def _verdict_sentence(found: Sequence[Finding], by: str) -> str:
     """Returns the verdict on a claim, and in how many comparisons it holds."""
-    verdicts = [each.verdict for each in found]
+    verdicts = [each.verdict for each in decidable(found)]
     counts = [f"{name} in {verdicts.count(name)}" for name in (HOLDS, UNDECIDED, CONTRADICTED)]
-    total = f" Of {len(found)} comparisons: {', '.join(counts)}." if found else ""
+    seeds = "comparisons with several seeds"
+    total = f" Of {len(verdicts)} {seeds}: {', '.join(counts)}." if verdicts else ""
     return f"**Verdict{by}: {overall(verdicts)}.**{total}"
 
 
 def _best_sentence(found: Sequence[Finding]) -> str:
     """Returns the verdict on a claim that networks are better than all others."""
     networks: dict[tuple[str, Row], list[Finding]] = {}
-    for each in found:
+    for each in decidable(found):
         networks.setdefault((each.group.title, each.row), []).append(each)
     verdicts = [of_best(each.verdict for each in some) for some in networks.values()]
-    if not found:
-        return "**Verdict: not measured.**"
+    if not verdicts:
+        return f"**Verdict: {overall(verdicts)}.**"
     best, worse = verdicts.count(HOLDS), verdicts.count(CONTRADICTED)
     text = (
         f"**Verdict: {overall(verdicts)}.** {best or 'None'} of {len(networks)} networks "
@@ -270,23 +277,22 @@ def _summary(found: Sequence[Finding]) -> Table:
 
 
 def _details(found: Sequence[Finding]) -> Table:
-    """Returns every comparison: the verdict, and the two intervals that decide it."""
+    """Returns every comparison: the verdict, and the interval that decides it."""
     lines = [
         [
             *(each.group.title, each.row.method, each.row.score, each.other.method, _teacher(each)),
-            *(each.metric, each.verdict, interval(each.difference)),
-            *(_over_seeds(each.difference), str(len(each.difference.per_seed))),
+            *(each.metric, _shown_verdict(each), interval(each.difference)),
+            str(len(each.difference.per_seed)),
         ]
         for each in found
     ]
     columns = ["data", "better?", "by score", "than", "teacher", "metric", "verdict"]
-    numbers = ["difference", "over seeds", "seeds"]
+    numbers = ["difference", "seeds"]
     return Table("Every comparison", [*columns, *numbers], lines, len(columns))
 
 
-def _over_seeds(difference: Difference) -> str:
-    low, high = seeds_interval(difference.per_seed)
-    return f"[{low:+.2f}, {high:+.2f}]" if len(difference.per_seed) > 1 else NONE
+def _shown_verdict(finding: Finding) -> str:
+    return finding.verdict if decidable([finding]) else "one seed"
 
 
 def _teacher(finding: Finding) -> str:

@@ -34,10 +34,16 @@ CURVES: Mapping[str, str] = {
     "reservation_distillation": "#b8860b",
 }
 FOREST = "#1f5fbf"
-# Names of the figures of a data set and setting, with what they show.
+# Names of the figures of a data set and setting, with what they show of several seeds and of one.
 CAPTIONS = {
-    "curves": "Selective risk on test: mean over seeds, bands from the least to the largest",
-    "differences": "Differences in AURC from kd and gambler on test, with 95 % intervals",
+    "curves": (
+        "Selective risk on test: mean over seeds, bands from the least to the largest",
+        "Selective risk on test, one seed",
+    ),
+    "differences": (
+        "Differences in AURC from kd and gambler on test, 95 % intervals over images and seeds",
+        "Differences in AURC from kd and gambler on test, one seed, 95 % intervals over images",
+    ),
 }
 
 
@@ -60,6 +66,12 @@ def write(groups: Iterable[Group], folder: pathlib.Path) -> list[pathlib.Path]:
                 figure.savefig(path, metadata={"Date": None})
                 paths.append(path)
     return paths
+
+
+def caption(group: Group, name: str) -> str:
+    """Returns what a figure shows, `name` a key of `CAPTIONS`."""
+    of_several, of_one = CAPTIONS[name]
+    return of_several if len(group.seeds) > 1 else of_one
 
 
 def file_of(group: Group, name: str, folder: pathlib.Path) -> pathlib.Path:
@@ -106,7 +118,12 @@ def forest(group: Group) -> Figure:
         _draw_forest(axes, group, method)
     panels[0].set_yticks(range(len(rows)), list(map(_label, rows)))
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    figure.supxlabel("interval: 95 %, over images and seeds; line: mean; points: seeds", fontsize=9)
+    words = (
+        "interval: 95 %, over images and seeds; line: mean; points: seeds"
+        if len(group.seeds) > 1
+        else "interval: 95 %, over images; one seed"
+    )
+    figure.supxlabel(words, fontsize=9)
     return figure
 
 

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Collection, Iterable, Sequence
 
 from experiments.paper import claims, collect, figures, formats, plan, summary, tables, training
-from experiments.paper.table import ACCURACY, AURC, Group, Row, seeds_interval
+from experiments.paper.table import ACCURACY, AURC, Group, Row
 from kdjax.errors import InputError
 from kdjax.objectives import METHODS
 
@@ -125,31 +125,37 @@ def recommendation(group: Group) -> str:
     if not rows:
         return f"{group.title}: nothing was measured."
     first, rest = rows[0], rows[1:]
-    accurate = group.best(rows, "dev", ACCURACY)
     sentences = [
         f"**{group.title}**: {_named(first)} has the lowest mean AURC on dev "
         f"({_means(group, first, AURC)}; x 1000), over {_seeds(group, first)}."
     ]
     if rest:
         sentences.append(f"Next is {_named(rest[0])} ({_means(group, rest[0], AURC)}).")
-        sentences += _no_difference(group, first, rest[0])
-    sentences.append(
-        f"The highest mean accuracy on dev has {_named(accurate)} "
-        f"({_means(group, accurate, ACCURACY)}; %)."
-    )
-    return " ".join(sentences)
+        sentences += _undecided(group, first, rest[0])
+    return " ".join([*sentences, _most_accurate(group, rows)])
 
 
-def _no_difference(group: Group, first: Row, second: Row) -> list[str]:
-    """Returns a sentence if the seeds show no difference in AURC on dev; none if they do."""
-    seeds = group.common_seeds(first, second)
-    ours, theirs = (group.values(row, "dev", seeds)[AURC] for row in (first, second))
-    pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
-    low, high = seeds_interval(pairs) if pairs else (0.0, 0.0)
-    if not low <= 0 <= high:
+def _undecided(group: Group, first: Row, second: Row) -> list[str]:
+    """Returns a sentence if dev does not decide which of two networks has the lower AURC."""
+    found = group.differences(first, second, "dev")
+    if found and found[AURC].sign:
         return []
-    number = f"{len(pairs)} seeds show" if len(pairs) > 1 else "One seed shows"
-    return [f"{number} no difference between the two."]
+    number = len(group.common_seeds(first, second, "dev"))
+    if number == 1:
+        return ["One seed cannot decide which of the two is better."]
+    return [f"{number} seeds do not decide which of the two is better."]
+
+
+def _most_accurate(group: Group, rows: Sequence[Row]) -> str:
+    """Returns a sentence: the networks with the highest mean accuracy on dev."""
+    highest = round(max(group.mean(row, "dev", ACCURACY) for row in rows), 6)
+    named = [
+        f"{_named(row)} ({_means(group, row, ACCURACY)}; %)"
+        for row in rows
+        if round(group.mean(row, "dev", ACCURACY), 6) == highest
+    ]
+    verb = "has" if len(named) == 1 else "have"
+    return f"The highest mean accuracy on dev {verb} {' and '.join(named)}."
 
 
 def _named(row: Row) -> str:
@@ -169,9 +175,10 @@ def _seeds(group: Group, row: Row) -> str:
 
 def _figures(group: Group, images: str) -> list[str]:
     return [
-        f"![{caption}, {group.title}]"
-        f"({figures.file_of(group, name, pathlib.Path(images)).as_posix()})\n\n{caption}."
-        for name, caption in figures.CAPTIONS.items()
+        f"![{figures.caption(group, name)}, {group.title}]"
+        f"({figures.file_of(group, name, pathlib.Path(images)).as_posix()})\n\n"
+        f"{figures.caption(group, name)}."
+        for name in figures.CAPTIONS
     ]
 
 

@@ -6,10 +6,12 @@ from typing import NamedTuple
 from experiments.paper import claims, collect, training
 from experiments.paper.claims import CONTRADICTED, HOLDS, UNDECIDED, Claim, Finding
 from experiments.paper.table import ACCURACY, AURC, ERRORS, Group
-from experiments.paper.tables import interval, listed, word
+from experiments.paper.tables import interval, word
 
-# Verdicts of all comparisons of a line -> what they say together; {} is with what was compared.
+# Verdicts of all comparisons of a line that are counted -> what they say together; {} is with what
+# was compared.
 WORDS = {
+    frozenset(): "is shown beside {}",  # one seed decides nothing
     frozenset({HOLDS}): "is better than {}",
     frozenset({CONTRADICTED}): "is worse than {}",
     frozenset({UNDECIDED}): "is not shown to be better or worse than {}",
@@ -19,6 +21,10 @@ WORDS = {
     frozenset({HOLDS, CONTRADICTED, UNDECIDED}): (
         "is better than {} in part, in part worse, otherwise not decided"
     ),
+}
+STARTS = {
+    collect.CHOSEN: "",
+    collect.RESERVATION: "by the score of its loss, the reservation, it ",
 }
 LIMITS = (
     "Nothing is said about the paper's own networks, other data, other teachers, or tuned payoffs, "
@@ -42,6 +48,10 @@ class Line(NamedTuple):
     metric: str
 
 
+JOINT = {
+    "The gambler loss plus adjusted distillation": "ka_gambler_sum",
+    "The gambler loss of adjusted soft targets": "ka_gambler_soft",
+}
 _ADJUSTMENT, _GAMBLER, _ = claims.CLAIMS
 LINES = (
     Line(
@@ -52,11 +62,9 @@ LINES = (
     ),
     Line("Knowledge adjustment (`ka`)", "`kd`", _ADJUSTMENT, ACCURACY),
     Line("The gambler loss (`gambler`)", "cross-entropy", _GAMBLER, ERRORS[0.8]),
-    Line(
-        f"A joint loss ({listed(claims.JOINT)})",
-        "`kd`",
-        Claim("", "", claims.JOINT, ("kd",), (AURC,)),
-        AURC,
+    *(
+        Line(f"{subject} (`{method}`)", "`kd`", Claim("", "", (method,), ("kd",), (AURC,)), AURC)
+        for subject, method in JOINT.items()
     ),
 )
 
@@ -76,13 +84,11 @@ def _head(group: Group) -> str:
         f"`{pair['teacher']['model']}` teaches `{pair['student']['model']}`"
         for pair in training.networks(group)
     )
-    seeds = {record["job"]["seed"] for record in group.records}
+    seeds = group.seeds
     facts = [pairs] if pairs else []
     if len(seeds) > 1:
         facts.append(f"{len(seeds)} seeds")
-        over = (
-            "images and seeds; a comparison is decided only if the interval over seeds alone agrees"
-        )
+        over = "images and seeds; a comparison is decided if its interval does not contain 0"
     else:
         facts.append("1 seed, so no comparison is decided")
         over = "images"
@@ -100,14 +106,15 @@ def line_of(group: Group, line: Line) -> str:
     for score in line.claim.scores:
         some = [each for each in found if each.row.score == score]
         if some:
-            start = "by its own score, the reservation, it " if score == collect.RESERVATION else ""
-            clauses.append(f"{start}{_clause(line, some)}")
+            clauses.append(f"{STARTS[score]}{_clause(line, some)}")
     return f"{line.subject} {'; '.join(clauses)}." if clauses else ""
 
 
 def _clause(line: Line, found: Sequence[Finding]) -> str:
     shown = [each for each in found if each.metric == line.metric]
-    judged = WORDS[frozenset(each.verdict for each in found)].format(line.other)
+    counted = claims.decidable(found)
+    words = WORDS[frozenset(each.verdict for each in counted)]
+    judged = words.format(line.other)
     values = "; ".join(_value(each) for each in shown)
     return f"{judged}: {line.metric} {values}"
 
@@ -116,7 +123,6 @@ def _value(found: Finding) -> str:
     """Returns the means of two networks, and their difference."""
     means = (found.group.mean(row, "test", found.metric) for row in (found.row, found.other))
     ours, theirs = (f"{mean:.2f}" for mean in means)
-    method = f"`{found.row.method}` " if found.row.method in claims.JOINT else ""
     teacher = found.row.teacher or found.other.teacher
-    label = f"{method}{word(teacher)} " if teacher else method
+    label = f"{word(teacher)} " if teacher else ""
     return f"{label}{ours} against {theirs} ({interval(found.difference)})"

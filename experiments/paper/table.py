@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from experiments.paper import collect, plan
 from experiments.paper.collect import Ranking
@@ -19,8 +19,10 @@ COVERAGES = (0.95, 0.9, 0.8, 0.7)
 ACCURACY, AURC = "accuracy %", "AURC x 1000"
 ERRORS = {coverage: f"error % at {100 * coverage:g} % coverage" for coverage in COVERAGES}
 METRICS = (ACCURACY, AURC, *ERRORS.values())
-RESAMPLES = 1000
+RESAMPLES = 2000
 LEVEL = 0.95
+# Share of the seeds in a variance below which their number does not matter.
+MIN_SHARE = 1e-3
 
 Floats = np.ndarray
 
@@ -46,7 +48,7 @@ Cells = Mapping[tuple[str, int], Ranking]
 
 
 class Difference(NamedTuple):
-    """A metric of a network minus that of another one, on test.
+    """A metric of a network minus that of another one, on dev or test.
 
     Attributes:
         per_seed: for each seed that both have.
@@ -65,9 +67,9 @@ class Difference(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """Side of 0 on which both intervals are, over images and seeds and over seeds, or 0."""
-        ends = (self.low, self.high, *seeds_interval(self.per_seed))
-        return int(min(ends) > 0) - int(max(ends) < 0)
+        """Side of 0 on which the interval is, or 0; one seed decides nothing."""
+        several = len(self.per_seed) > 1
+        return several * (int(self.low > 0) - int(self.high < 0))
 
 
 class Group:
@@ -89,12 +91,17 @@ class Group:
     ) -> None:
         self.data, self.setting, self.rows, self.records = data, setting, rows, records
         self._values: dict[tuple[Row, str], dict[int, dict[str, float]]] = {}
-        self._resampled: dict[tuple[Row, int], dict[str, Floats]] = {}
+        self._resampled: dict[tuple[Row, str, int], dict[str, Floats]] = {}
 
     @property
     def title(self) -> str:
         """Data set and setting, as headings name them."""
         return f"{self.data}, setting {self.setting}"
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of all networks."""
+        return sorted({seed for cells in self.rows.values() for _, seed in cells})
 
     def judged(self, score: str = collect.CHOSEN) -> list[Row]:
         """Returns the rows of the deployed networks, with mirror views, by a score."""
@@ -130,15 +137,13 @@ class Group:
         ]
         return candidates[0] if candidates and candidates[0] != row else None
 
-    def common_seeds(self, row: Row, other: Row) -> list[int]:
+    def common_seeds(self, row: Row, other: Row, split: str = "test") -> list[int]:
         """Returns the seeds with which both rows were trained."""
-        seeds = (
-            {seed for split, seed in self.rows[each] if split == "test"} for each in (row, other)
-        )
+        seeds = ({seed for name, seed in self.rows[each] if name == split} for each in (row, other))
         return sorted(set.intersection(*seeds))
 
-    def differences(self, row: Row, other: Row) -> dict[str, Difference]:
-        """Returns the paired differences of two rows on test; empty if they share no seed.
+    def differences(self, row: Row, other: Row, split: str = "test") -> dict[str, Difference]:
+        """Returns the paired differences of two rows on a split; empty if they share no seed.
 
         The interval is that of `crossed_interval`, with the same images for both networks and all
         seeds.
@@ -146,25 +151,43 @@ class Group:
         Args:
             row: a row of the group.
             other: the row that is subtracted.
+            split: dev or test.
         """
-        seeds = self.common_seeds(row, other)
+        return {
+            metric: Difference(per_seed, *crossed_interval(per_seed, resampled))
+            for metric, (per_seed, resampled) in self.paired(row, other, split).items()
+        }
+
+    def paired(
+        self, row: Row, other: Row, split: str = "test"
+    ) -> dict[str, tuple[list[float], Floats]]:
+        """Returns the differences of two rows in each metric; empty if they share no seed.
+
+        Args:
+            row: a row of the group.
+            other: the row that is subtracted.
+            split: dev or test.
+
+        Returns:
+            For each metric that of each seed, [s], and that on each resample of images, [s, r].
+        """
+        seeds = self.common_seeds(row, other, split)
         if not seeds:
             return {}
-        ours, theirs = (self.values(each, "test", seeds) for each in (row, other))
-        drawn = [(self._resample(row, seed), self._resample(other, seed)) for seed in seeds]
+        ours, theirs = (self.values(each, split, seeds) for each in (row, other))
+        drawn = [[self._resample(each, split, seed) for each in (row, other)] for seed in seeds]
         found = {}
         for name in METRICS:
-            low, high = crossed_interval(np.array([a[name] - b[name] for a, b in drawn]))
-            exact = [a - b for a, b in zip(ours[name], theirs[name], strict=True)]
-            found[name] = Difference(exact, low, high)
+            per_seed = [a - b for a, b in zip(ours[name], theirs[name], strict=True)]
+            found[name] = per_seed, np.array([a[name] - b[name] for a, b in drawn])
         return found
 
-    def _resample(self, row: Row, seed: int) -> dict[str, Floats]:
-        """Returns the metrics of the resamples of a ranking on test, of each [r]."""
-        if (row, seed) not in self._resampled:
-            one = self.rows[row]["test", seed]
-            self._resampled[row, seed] = resampled_metrics(one, _draws(len(one.correct)))
-        return self._resampled[row, seed]
+    def _resample(self, row: Row, split: str, seed: int) -> dict[str, Floats]:
+        """Returns the metrics of the resamples of a ranking, of each [r]."""
+        if (row, split, seed) not in self._resampled:
+            one = self.rows[row][split, seed]
+            self._resampled[row, split, seed] = resampled_metrics(one, _draws(len(one.correct)))
+        return self._resampled[row, split, seed]
 
 
 def read(out: pathlib.Path) -> list[Group]:
@@ -247,38 +270,60 @@ def _draws(total: int) -> np.ndarray:
     return rng.multinomial(total, np.full(total, 1 / total), RESAMPLES).astype(np.uint8)
 
 
-def crossed_interval(differences: Floats) -> tuple[float, float]:
-    """Returns the 95 % interval of the mean difference over images and seeds.
+class Parts(NamedTuple):
+    """Parts of the variance of a difference between two methods, as measured.
 
-    It is the percentile interval of a bootstrap that draws images and seeds: of each resample of
-    images, the mean over seeds drawn with replacement, with the deviation of their weights times
-    sqrt(s / (s - 1)), as s drawn seeds vary less than s new ones. It is wider than needed if
-    mainly the images matter, and too narrow if with few seeds mainly these matter; from one seed it
-    is over images only.
+    Attributes:
+        images: c, what images do alike in all seeds.
+        single: w, what they do in single seeds.
+        seeds: v, variance over seeds on the same images: `single`, and what seeds do on all images.
+    """
+
+    images: float
+    single: float
+    seeds: float
+
+
+def variance_parts(per_seed: Sequence[float], resampled: Floats) -> Parts:
+    """Returns the parts of the variance of a difference; of one seed all of it is `single`.
+
+    Over resamples of images, c is the covariance of the differences of two seeds, mean over pairs
+    and at least 0, and c + w is their variance, mean over seeds.
 
     Args:
-        differences: of each seed on each of the resamples of images, [s, r].
-
-    Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007.
+        per_seed: the difference of each seed, [s].
+        resampled: of each seed on each of r resamples of images, [s, r].
     """
-    seeds, resamples = differences.shape
-    rng = np.random.default_rng(1)
-    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).T / seeds
-    weights = 1 / seeds + np.sqrt(seeds / max(seeds - 1, 1)) * (drawn - 1 / seeds)
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(np.sum(differences * weights, axis=0), [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def seeds_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Returns Student's 95 % interval of the mean of one value for each seed; without ends of one.
-
-    It is right with few seeds too, but of normal values only, and does not contain the choice of
-    the images.
-    """
-    count = len(values)
+    count = len(per_seed)
+    covariance = np.atleast_2d(np.cov(resampled))
+    variance = float(np.trace(covariance)) / count
     if count == 1:
-        return -np.inf, np.inf
-    width = float(stdtrit(count - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / np.sqrt(count))
-    mean = float(np.mean(values))
+        return Parts(0.0, variance, 0.0)
+    pairs = float(covariance.sum()) - float(np.trace(covariance))
+    common = max(pairs / (count * (count - 1)), 0.0)
+    return Parts(common, variance - common, float(np.var(per_seed, ddof=1)))
+
+
+def crossed_interval(per_seed: Sequence[float], resampled: Floats) -> tuple[float, float]:
+    """Returns the 95 % interval of the mean difference over new images and new seeds.
+
+    D +- t_nu sqrt(V), V = c + max(v, w) / s, nu = (s - 1) (V s / v)^2,
+
+    with D the mean over s seeds, and c, w and v of `variance_parts`. From one seed it is over
+    images only: D +- z sqrt(w).
+
+    Args:
+        per_seed: the difference of each seed, [s].
+        resampled: of each seed on each of r resamples of images, [s, r].
+
+    Source: c + v / s is the variance of Obuchowski and Rockette, Communications in Statistics -
+    Simulation and Computation 24 (1995), with readers instead of seeds; nu: Hillis, Statistics in
+    Medicine 26 (2007). At least w in the place of v is ours: v has only s - 1 degrees of freedom.
+    """
+    count, parts = len(per_seed), variance_parts(per_seed, resampled)
+    variance = parts.images + max(parts.seeds, parts.single) / count
+    share = parts.seeds / count / variance if variance else 0.0
+    quantile = (1 + LEVEL) / 2
+    t = stdtrit((count - 1) / share**2, quantile) if share > MIN_SHARE else ndtri(quantile)
+    mean, width = float(np.mean(per_seed)), float(t * np.sqrt(variance))
     return mean - width, mean + width

@@ -92,7 +92,7 @@ def at_coverage(group: Group, score: str) -> Table:
         cells = [_mean_sd(group, row, name, bold=best[name] == row) for name in names]
         lines.append([*_labels(row), *cells])
     by = "the score that dev chose" if score == collect.CHOSEN else "the reservation, 1 - q_a"
-    title = f"Error on test at each coverage by {by}; mean ± standard deviation over seeds"
+    title = f"Error on test at each coverage by {by}{_over_seeds(group)}"
     columns = [*LABELS, "error % at 100 % coverage", *(f"{100 * c:g} %" for c in ERRORS), AURC]
     return Table(f"{title}; bold: lowest {DESCRIPTION}", columns, lines)
 
@@ -113,7 +113,11 @@ def published(group: Group) -> Table:
         lines.append([each.method, each.network, each.source, *cells])
     columns = ["method", "network", "source", "error % at 100 % coverage"]
     columns += [*(f"{100 * coverage:g} %" for coverage in ERRORS), AURC]
-    title = "Figures of other networks and budgets: measured with published weights, and published"
+    title = (
+        "Figures of other networks and budgets, measured with published weights, and published; "
+        "ours with mirror views and trained without dev and calibration, the others without "
+        "mirror views unless they say so"
+    )
     return Table(title, columns, lines, 3)
 
 
@@ -208,12 +212,14 @@ def differences(group: Group, method: str) -> Table:
     """Returns the paired differences of all networks from a method on test."""
     lines = []
     for row, found in differences_from(group, method):
-        cells = [f"{interval(found[name])} ± {_deviation(found[name])}" for name in COMPARED]
+        cells = [f"{interval(found[name])}{_deviation(found[name])}" for name in COMPARED]
         lines.append([*_labels(row), *cells])
-    title = (
-        f"Differences from `{method}` on test, with mirror views; mean over seeds, "
-        "[95 % interval over images and seeds] ± standard deviation over seeds"
+    content = (
+        "mean over seeds [95 % interval over images and seeds] ± standard deviation over seeds"
+        if len(group.seeds) > 1
+        else "one seed [95 % interval over images]"
     )
+    title = f"Differences from `{method}` on test, with mirror views; {content}"
     return Table(title, [*LABELS, *COMPARED], lines)
 
 
@@ -235,7 +241,8 @@ def every_metric(group: Group, split: str) -> Table:
         + [mean_sd(group.values(row, split)[name]) for name in METRICS]
         for row in rows
     ]
-    return Table(f"Every network on {split}", [*LABELS, "views", "score", *METRICS], lines, 4)
+    title = f"Every network on {split}, in the order of the AURC on dev"
+    return Table(title, [*LABELS, "views", "score", *METRICS], lines, 4)
 
 
 def _chosen_scores(group: Group, row: Row) -> list[str]:
@@ -271,7 +278,11 @@ def interval(difference: Difference) -> str:
 
 def _deviation(difference: Difference) -> str:
     several = len(difference.per_seed) > 1
-    return f"{np.std(difference.per_seed, ddof=1):.2f}" if several else NONE
+    return f" ± {np.std(difference.per_seed, ddof=1):.2f}" if several else ""
+
+
+def _over_seeds(group: Group) -> str:
+    return "; mean ± standard deviation over seeds" if len(group.seeds) > 1 else "; one seed"
 
 
 def _labels(row: Row) -> list[str]:

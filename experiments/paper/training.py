@@ -54,7 +54,7 @@ def shared_teacher(group: Group) -> str:
 
 def shares_teacher(group: Group) -> bool:
     """Returns whether there are several seeds, and all have the teachers of the first one."""
-    if len({record["job"]["seed"] for record in group.records}) == 1:
+    if len(group.seeds) == 1:
         return False
     commands = [record["command"] for record in group.records if record.get("teacher")]
     options = [queue_options.parse(command) for command in commands]
