@@ -6,10 +6,10 @@ The full size needs an accelerator; no full training has been run yet. `--config
 the networks of the recipe `fast` (kdjax.recipes) on a CPU. `--config.smoke` tests either.
 
 With the networks of the recipe, nine methods were compared, three seeds each
-(docs/results/comparison.md). On dev, `kd` and `ka_gambler_sum`, the default, had the lowest AURC;
-three seeds do not decide which of the two is better, nor, for any method, whether the in-sample
-teacher or out-of-fold teachers are. Mirror views were better than none for all. The defaults
-method, folds and views are therefore kept.
+(docs/results/comparison.md). On dev, `kd` and `ka_gambler_sum`, the default, had the lowest mean
+AURC, and no difference between the two is shown. Nor is one on dev between the in-sample teacher
+and out-of-fold teachers, for any method; on test the latter were worse for three. On dev, mirror
+views gave a lower AURC for all. The defaults method, folds and views are therefore kept.
 """
 
 from ml_collections import ConfigDict

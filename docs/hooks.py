@@ -32,8 +32,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 # A page in `docs/` has this line; at build time, generated content replaces what follows it.
 MARKER = "<!-- generated -->"
-# A relative link out of the folder of its page.
-LINK = re.compile(r"(?<=\]\()((?:\.\./)+[^)#:]+)(?=[)#])")
+# A relative link to a page.
+LINK = re.compile(r"(?<=\]\()([^)#:]+\.md)(?=[)#])")
 
 
 def configuration_page() -> str:

@@ -3,10 +3,9 @@
 python -m experiments.crossed_intervals
 
 `experiments.paper.table.crossed_interval` decides which of two methods is better, from the
-differences of a few seeds on the same test images. Here two methods do not differ: the difference
-of seed s on images r is a_s + b_r + d_sr, with normal parts of mean 0, and each comparison that is
-decided is an error. The resamples of images have the variance of the images. The sizes of the
-parts in the comparisons of `experiments/results/paper` show which lines are like them.
+differences of a few seeds on the same test images. Here two methods do not differ, and each
+comparison that is decided is an error. The sizes of the parts of the variance in the comparisons of
+`experiments/results/paper` show which of the simulated cases are like them.
 """
 
 import argparse
@@ -27,16 +26,16 @@ LEVELS = (10, 50, 90)  # percentiles over the comparisons
 
 
 class Case(NamedTuple):
-    """Standard deviations of the parts of a difference.
+    """Standard deviations of the parts of a difference a_s + b_r + d_sr of seed s on images r.
 
     Attributes:
-        seeds: a, of the seed on all images.
-        images: b, of the images in all seeds.
-        single: d, of the images in single seeds.
+        seed: of a.
+        common: of b.
+        single: of d.
     """
 
-    seeds: float
-    images: float
+    seed: float
+    common: float
     single: float
 
 
@@ -69,35 +68,39 @@ def error_rate(
     """
 
     def on_images(count: int) -> np.ndarray:
-        common = case.images * generator.normal(size=count)
+        common = case.common * generator.normal(size=count)
         return common + case.single * generator.normal(size=(seeds, count))
 
     decided = 0
     for _ in range(draws):
-        per_seed = case.seeds * generator.normal(size=seeds) + on_images(1)[:, 0]
+        per_seed = case.seed * generator.normal(size=seeds) + on_images(1)[:, 0]
         ends = paper.crossed_interval(per_seed.tolist(), on_images(resamples))
         decided += paper.Difference(per_seed.tolist(), *ends).sign != 0
     return decided / draws
 
 
 def compared(groups: list[paper.Group]) -> Iterator[paper.Parts]:
-    """Yields the parts of the variance in each comparison of the claims with several seeds."""
+    """Yields the parts of the variance in the comparisons of the claims with several seeds.
+
+    Two networks that are right on the same images have no such parts and are left out.
+    """
     for group in groups:
         for claim in claims.CLAIMS:
             for found in claims.findings(claim, group):
                 per_seed, resampled = group.paired(found.row, found.other)[found.metric]
-                if len(per_seed) > 1:
-                    yield paper.variance_parts(per_seed, resampled)
+                parts = paper.variance_parts(per_seed, resampled)
+                if len(per_seed) > 1 and parts.single > 0:
+                    yield parts
 
 
 def ratios(parts: list[paper.Parts]) -> str:
-    """Returns percentiles of the parts, as multiples of the part of images in single seeds."""
+    """Returns percentiles of the parts, as multiples of the variance of d."""
     rows = [
-        ("images in all seeds, b^2 / d^2", [each.images / each.single for each in parts]),
-        ("seeds, (a^2 + d^2) / d^2", [each.seeds / each.single for each in parts]),
+        ("b^2 / d^2", [each.common / each.single for each in parts]),
+        ("(a^2 + d^2) / d^2", [each.over_seeds / each.single for each in parts]),
     ]
-    heads = " | ".join(f"{level} % below" for level in LEVELS)
-    lines = [f"| part | {heads} |", "| --- |" + " ---: |" * len(LEVELS)]
+    heads = " | ".join(f"{level}th percentile" for level in LEVELS)
+    lines = [f"| estimate of | {heads} |", "| --- |" + " ---: |" * len(LEVELS)]
     for name, values in rows:
         cells = " | ".join(f"{value:.2f}" for value in np.percentile(values, LEVELS))
         lines.append(f"| {name} | {cells} |")
@@ -109,7 +112,7 @@ def report(*, draws: int, resamples: int, files: pathlib.Path) -> str:
     generator = np.random.default_rng(0)
     heads = " | ".join(f"decided with {seeds} seeds, %" for seeds in SEEDS)
     lines = [
-        f"| a, seeds | b, images in all seeds | d, images in single seeds | {heads} |",
+        f"| a | b | d | {heads} |",
         "| ---: | ---: | ---: |" + " ---: |" * len(SEEDS),
     ]
     for case in CASES:
@@ -124,22 +127,32 @@ def report(*, draws: int, resamples: int, files: pathlib.Path) -> str:
     table = "\n".join(lines)
     return f"""# How often equal methods are said to differ
 
-Made by `{COMMAND} --draws={draws} --resamples={resamples}`: for each line,
-{draws:,} comparisons of two methods that do not differ, decided by the 95 % interval of
-[the paper's comparison](../../docs/results/comparison.md). Nominal are 5 %, with a
-standard error of {error:.1f} points. The columns a, b and d are standard deviations.
+Made by `{COMMAND} --draws={draws} --resamples={resamples}`.
+
+A comparison of two methods has a difference for each seed, on test images that are the same for all
+seeds. In this simulation the two methods do not differ. The measured difference of seed s on test
+images r is
+
+    a_s + b_r + d_sr
+
+with normal parts of mean 0: a is what the seed does on all images, b what these images do alike in
+all seeds, and d what they do in one seed only, as networks of different seeds are wrong on
+different images. The columns are the standard deviations. Of {draws:,} comparisons of a line, the
+table has the share that is decided, wrongly, by the 95 % interval of
+[the paper's comparison](../../docs/results/comparison.md). The nominal rate is 5 %, with a standard
+error of {error:.1f} points.
 
 {table}
 
-The last two lines, without a part of images in single seeds, are not like real networks, which are
-wrong on different images with each seed. In the {len(parts)} comparisons of the claims that have
-several seeds, estimated from few seeds and therefore spread widely:
+In the {len(parts)} comparisons of the claims that have several seeds, the parts are estimated as
 
 {ratios(parts)}
 
-The interval is wider than needed where images in single seeds matter most, as from a few seeds
-their part cannot be told from that of the seeds: fewer wrong decisions, and fewer right ones. It is
-too narrow where seeds matter much more, as three seeds say little about their own variance.
+The second line is the variance over three seeds, which is an inaccurate estimate and can therefore
+be below 1. Where d is largest, the interval is wider than needed: from a few seeds a cannot be told
+from d, so there are fewer wrong decisions, and fewer right ones. It is narrower than it should be
+where the seeds have most of the variance and images a smaller part: if the variance over seeds is
+small by chance, it counts as if it came from many seeds.
 """
 
 

@@ -188,6 +188,54 @@ def test_small_difference_of_the_best_by_dev_is_named(
     assert expected in sentence and ("of the two" in sentence) == bool(expected)
 
 
+def test_dev_alone_decides_which_of_the_best_is_better() -> None:
+    wrong = {"ce": {"dev": (20, 21), "test": (20, 21)}, "gambler": {"dev": (21, 20)}}
+    wrong["gambler"]["test"] = (60, 61)
+    rows = {
+        deployed(method): {
+            (split, seed): ranking_with_errors(errors)
+            for split, of_seeds in of_splits.items()
+            for seed, errors in enumerate(of_seeds)
+        }
+        for method, of_splits in wrong.items()
+    }
+    group = group_of(rows)
+    on_test = group.differences(deployed("ce"), deployed("gambler"))[table.AURC]
+    on_dev = group.differences(deployed("ce"), deployed("gambler"), "dev")[table.AURC]
+    assert (on_test.sign, on_dev.sign) == (-1, 0)
+    assert "2 seeds do not decide which of the two is better." in page.recommendation(group)
+
+
+def test_networks_without_a_common_seed_are_not_compared_on_dev() -> None:
+    rows = {
+        deployed(method): {(split, seed): ranking_with_errors(20) for split in collect.SPLITS}
+        for seed, method in enumerate(("ce", "gambler"))
+    }
+    assert "of the two" not in page.recommendation(group_of(rows))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [(1, "over images of one seed"), (2, "over images and seeds (of one point: over images)")],
+)
+def test_figure_says_over_what_its_intervals_are(seeds: int, words: str) -> None:
+    cells = {("test", seed): ranking_with_errors(20 + seed) for seed in range(seeds)}
+    group = group_of({deployed("ce"): cells, deployed("kd", "in_sample"): cells})
+    assert words in figures.forest(group).get_supxlabel()
+    assert ("one seed" in figures.caption(group, "differences")) == (seeds == 1)
+    assert ("without ± of one seed" in tables.at_coverage(group, "chosen").title) == (seeds == 2)
+    assert ("without ± of one seed" in tables.differences(group, "kd").title) == (seeds == 2)
+
+
+def test_lowest_error_in_bold_is_one_of_ours() -> None:
+    rows = {
+        deployed(method): {("test", 0): ranking_with_errors(wrong)}
+        for method, wrong in (("ce", 30), ("gambler", 20), ("gambler (PyTorch)", 10))
+    }
+    bold = [row[0] for row in tables.at_coverage(group_of(rows), "chosen").rows if "**" in row[2]]
+    assert bold == ["gambler"]
+
+
 def test_equal_accuracies_on_dev_are_both_named() -> None:
     rows = {
         deployed(method): {
@@ -198,9 +246,8 @@ def test_equal_accuracies_on_dev_are_both_named() -> None:
         for method, of_seeds in (("ce", (20, 22)), ("gambler", (21, 21)), ("ka_gambler_sum", (30,)))
     }
     sentence = page.recommendation(group_of(rows))
-    (end,) = re.findall("The highest mean accuracy on dev have (.*)", sentence)
-    assert "`ce` and mirror views (89.50 ± 0.71" in end and "`gambler` and mirror views" in end
-    assert "ka_gambler_sum" not in end
+    (named,) = re.findall(r"\. ([^.]*`ce` and mirror .*) have the highest mean accuracy", sentence)
+    assert "`gambler` and mirror views (89.50 ± 0.00" in named and "ka_gambler_sum" not in named
 
 
 def test_training_is_described_from_the_recorded_command(group: table.Group) -> None:

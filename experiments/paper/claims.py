@@ -170,9 +170,9 @@ def _rule(found: Sequence[Finding]) -> str:
     decided = sum(each.verdict != UNDECIDED for each in found)
     return (
         f"{rule} Of the {len(found)} comparisons with several seeds {decided} are decided. "
-        "Intervals are not widened for this number: if no two networks differed, up to "
-        f"{(1 - LEVEL) * len(found):.1f} would be decided by chance on average, in clusters, as "
-        "comparisons share networks and images."
+        "Intervals are not widened for this number: if no two networks differed, on average "
+        f"{(1 - LEVEL) * len(found):.1f} would be decided by chance at the nominal level of "
+        f"{100 * LEVEL:g} %. Comparisons share networks and images, so they are not independent."
     )
 
 

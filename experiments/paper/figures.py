@@ -118,12 +118,9 @@ def forest(group: Group) -> Figure:
         _draw_forest(axes, group, method)
     panels[0].set_yticks(range(len(rows)), list(map(_label, rows)))
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    words = (
-        "interval: 95 %, over images and seeds; line: mean; points: seeds"
-        if len(group.seeds) > 1
-        else "interval: 95 %, over images; one seed"
-    )
-    figure.supxlabel(words, fontsize=9)
+    seeds = "and seeds (of one point: over images); line: mean; points: seeds"
+    words = seeds if len(group.seeds) > 1 else "of one seed"
+    figure.supxlabel(f"interval: 95 %, over images {words}", fontsize=9)
     return figure
 
 

@@ -138,9 +138,9 @@ def recommendation(group: Group) -> str:
 def _undecided(group: Group, first: Row, second: Row) -> list[str]:
     """Returns a sentence if dev does not decide which of two networks has the lower AURC."""
     found = group.differences(first, second, "dev")
-    if found and found[AURC].sign:
+    if not found or found[AURC].sign:
         return []
-    number = len(group.common_seeds(first, second, "dev"))
+    number = len(found[AURC].per_seed)
     if number == 1:
         return ["One seed cannot decide which of the two is better."]
     return [f"{number} seeds do not decide which of the two is better."]
@@ -155,7 +155,7 @@ def _most_accurate(group: Group, rows: Sequence[Row]) -> str:
         if round(group.mean(row, "dev", ACCURACY), 6) == highest
     ]
     verb = "has" if len(named) == 1 else "have"
-    return f"The highest mean accuracy on dev {verb} {' and '.join(named)}."
+    return f"{' and '.join(named)} {verb} the highest mean accuracy on dev."
 
 
 def _named(row: Row) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from experiments.paper import claims, collect, training
 from experiments.paper.claims import CONTRADICTED, HOLDS, UNDECIDED, Claim, Finding
 from experiments.paper.table import ACCURACY, AURC, ERRORS, Group
@@ -11,7 +13,7 @@ from experiments.paper.tables import interval, word
 # Verdicts of all comparisons of a line that are counted -> what they say together; {} is with what
 # was compared.
 WORDS = {
-    frozenset(): "is shown beside {}",  # one seed decides nothing
+    frozenset(): "is not judged against {} with one seed",
     frozenset({HOLDS}): "is better than {}",
     frozenset({CONTRADICTED}): "is worse than {}",
     frozenset({UNDECIDED}): "is not shown to be better or worse than {}",
@@ -48,7 +50,7 @@ class Line(NamedTuple):
     metric: str
 
 
-JOINT = {
+JOINT_LOSSES = {
     "The gambler loss plus adjusted distillation": "ka_gambler_sum",
     "The gambler loss of adjusted soft targets": "ka_gambler_soft",
 }
@@ -64,13 +66,13 @@ LINES = (
     Line("The gambler loss (`gambler`)", "cross-entropy", _GAMBLER, ERRORS[0.8]),
     *(
         Line(f"{subject} (`{method}`)", "`kd`", Claim("", "", (method,), ("kd",), (AURC,)), AURC)
-        for subject, method in JOINT.items()
+        for subject, method in JOINT_LOSSES.items()
     ),
 )
 
 
 def text(groups: Sequence[Group]) -> str:
-    """Returns at most six lines for each data set and setting, as Markdown."""
+    """Returns a list of a few lines for each data set and setting, as Markdown."""
     parts = []
     for group in groups:
         lines = [*filter(None, (line_of(group, line) for line in LINES)), LIMITS]
@@ -120,9 +122,10 @@ def _clause(line: Line, found: Sequence[Finding]) -> str:
 
 
 def _value(found: Finding) -> str:
-    """Returns the means of two networks, and their difference."""
-    means = (found.group.mean(row, "test", found.metric) for row in (found.row, found.other))
-    ours, theirs = (f"{mean:.2f}" for mean in means)
+    """Returns the means of two networks over their common seeds, and their difference."""
+    seeds = found.group.common_seeds(found.row, found.other)
+    values = (found.group.values(row, "test", seeds) for row in (found.row, found.other))
+    ours, theirs = (f"{np.mean(value[found.metric]):.2f}" for value in values)
     teacher = found.row.teacher or found.other.teacher
     label = f"{word(teacher)} " if teacher else ""
     return f"{label}{ours} against {theirs} ({interval(found.difference)})"

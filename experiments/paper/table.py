@@ -21,8 +21,6 @@ ERRORS = {coverage: f"error % at {100 * coverage:g} % coverage" for coverage in 
 METRICS = (ACCURACY, AURC, *ERRORS.values())
 RESAMPLES = 2000
 LEVEL = 0.95
-# Share of the seeds in a variance below which their number does not matter.
-MIN_SHARE = 1e-3
 
 Floats = np.ndarray
 
@@ -274,14 +272,15 @@ class Parts(NamedTuple):
     """Parts of the variance of a difference between two methods, as measured.
 
     Attributes:
-        images: c, what images do alike in all seeds.
-        single: w, what they do in single seeds.
-        seeds: v, variance over seeds on the same images: `single`, and what seeds do on all images.
+        common: c, of the images, alike in all seeds.
+        single: w, of the images, in each seed apart.
+        over_seeds: v, variance over the seeds on the same images: it estimates w and what the seeds
+            do on all images.
     """
 
-    images: float
+    common: float
     single: float
-    seeds: float
+    over_seeds: float
 
 
 def variance_parts(per_seed: Sequence[float], resampled: Floats) -> Parts:
@@ -309,8 +308,8 @@ def crossed_interval(per_seed: Sequence[float], resampled: Floats) -> tuple[floa
 
     D +- t_nu sqrt(V), V = c + max(v, w) / s, nu = (s - 1) (V s / v)^2,
 
-    with D the mean over s seeds, and c, w and v of `variance_parts`. From one seed it is over
-    images only: D +- z sqrt(w).
+    with D the mean over s seeds, c, w and v of `variance_parts`, and the normal quantile z for t_nu
+    if v is 0. From one seed it is over images only: D +- z sqrt(w).
 
     Args:
         per_seed: the difference of each seed, [s].
@@ -321,9 +320,9 @@ def crossed_interval(per_seed: Sequence[float], resampled: Floats) -> tuple[floa
     Medicine 26 (2007). At least w in the place of v is ours: v has only s - 1 degrees of freedom.
     """
     count, parts = len(per_seed), variance_parts(per_seed, resampled)
-    variance = parts.images + max(parts.seeds, parts.single) / count
-    share = parts.seeds / count / variance if variance else 0.0
+    variance = parts.common + max(parts.over_seeds, parts.single) / count
+    share = parts.over_seeds / count / variance if variance else 0.0
     quantile = (1 + LEVEL) / 2
-    t = stdtrit((count - 1) / share**2, quantile) if share > MIN_SHARE else ndtri(quantile)
+    t = stdtrit((count - 1) / share**2, quantile) if share else ndtri(quantile)
     mean, width = float(np.mean(per_seed)), float(t * np.sqrt(variance))
     return mean - width, mean + width

@@ -86,15 +86,16 @@ def at_coverage(group: Group, score: str) -> Table:
     """Returns the error on test at each coverage and the AURC, by one score."""
     rows = group.judged(score)
     names = (ACCURACY, *ERRORS.values(), AURC)
-    best = {name: group.best(rows, "test", name) for name in names if rows}
+    ours = [row for row in rows if row.method in METHODS]
+    best = {name: group.best(ours, "test", name) for name in names if ours}
     lines = []
     for row in rows:
-        cells = [_mean_sd(group, row, name, bold=best[name] == row) for name in names]
+        cells = [_mean_sd(group, row, name, bold=best.get(name) == row) for name in names]
         lines.append([*_labels(row), *cells])
     by = "the score that dev chose" if score == collect.CHOSEN else "the reservation, 1 - q_a"
     title = f"Error on test at each coverage by {by}{_over_seeds(group)}"
     columns = [*LABELS, "error % at 100 % coverage", *(f"{100 * c:g} %" for c in ERRORS), AURC]
-    return Table(f"{title}; bold: lowest {DESCRIPTION}", columns, lines)
+    return Table(f"{title}; bold: lowest {DESCRIPTION} of ours", columns, lines)
 
 
 def published(group: Group) -> Table:
@@ -215,7 +216,8 @@ def differences(group: Group, method: str) -> Table:
         cells = [f"{interval(found[name])}{_deviation(found[name])}" for name in COMPARED]
         lines.append([*_labels(row), *cells])
     content = (
-        "mean over seeds [95 % interval over images and seeds] ± standard deviation over seeds"
+        "mean over seeds [95 % interval over images and seeds] ± standard deviation over seeds; "
+        "without ± of one seed, [95 % interval over images]"
         if len(group.seeds) > 1
         else "one seed [95 % interval over images]"
     )
@@ -282,7 +284,9 @@ def _deviation(difference: Difference) -> str:
 
 
 def _over_seeds(group: Group) -> str:
-    return "; mean ± standard deviation over seeds" if len(group.seeds) > 1 else "; one seed"
+    if len(group.seeds) == 1:
+        return "; one seed"
+    return "; mean ± standard deviation over seeds, without ± of one seed"
 
 
 def _labels(row: Row) -> list[str]:
