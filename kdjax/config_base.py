@@ -112,8 +112,8 @@ def _data() -> ConfigDict:
 def _objective() -> ConfigDict:
     """Returns the fields of the loss of the student."""
     objective = ConfigDict(type_safe=False)
-    # A key of kdjax.objectives.METHODS. ka_gambler_sum was better than ka_gambler_soft on the dev
-    # split of Fashion-MNIST, measured with an earlier version: experiments/results/sum_or_soft.md.
+    # A key of kdjax.objectives.METHODS. ka_gambler_sum had a lower AURC on dev than ka_gambler_soft
+    # in a short training (experiments/results/sum_or_soft.md) and in docs/results/comparison.md.
     objective.method = "ka_gambler_sum"
     # Payoff o of the gambler losses, > 1; from the number of classes on, abstaining never lowers
     # the loss. 2.2 is the value for CIFAR-10 in the code of arXiv 1907.00208.
