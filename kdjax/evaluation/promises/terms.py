@@ -31,7 +31,8 @@ _DIFFERENT = (
     "If the calibration images were used for something else as well, such as training or the "
     "choice of a model, or if their labels are wrong.",
     "If more confident answers are not more reliable: the promises about errors assume that "
-    "accepting more images does not lower the share of errors among them.",
+    "accepting more images does not lower the share of errors among them; those about classes or "
+    "groups assume it within each class or group.",
     "If a limit or a model was chosen after a look at the numbers. Only parts that hold together "
     "may be chosen so.",
 )
