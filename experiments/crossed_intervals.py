@@ -108,7 +108,13 @@ def ratios(parts: list[paper.Parts]) -> str:
 
 
 def report(*, draws: int, resamples: int, files: pathlib.Path) -> str:
-    """Returns the page."""
+    """Returns the page.
+
+    Args:
+        draws: number of comparisons in each case.
+        resamples: of the images in each comparison.
+        files: folder of the result files of `experiments.paper`.
+    """
     generator = np.random.default_rng(0)
     heads = " | ".join(f"decided with {seeds} seeds, %" for seeds in SEEDS)
     lines = [
@@ -123,7 +129,7 @@ def report(*, draws: int, resamples: int, files: pathlib.Path) -> str:
         cells = (*(f"{part:g}" for part in case), *(f"{100 * rate:.1f}" for rate in rates))
         lines.append(f"| {' | '.join(cells)} |")
     parts = list(compared(paper.read(files)))
-    error = 100 * np.sqrt(0.05 * 0.95 / draws)
+    error = 100 * np.sqrt(paper.LEVEL * (1 - paper.LEVEL) / draws)
     table = "\n".join(lines)
     return f"""# How often equal methods are said to differ
 
@@ -161,10 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--resamples", type=int, default=1_000)
-    parser.add_argument("--files", type=pathlib.Path, default=FILES, help="of experiments.paper")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     flags = parser.parse_args()
-    text = report(draws=flags.draws, resamples=flags.resamples, files=flags.files)
+    text = report(draws=flags.draws, resamples=flags.resamples, files=FILES)
     flags.out.write_text(text)
     print(text)
 

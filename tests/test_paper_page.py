@@ -165,6 +165,20 @@ def test_dev_chooses_the_method(group: table.Group) -> None:
     assert row[:4] == ["ka_gambler_sum", "out-of-fold", "flip", "doctor"]
 
 
+def group_with_errors(errors: dict[str, tuple[int, ...]]) -> table.Group:
+    """Returns networks without a teacher with a number of errors for each seed, on each split."""
+    return group_of(
+        {
+            deployed(method): {
+                (split, seed): ranking_with_errors(wrong)
+                for seed, wrong in enumerate(of_seeds)
+                for split in collect.SPLITS
+            }
+            for method, of_seeds in errors.items()
+        }
+    )
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
@@ -176,15 +190,7 @@ def test_dev_chooses_the_method(group: table.Group) -> None:
 def test_small_difference_of_the_best_by_dev_is_named(
     first: tuple[int, ...], second: tuple[int, ...], expected: str
 ) -> None:
-    rows = {
-        deployed(method): {
-            (split, seed): ranking_with_errors(wrong)
-            for seed, wrong in enumerate(of_seeds)
-            for split in collect.SPLITS
-        }
-        for method, of_seeds in (("ce", first), ("gambler", second))
-    }
-    sentence = page.recommendation(group_of(rows))
+    sentence = page.recommendation(group_with_errors({"ce": first, "gambler": second}))
     assert expected in sentence and ("of the two" in sentence) == bool(expected)
 
 
@@ -237,15 +243,8 @@ def test_lowest_error_in_bold_is_one_of_ours() -> None:
 
 
 def test_equal_accuracies_on_dev_are_both_named() -> None:
-    rows = {
-        deployed(method): {
-            (split, seed): ranking_with_errors(wrong)
-            for seed, wrong in enumerate(of_seeds)
-            for split in collect.SPLITS
-        }
-        for method, of_seeds in (("ce", (20, 22)), ("gambler", (21, 21)), ("ka_gambler_sum", (30,)))
-    }
-    sentence = page.recommendation(group_of(rows))
+    errors = {"ce": (20, 22), "gambler": (21, 21), "ka_gambler_sum": (30,)}
+    sentence = page.recommendation(group_with_errors(errors))
     (named,) = re.findall(r"\. ([^.]*`ce` and mirror .*) have the highest mean accuracy", sentence)
     assert "`gambler` and mirror views (89.50 ± 0.00" in named and "ka_gambler_sum" not in named
 

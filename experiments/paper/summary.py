@@ -50,10 +50,11 @@ class Line(NamedTuple):
     metric: str
 
 
-JOINT_LOSSES = {
-    "The gambler loss plus adjusted distillation": "ka_gambler_sum",
-    "The gambler loss of adjusted soft targets": "ka_gambler_soft",
-}
+# What the methods of `claims.JOINT` are.
+JOINT = (
+    "The gambler loss plus adjusted distillation",
+    "The gambler loss of adjusted soft targets",
+)
 _ADJUSTMENT, _GAMBLER, _ = claims.CLAIMS
 LINES = (
     Line(
@@ -65,8 +66,8 @@ LINES = (
     Line("Knowledge adjustment (`ka`)", "`kd`", _ADJUSTMENT, ACCURACY),
     Line("The gambler loss (`gambler`)", "cross-entropy", _GAMBLER, ERRORS[0.8]),
     *(
-        Line(f"{subject} (`{method}`)", "`kd`", Claim("", "", (method,), ("kd",), (AURC,)), AURC)
-        for subject, method in JOINT_LOSSES.items()
+        Line(f"{text} (`{name}`)", "`kd`", Claim("", "", (name,), ("kd",), (AURC,)), AURC)
+        for name, text in zip(claims.JOINT, JOINT, strict=True)
     ),
 )
 
