@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.paper import claims
+from experiments.paper import claims, result_files
 from experiments.paper import table as paper
 from experiments.paper.queue_options import RESULTS as FILES
 
@@ -128,7 +128,7 @@ def report(*, draws: int, resamples: int, files: pathlib.Path) -> str:
         )
         cells = (*(f"{part:g}" for part in case), *(f"{100 * rate:.1f}" for rate in rates))
         lines.append(f"| {' | '.join(cells)} |")
-    parts = list(compared(paper.read(files)))
+    parts = list(compared(result_files.read(files)))
     error = 100 * np.sqrt(paper.LEVEL * (1 - paper.LEVEL) / draws)
     table = "\n".join(lines)
     return f"""# How often equal methods are said to differ

@@ -17,7 +17,7 @@ from support import baselines as support
 from support.commands import ROOT
 
 from experiments.paper import __main__ as paper
-from experiments.paper import collect, table
+from experiments.paper import collect, result_files, table
 from experiments.paper.baselines import export_split, exported, judge
 from kdjax import data, selective
 from kdjax.data.augment import Augmentation, apply_augmentation
@@ -219,7 +219,7 @@ def test_baseline_is_judged_as_our_networks_are(
 ) -> None:
     path = judge.write(save(tmp_path / "torch.npz", logits), tmp_path / "out", None)
     assert path.name == "cifar10-structure-in_sample-seed0-gambler_pytorch.json"
-    (group,) = table.read(path.parent)
+    (group,) = result_files.read(path.parent)
     by_views = {"none": logits["test"], "flip": (logits["test"] + logits["test_mirrored"]) / 2}
     for views, expected in by_views.items():
         correct = expected[:, :-1].argmax(1) == logits["test_labels"]
@@ -249,7 +249,7 @@ def test_network_with_an_output_for_each_class_only_has_no_reservation(
     without = judge.write(save(tmp_path / "a.npz", arrays, **changes), tmp_path / "a", None)
     # A column of abstention that was not trained is ignored.
     untrained = judge.write(save(tmp_path / "b.npz", logits, **changes), tmp_path / "b", None)
-    (group,), (other,) = (table.read(path.parent) for path in (without, untrained))
+    (group,), (other,) = (result_files.read(path.parent) for path in (without, untrained))
     assert {row.score for row in group.rows} == {collect.CHOSEN}
     assert {row.teacher for row in group.rows} == {"in_sample"}
     for row in group.rows:

@@ -21,6 +21,7 @@ from experiments.paper import (
     formats,
     page,
     plan,
+    result_files,
     summary,
     table,
     tables,
@@ -73,7 +74,7 @@ def aurc_of(wrong: int) -> float:
 @pytest.fixture
 def group(tmp_path: pathlib.Path) -> table.Group:
     write_known(tmp_path)
-    (one,) = table.read(tmp_path)
+    (one,) = result_files.read(tmp_path)
     return one
 
 
@@ -264,7 +265,7 @@ def test_teacher_that_all_seeds_share_is_named(group: table.Group, tmp_path: pat
     assert training.shared_teacher(group) == ""
     for path in tmp_path.glob("*.json"):
         path.write_text(path.read_text().replace("--budget=laptop", "--share-teacher"))
-    (shared,) = table.read(tmp_path)
+    (shared,) = result_files.read(tmp_path)
     assert (
         "all seeds share one in-sample teacher and one set of 5 out-of-fold teachers; neither "
         "standard deviations nor intervals contain the choice of the teacher; in-sample against "
@@ -301,6 +302,7 @@ def test_complete_results_lack_only_what_no_file_has(group: table.Group) -> None
     assert "out-of-fold teacher, seeds 0, 1, 2 (ka, ka_gambler_sum, kd)." in jobs
     assert missing.startswith("Missing: cifar10, setting depth; fashion_mnist")
     assert "the methods `dkd`, `dist`, `rld`, `kd_gambler`" in missing
+    assert "payoffs chosen on dev (cifar10, setting structure)" in missing
     assert missing.endswith("; networks trained in another library.")
     assert "1,083" in svhn
 
@@ -309,7 +311,7 @@ def test_incomplete_results_give_a_page_that_says_what_is_missing(tmp_path: path
     write_known(tmp_path, seeds=[0])
     write_known(tmp_path, seeds=[1], methods=["ce", "kd"])
     (tmp_path / "cifar10-structure-out_of_fold-seed1.json").unlink()
-    text = page.markdown(table.read(tmp_path))
+    text = page.markdown(result_files.read(tmp_path))
     (line,) = (line for line in text.splitlines() if "structure, missing:" in line)
     assert "the out-of-fold teacher of seed 1" in line
     assert "gambler, ka, ka_gambler_sum of seed 1, in-sample teacher" in line
@@ -325,7 +327,7 @@ def test_few_methods_of_one_seed_give_a_page_and_figures(
     write_known(tmp_path, seeds=[0], methods=methods, data="svhn")
     if methods[0] in ("ce", "gambler"):  # a job without a method is not trained
         (tmp_path / "svhn-structure-out_of_fold-seed0.json").unlink()
-    groups = table.read(tmp_path)
+    groups = result_files.read(tmp_path)
     text = page.markdown(groups)
     assert "only 1,083" not in text and "| nan" not in text
     assert formats.latex(groups) and formats.as_csv(groups)
@@ -345,7 +347,7 @@ def test_networks_of_other_code_are_beside_ours_of_the_same_seed(tmp_path: pathl
         needs_teacher={name: False},
         teacher={},
     )
-    (group,) = table.read(tmp_path)
+    (group,) = result_files.read(tmp_path)
     cells = rows_of(tables.baselines(group))[name, "-"]
     assert cells[:2] == ["87.50", "84.50"]  # 25 errors of ours with seed 1
     assert cells[2].startswith("-3.00 [")
@@ -436,7 +438,7 @@ def test_page_of_the_documentation_can_be_generated() -> None:
 @pytest.mark.skipif(not list(paper.RESULTS.glob("*.json")), reason="there are no result files")
 def test_rankings_of_the_result_files_give_their_recorded_aurc() -> None:
     found, recorded = {}, {}
-    for group in table.read(paper.RESULTS):
+    for group in result_files.read(paper.RESULTS):
         for record in group.records:
             job = record["job"]
             for method, by_views in record["students"].items():
@@ -454,6 +456,6 @@ def test_rankings_of_the_result_files_give_their_recorded_aurc() -> None:
 @pytest.mark.skipif(not list(paper.RESULTS.glob("*.json")), reason="there are no result files")
 def test_page_of_the_documentation_is_that_of_the_result_files() -> None:
     text = (DOCS / "results" / "comparison.md").read_text()
-    expected = page.markdown(table.read(paper.RESULTS), "../images/paper")
+    expected = page.markdown(result_files.read(paper.RESULTS), "../images/paper")
     generated = text.partition(page.MARKER)[2].partition(page.END)[0]
     assert generated.strip() == expected.strip()

@@ -9,9 +9,11 @@ python -m experiments.paper baselines LOGITS.npz ... [--split=FILE] [--out=FOLDE
 
 `run` is a queue: a finished job is skipped, and an interrupted one continues where it stopped. A
 job trains one teacher, or out-of-fold teachers, and all methods as its students. Fields of the
-config are changed with --set, such as --set student.epochs=50. `table` and `figures` need the
-result files only; with --page, `table` writes the generated part of a page and draws its figures.
-`baselines` makes result files of networks that other libraries trained; see the folder `baselines`.
+config are changed with --set, such as --set student.epochs=50. With --payoffs, further jobs train
+the methods that have a payoff with these payoffs, and `table` chooses one of them on dev. `table`
+and `figures` need the result files only; with --page, `table` writes the generated part of a page
+and draws its figures. `baselines` makes result files of networks that other libraries trained; see
+the folder `baselines`.
 """
 
 import argparse
@@ -77,16 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _jobs(options: argparse.Namespace) -> list[plan.Job]:
-    return plan.jobs(options.data, options.settings, options.seeds)
-
-
 def _is_finished(job: plan.Job, out: pathlib.Path) -> bool:
     return (out / f"{job.name}.json").exists()
 
 
 def _status(options: argparse.Namespace) -> None:
-    for job in _jobs(options):
+    for job in queue_options.jobs(options):
         state = "finished" if _is_finished(job, options.out) else "open"
         started = plan.folder(job, options.runs).exists() and state == "open"
         print(f"{job.name}: {'started' if started else state}")
@@ -95,11 +93,14 @@ def _status(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     """Starts a process for each open job; a failed job does not stop the others."""
     changes = plan.parse_changes(options.changes)
-    for job in _jobs(options):  # raises for a field that is wrong, before anything is trained
+    jobs = queue_options.jobs(options)
+    for job in jobs:  # raises for a field that is wrong, before anything is trained
         plan.config(job, options.budget, options.methods, changes)
-    jobs = [job for job in _jobs(options) if not _is_finished(job, options.out)]
+    jobs = [job for job in jobs if not _is_finished(job, options.out)]
 
-    def start(job: plan.Job) -> int:
+    def start(job: plan.Job, before: futures.Future[int] | None) -> int:
+        if before is not None:
+            before.result()
         files = [f"--runs={options.runs}", f"--out={options.out}"]
         command = [sys.executable, "-m", "experiments.paper", "job", job.name]
         command += [*queue_options.arguments(options), *files]
@@ -111,9 +112,13 @@ def _run(options: argparse.Namespace) -> None:
         print(f"{job.name}: {f'failed, see {log}' if status else 'finished'}", flush=True)
         return status
 
+    states: dict[plan.Job | None, futures.Future[int]] = {}
     with futures.ThreadPoolExecutor(max(options.parallel, 1)) as pool:
-        if any(list(pool.map(start, jobs))):
-            sys.exit(1)
+        for job in jobs:  # the job that trains a teacher is before those that use it
+            before = states.get(queue_options.teacher_job(options, job))
+            states[job] = pool.submit(start, job, before)
+    if any(state.result() for state in states.values()):
+        sys.exit(1)
 
 
 def _job(options: argparse.Namespace) -> None:
@@ -123,9 +128,9 @@ def _job(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from experiments.paper import formats, page, table
+    from experiments.paper import formats, page, result_files
 
-    groups = table.read(options.out)
+    groups = result_files.read(options.out)
     if options.page:
         page.write(options.page, groups, options.folder)
         return
@@ -136,9 +141,9 @@ def _table(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from experiments.paper import figures, table
+    from experiments.paper import figures, result_files
 
-    for path in figures.write(table.read(options.out), options.folder):
+    for path in figures.write(result_files.read(options.out), options.folder):
         print(path)
 
 

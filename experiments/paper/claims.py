@@ -20,6 +20,7 @@ from experiments.paper.table import (
     Group,
     Row,
     comparable,
+    payoffs_comparable,
 )
 from experiments.paper.tables import DESCRIPTION, Table, interval, listed, with_teacher, word
 
@@ -118,7 +119,10 @@ def _pairs(claim: Claim, group: Group) -> list[tuple[Row, Row]]:
         for score in claim.scores
         for row in group.judged(score)
         for other in group.judged()
-        if row.method in claim.methods and other.method in claim.others and comparable(row, other)
+        if row.base.method in claim.methods
+        and other.base.method in claim.others
+        and comparable(row, other)
+        and payoffs_comparable(row, other)
     ]
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from experiments.paper import collect, plan
+from experiments.paper import collect, plan, queue_options
 from kdjax import pipeline
 from kdjax.config import resolve
 from kdjax.errors import unknown_name_error
@@ -21,12 +21,13 @@ def run(options: argparse.Namespace, command: str) -> None:
     Raises:
         InputError: for an unknown job or field.
     """
-    jobs = {job.name: job for job in plan.jobs(options.data, options.settings, options.seeds)}
+    jobs = {job.name: job for job in queue_options.jobs(options)}
     if options.name not in jobs:
         raise unknown_name_error("job", options.name, jobs)
     job = jobs[options.name]
     changes = plan.parse_changes(options.changes)
-    teacher = plan.teacher_workdir(job, options.seeds, options.runs, share=options.share_teacher)
+    source = queue_options.teacher_job(options, job)
+    teacher = plan.folder(source, options.runs) if source else None
     config = resolve(plan.config(job, options.budget, options.methods, changes, teacher))
     folder = plan.folder(job, options.runs)
     compiler.enable_compilation_cache()

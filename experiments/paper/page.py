@@ -4,7 +4,17 @@ import os
 import pathlib
 from collections.abc import Collection, Iterable, Sequence
 
-from experiments.paper import claims, collect, figures, formats, plan, summary, tables, training
+from experiments.paper import (
+    claims,
+    collect,
+    figures,
+    formats,
+    payoffs,
+    plan,
+    summary,
+    tables,
+    training,
+)
 from experiments.paper.table import ACCURACY, AURC, Group, Row
 from kdjax.errors import InputError
 from kdjax.objectives import METHODS
@@ -69,6 +79,7 @@ def markdown(groups: Sequence[Group], images: str = "") -> str:
 def trained(groups: Sequence[Group]) -> list[str]:
     """Returns sentences: which networks there are, and which are missing."""
     sentences = [sentence for group in groups for sentence in _trained(group)]
+    sentences += filter(None, map(_payoffs, groups))
     sentences += filter(None, map(training.shared_teacher, groups))
     there = {(group.data, group.setting) for group in groups}
     absent = [
@@ -77,6 +88,7 @@ def trained(groups: Sequence[Group]) -> list[str]:
     methods = {name for group in groups for record in group.records for name in record["students"]}
     if untrained := [name for name in METHODS if name not in methods]:
         absent.append(f"the methods {tables.listed(untrained)}")
+    absent += [f"payoffs chosen on dev ({group.title})" for group in groups if not group.payoffs]
     if methods <= METHODS.keys():
         absent.append("networks trained in another library")
     sentences += [f"Missing: {'; '.join(absent)}."] if absent else []
@@ -109,11 +121,24 @@ def _trained(group: Group) -> list[str]:
     return sentences + ([f"{group.title}, missing: {'; '.join(missing)}."] if missing else [])
 
 
+def _payoffs(group: Group) -> str:
+    """Returns a sentence: the methods from whose payoffs dev chose; empty without one."""
+    rows = {row: of_row for row, of_row in group.payoffs.items() if row.by_dev in group.judged()}
+    if not rows:
+        return ""
+    parts = [
+        f"{row.method} {_list(f'{payoff:g}' for payoff in sorted(of_row))}, "
+        f"{_seed_numbers(payoffs.choose(of_row))}"
+        for row, of_row in sorted(rows.items())
+    ]
+    return f"{group.title}, payoffs from which dev chose: {'; '.join(parts)}."
+
+
 def _devices(group: Group) -> str:
     """Returns the devices of the jobs, then those of the networks of another library."""
     ours: set[str] = set()
     others: set[str] = set()
-    for record in group.records:
+    for record in (*group.records, *group.payoff_records):
         (ours if record["students"].keys() <= METHODS.keys() else others).add(record["device"])
     text = _list(sorted(ours))
     return f"{text}; in another library: {_list(sorted(others))}" if others else text
@@ -183,7 +208,8 @@ def _figures(group: Group, images: str) -> list[str]:
 
 
 def _commands(group: Group) -> str:
-    commands = "\n".join(sorted({record["command"] for record in group.records}))
+    records = (*group.records, *group.payoff_records)
+    commands = "\n".join(sorted({record["command"] for record in records}))
     return (
         "Trained with these commands, from the result files of which "
         "`python -m experiments.paper table` makes all tables of this section:\n\n"

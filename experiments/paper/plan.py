@@ -1,6 +1,7 @@
 """The jobs of the comparison: data sets x settings x teachers x seeds, and the config of each.
 
-A job trains one teacher, and all methods together as its students.
+A job trains one teacher, and all methods together as its students. Further jobs train the methods
+that have a payoff with other payoffs, from the same in-sample teacher.
 """
 
 import dataclasses
@@ -54,30 +55,67 @@ class Job:
         setting: one of `SETTINGS`.
         teacher: one of `TEACHERS`.
         seed: of all networks of the job.
+        payoff: of all its methods; None: that of the config.
     """
 
     data: str
     setting: str
     teacher: str
     seed: int
+    payoff: float | None = None
 
     @property
     def name(self) -> str:
         """The name of its workdir and of its result files."""
-        return f"{self.data}-{self.setting}-{self.teacher}-seed{self.seed}"
+        payoff = "" if self.payoff is None else f"-payoff{self.payoff:g}"
+        return f"{self.data}-{self.setting}-{self.teacher}-seed{self.seed}{payoff}"
 
 
-def jobs(data: Sequence[str], settings: Sequence[str], seeds: Sequence[int]) -> list[Job]:
-    """Returns the jobs, those of the first seed first."""
-    return [
-        Job(name, setting, teacher, seed)
-        for seed, name, setting, teacher in itertools.product(seeds, data, settings, TEACHERS)
-    ]
+def jobs(
+    data: Sequence[str],
+    settings: Sequence[str],
+    seeds: Sequence[int],
+    names: Iterable[str] = tuple(METHODS),
+    payoffs: Sequence[float] = (),
+) -> list[Job]:
+    """Returns the jobs that train a method, those of the first seed first.
+
+    Args:
+        data: of `DATA`.
+        settings: of `SETTINGS`.
+        seeds: of the jobs.
+        names: methods, keys of `objectives.METHODS`.
+        payoffs: for each of these there are further jobs, with the in-sample teacher.
+    """
+    names = list(names)
+    variants: list[tuple[str, float | None]] = [(teacher, None) for teacher in TEACHERS]
+    variants += [(IN_SAMPLE, payoff) for payoff in payoffs]
+    found = (
+        Job(name, setting, teacher, seed, payoff)
+        for seed, name, setting, (teacher, payoff) in itertools.product(
+            seeds, data, settings, variants
+        )
+    )
+    return [job for job in found if methods(job, names)]
 
 
 def methods(job: Job, names: Iterable[str]) -> list[str]:
-    """Returns the methods that a job trains: those without a teacher only with the first one."""
-    return [name for name in names if METHODS[name].needs_teacher or job.teacher == IN_SAMPLE]
+    """Returns the methods that a job trains.
+
+    Those without a teacher are trained with the in-sample teacher only, and those without a payoff
+    with that of the config only.
+    """
+    return [
+        name
+        for name in names
+        if (METHODS[name].needs_teacher or job.teacher == IN_SAMPLE)
+        and (job.payoff is None or has_payoff(name))
+    ]
+
+
+def has_payoff(name: str) -> bool:
+    """Returns whether a method of `objectives.METHODS` has a payoff."""
+    return "payoff" in METHODS[name].fields
 
 
 def parse_changes(changes: Iterable[str]) -> dict[str, str]:
@@ -125,6 +163,8 @@ def config(
     result.update_from_flattened_dict(dict(fields))
     result = configs.convert_types(result)
     result.objective.pretrain_epochs = 0
+    if job.payoff is not None:
+        result.objective.payoff = job.payoff
     if teacher is not None:
         result.teacher.workdir, result.teacher.folds = str(teacher), 0
     pretraining = round(PRETRAIN_FRACTION * result.student.epochs)
@@ -139,13 +179,22 @@ def config(
     return configs.resolve(result, devices=False)
 
 
-def teacher_workdir(
-    job: Job, seeds: Sequence[int], runs: pathlib.Path, *, share: bool
-) -> pathlib.Path | None:
-    """Returns the workdir of the job of the first seed if its teacher is used, or None."""
-    if not share or job.seed == seeds[0]:
+def teacher_job(job: Job, names: Iterable[str], seeds: Sequence[int], *, share: bool) -> Job | None:
+    """Returns the job whose teacher a job uses; None if it trains its own, or needs none.
+
+    It is the job of the first seed if all seeds share a teacher, and that with the payoff of the
+    config.
+
+    Args:
+        job: which one.
+        names: methods to train, keys of `objectives.METHODS`.
+        seeds: of all jobs.
+        share: whether all seeds share the teacher of the first one.
+    """
+    if not any(METHODS[name].needs_teacher for name in methods(job, names)):
         return None
-    return folder(dataclasses.replace(job, seed=seeds[0]), runs)
+    source = dataclasses.replace(job, seed=seeds[0] if share else job.seed, payoff=None)
+    return None if source == job else source
 
 
 def folder(job: Job, runs: pathlib.Path) -> pathlib.Path:

@@ -18,6 +18,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", nargs="+", choices=plan.SETTINGS, default=["structure"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--payoffs",
+        nargs="+",
+        type=float,
+        default=[],
+        help="train the methods that have a payoff with these too; table chooses one on dev",
+    )
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", dest="changes")
     parser.add_argument(
         "--share-teacher", action="store_true", help="all seeds have the teacher of the first one"
@@ -31,8 +38,22 @@ def arguments(options: argparse.Namespace) -> list[str]:
     found = [f"--budget={options.budget}", "--data", *options.data]
     found += ["--settings", *options.settings, "--seeds", *map(str, options.seeds)]
     found += ["--methods", *options.methods]
+    if options.payoffs:
+        found += ["--payoffs", *(f"{payoff:g}" for payoff in options.payoffs)]
     found += ["--share-teacher"] if options.share_teacher else []
     return found + (["--set", *options.changes] if options.changes else [])
+
+
+def jobs(options: argparse.Namespace) -> list[plan.Job]:
+    """Returns the jobs of the queue."""
+    return plan.jobs(
+        options.data, options.settings, options.seeds, options.methods, options.payoffs
+    )
+
+
+def teacher_job(options: argparse.Namespace, job: plan.Job) -> plan.Job | None:
+    """Returns the job whose teacher a job uses; None if it trains its own, or needs none."""
+    return plan.teacher_job(job, options.methods, options.seeds, share=options.share_teacher)
 
 
 def command(options: argparse.Namespace) -> str:

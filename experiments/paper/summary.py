@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.paper import claims, collect, training
 from experiments.paper.claims import CONTRADICTED, HOLDS, UNDECIDED, Claim, Finding
-from experiments.paper.table import ACCURACY, AURC, ERRORS, Group
+from experiments.paper.table import ACCURACY, AURC, ERRORS, PAYOFF_BY_DEV, Group
 from experiments.paper.tables import interval, word
 
 # Verdicts of all comparisons of a line that are counted -> what they say together; {} is with what
@@ -28,10 +28,6 @@ STARTS = {
     collect.CHOSEN: "",
     collect.RESERVATION: "by the score of its loss, the reservation, it ",
 }
-LIMITS = (
-    "Nothing is said about the paper's own networks, other data, other teachers, or tuned payoffs, "
-    "temperatures and weights."
-)
 
 
 class Line(NamedTuple):
@@ -76,9 +72,18 @@ def text(groups: Sequence[Group]) -> str:
     """Returns a list of a few lines for each data set and setting, as Markdown."""
     parts = []
     for group in groups:
-        lines = [*filter(None, (line_of(group, line) for line in LINES)), LIMITS]
+        lines = [*filter(None, (line_of(group, line) for line in LINES)), _limits(group)]
         parts.append(f"{_head(group)}\n\n" + "\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts)
+
+
+def _limits(group: Group) -> str:
+    """Returns a sentence: what the comparison does not cover."""
+    tuned = "temperatures and weights" if group.payoffs else "payoffs, temperatures and weights"
+    return (
+        "Nothing is said about the paper's own networks, other data, other teachers, or tuned "
+        f"{tuned}."
+    )
 
 
 def _head(group: Group) -> str:
@@ -129,4 +134,5 @@ def _value(found: Finding) -> str:
     ours, theirs = (f"{np.mean(value[found.metric]):.2f}" for value in values)
     teacher = found.row.teacher or found.other.teacher
     label = f"{word(teacher)} " if teacher else ""
+    label += f"{PAYOFF_BY_DEV.strip(', ')} " if found.row == found.row.by_dev else ""
     return f"{label}{ours} against {theirs} ({interval(found.difference)})"

@@ -1,8 +1,6 @@
 """The results of the comparison from its files: metrics, and paired differences of networks."""
 
 import functools
-import json
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +10,7 @@ from scipy.special import ndtri, stdtrit
 from experiments.paper import collect, plan
 from experiments.paper.collect import Ranking
 from kdjax import selective
-from kdjax.errors import InputError
+from kdjax.objectives import METHODS
 from kdjax.selective import ranking
 
 COVERAGES = (0.95, 0.9, 0.8, 0.7)
@@ -20,6 +18,7 @@ ACCURACY, AURC = "accuracy %", "AURC x 1000"
 ERRORS = {coverage: f"error % at {100 * coverage:g} % coverage" for coverage in COVERAGES}
 METRICS = (ACCURACY, AURC, *ERRORS.values())
 RESAMPLES = 2000
+PAYOFF_BY_DEV = ", payoff by dev"
 LEVEL = 0.95
 
 Floats = np.ndarray
@@ -29,7 +28,8 @@ class Row(NamedTuple):
     """What a line of a table describes.
 
     Attributes:
-        method: of `objectives.METHODS`.
+        method: of `objectives.METHODS`, with `PAYOFF_BY_DEV` if dev chose its payoff, or the name
+            of a training in another library.
         teacher: one of `plan.TEACHERS`; empty for a method without a teacher.
         views: deployment views.
         score: one of `collect.CHOSEN` and `collect.RESERVATION`.
@@ -39,6 +39,21 @@ class Row(NamedTuple):
     teacher: str
     views: str
     score: str
+
+    @property
+    def base(self) -> "Row":
+        """The row of the same method with the payoff of the config."""
+        return self._replace(method=self.method.removesuffix(PAYOFF_BY_DEV))
+
+    @property
+    def by_dev(self) -> "Row":
+        """The row of the same method with the payoff that dev chose."""
+        return self._replace(method=f"{self.base.method}{PAYOFF_BY_DEV}")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a network of kdjax."""
+        return self.base.method in METHODS
 
 
 # Rankings of a row by (split, seed).
@@ -77,7 +92,9 @@ class Group:
         data: one of `plan.DATA`.
         setting: one of `plan.SETTINGS`.
         rows: rankings of each row.
-        records: the JSON files.
+        records: the JSON files of jobs with the payoff of the config, and of other libraries.
+        payoffs: rankings of the rows from which dev chose a payoff, by payoff.
+        payoff_records: the JSON files of jobs with other payoffs.
     """
 
     def __init__(
@@ -86,8 +103,11 @@ class Group:
         setting: str,
         rows: Mapping[Row, Cells],
         records: Sequence[Mapping[str, Any]] = (),
+        payoffs: Mapping[Row, Mapping[float, Cells]] = {},
+        payoff_records: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.data, self.setting, self.rows, self.records = data, setting, rows, records
+        self.payoffs, self.payoff_records = payoffs, payoff_records
         self._values: dict[tuple[Row, str], dict[int, dict[str, float]]] = {}
         self._resampled: dict[tuple[Row, str, int], dict[str, Floats]] = {}
 
@@ -188,35 +208,15 @@ class Group:
         return self._resampled[row, split, seed]
 
 
-def read(out: pathlib.Path) -> list[Group]:
-    """Returns the results of all files in a folder, by data set and setting.
-
-    Raises:
-        InputError: if there are none.
-    """
-    rows: dict[tuple[str, str], dict[Row, Any]] = {}
-    records: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in sorted(out.glob("*.json")):
-        record = json.loads(path.read_text())
-        job = record["job"]
-        key = job["data"], job["setting"]
-        records.setdefault(key, []).append(record)
-        with np.load(path.with_suffix(".npz")) as arrays:
-            for name in (name for name in arrays if name.endswith("/rank")):
-                method, views, score, split, _ = name.split("/")
-                teacher = job["teacher"] if record["needs_teacher"][method] else ""
-                one = Ranking(arrays[name], arrays[name.replace("/rank", "/correct")])
-                row = rows.setdefault(key, {}).setdefault(Row(method, teacher, views, score), {})
-                row[split, job["seed"]] = one
-    if not records:
-        raise InputError(f"no result files in {str(out)!r}: python -m experiments.paper run")
-    keys = sorted(records, key=lambda key: (key[0], plan.SETTINGS.index(key[1])))
-    return [Group(*key, rows[key], records[key]) for key in keys]
-
-
 def comparable(row: Row, other: Row) -> bool:
     """Returns whether two networks have the same teacher, or one of them has none."""
     return not row.teacher or not other.teacher or row.teacher == other.teacher
+
+
+def payoffs_comparable(row: Row, other: Row) -> bool:
+    """Returns whether dev chose the payoffs of both networks or of none, or one has no payoff."""
+    having = [each for each in (row, other) if each.is_ours and plan.has_payoff(each.base.method)]
+    return len({each == each.by_dev for each in having}) <= 1
 
 
 def metrics(one: Ranking) -> dict[str, float]:

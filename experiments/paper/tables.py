@@ -5,10 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.paper import collect, plan
+from experiments.paper import collect, payoffs, plan
 from experiments.paper.published import PUBLISHED
-from experiments.paper.table import ACCURACY, AURC, ERRORS, METRICS, Difference, Group, Row
-from kdjax.objectives import METHODS
+from experiments.paper.table import (
+    ACCURACY,
+    AURC,
+    ERRORS,
+    METRICS,
+    Cells,
+    Difference,
+    Group,
+    Row,
+    metrics,
+)
 
 # Methods from which the differences of all others are shown.
 REFERENCES = ("kd", "gambler")
@@ -44,6 +53,7 @@ def of_group(group: Group) -> list[Table]:
         at_coverage(group, collect.RESERVATION),
         published(group),
         on_dev(group),
+        by_payoff(group),
         by_teacher(group),
         by_views(group),
         baselines(group),
@@ -86,7 +96,7 @@ def at_coverage(group: Group, score: str) -> Table:
     """Returns the error on test at each coverage and the AURC, by one score."""
     rows = group.judged(score)
     names = (ACCURACY, *ERRORS.values(), AURC)
-    ours = [row for row in rows if row.method in METHODS]
+    ours = [row for row in rows if row.is_ours]
     best = {name: group.best(ours, "test", name) for name in names if ours}
     lines = []
     for row in rows:
@@ -100,7 +110,7 @@ def at_coverage(group: Group, score: str) -> Table:
 
 def published(group: Group) -> Table:
     """Returns figures of other networks below those of ours with the best AURC on dev."""
-    rows = [row for row in group.judged() if row.method in METHODS]
+    rows = [row for row in group.judged() if row.is_ours]
     others = PUBLISHED.get(group.data, ()) if rows else ()
     lines = []
     if others:
@@ -143,8 +153,38 @@ def on_dev(group: Group) -> Table:
 
 def ranked_on_dev(group: Group) -> list[Row]:
     """Returns our networks with the score that dev chose, the lowest mean AURC on dev first."""
-    rows = [r for r in group.rows if r.score == collect.CHOSEN and r.method in METHODS]
+    rows = [row for row in group.rows if row.score == collect.CHOSEN and row.is_ours]
     return sorted(rows, key=lambda row: group.mean(row, "dev", AURC))
+
+
+def by_payoff(group: Group) -> Table:
+    """Returns the AURC on dev with each payoff, and on test that of the config and the chosen."""
+    trained = sorted({payoff for of_row in group.payoffs.values() for payoff in of_row})
+    lines = []
+    for base, of_row in sorted(group.payoffs.items()):
+        row = base.by_dev
+        if base.views != "flip" or row not in group.rows:
+            continue
+        seeds = sorted(payoffs.choose(of_row))
+        ours, chosen = (group.values(each, "test", seeds)[AURC] for each in (base, row))
+        lines.append(
+            [
+                *_labels(base),
+                base.score,
+                *(_dev_aurc(of_row.get(payoff, {}), seeds) for payoff in trained),
+                ", ".join(f"{payoff:g}" for payoff in payoffs.choose(of_row).values()),
+                *map(mean_sd, (ours, chosen)),
+                interval(group.differences(row, base)[AURC]),
+            ]
+        )
+    columns = [*LABELS, "score", *(f"dev AURC x 1000: payoff {payoff:g}" for payoff in trained)]
+    columns += ["chosen for each seed", "test AURC x 1000: payoff of the config", "chosen"]
+    title = "Payoffs: those that dev chose, for each seed, with mirror views"
+    return Table(title, [*columns, "difference"], lines, 3)
+
+
+def _dev_aurc(cells: Cells, seeds: Iterable[int]) -> str:
+    return mean_sd([metrics(cells["dev", seed])[AURC] for seed in seeds]) if cells else NONE
 
 
 def by_teacher(group: Group) -> Table:
@@ -249,11 +289,19 @@ def every_metric(group: Group, split: str) -> Table:
 
 def _chosen_scores(group: Group, row: Row) -> list[str]:
     """Returns the names of the scores that dev chose in the seeds of a row."""
+    records = group.records
+    if row == row.by_dev:
+        chosen = payoffs.choose(group.payoffs[row.base])
+        records = [
+            record
+            for record in (*records, *group.payoff_records)
+            if payoffs.payoff_of(record) == chosen.get(record["job"]["seed"])
+        ]
     return sorted(
         {
-            students[row.method][row.views]["best_score"]
-            for record in group.records
-            if row.method in (students := record.get("students", {}))
+            students[row.base.method][row.views]["best_score"]
+            for record in records
+            if row.base.method in (students := record.get("students", {}))
             and row.teacher in ("", record["job"]["teacher"])
         }
     )

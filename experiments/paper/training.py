@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.paper import plan, queue_options
-from experiments.paper.table import Group
+from experiments.paper.table import PAYOFF_BY_DEV, Group
 from experiments.paper.tables import listed, word
 from kdjax.objectives import METHODS
 
@@ -22,7 +22,14 @@ def paragraphs(group: Group) -> list[str]:
     methods = sorted({name for record in group.records for name in record["needs_teacher"]})
     ours = [name for name in methods if name in METHODS]
     configs = _configs(group, ours)
-    texts = [_schedule(config, ours) + _hyperparameters(config, ours) for config in configs]
+    tuned = (
+        f"Of these, the payoff was chosen on dev in the rows with “{PAYOFF_BY_DEV.strip(', ')}”."
+        if group.payoffs
+        else "None of these was tuned."
+    )
+    texts = [
+        f"{_schedule(config, ours)}{_hyperparameters(config, ours)} {tuned}" for config in configs
+    ]
     parts = [*_networks(group), *dict.fromkeys(texts), _teachers(group, configs)]
     return [part for part in parts if part]
 
@@ -120,8 +127,7 @@ def _hyperparameters(config: ConfigDict, methods: Sequence[str]) -> str:
     other = "".join(f", that of `{name}` {value:g}" for name, value in own.items())
     return (
         f"The temperature is {objective.temperature:g}{other}; the payoff of the gambler loss "
-        f"{objective.payoff:g}, the weight of the teacher's loss {objective.distill_weight:g}. "
-        "None of these was tuned."
+        f"{objective.payoff:g}, the weight of the teacher's loss {objective.distill_weight:g}."
     )
 
 

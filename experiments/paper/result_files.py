@@ -1,0 +1,63 @@
+"""Reads the result files that `collect` writes."""
+
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.paper import payoffs, plan
+from experiments.paper.collect import Ranking
+from experiments.paper.table import Group, Row
+from kdjax.errors import InputError
+from kdjax.objectives import METHODS
+
+Cell = tuple[str, int]
+
+
+def read(out: pathlib.Path) -> list[Group]:
+    """Returns the results of all files in a folder, by data set and setting.
+
+    Raises:
+        InputError: if there are none.
+    """
+    files: dict[tuple[str, str], list[tuple[pathlib.Path, dict[str, Any]]]] = {}
+    for path in sorted(out.glob("*.json")):
+        record = json.loads(path.read_text())
+        key = record["job"]["data"], record["job"]["setting"]
+        files.setdefault(key, []).append((path, record))
+    if not files:
+        raise InputError(f"no result files in {str(out)!r}: python -m experiments.paper run")
+    keys = sorted(files, key=lambda key: (key[0], plan.SETTINGS.index(key[1])))
+    return [_group(*key, files[key]) for key in keys]
+
+
+def _group(data: str, setting: str, files: Sequence[tuple[pathlib.Path, dict[str, Any]]]) -> Group:
+    rows: dict[Row, dict[Cell, Ranking]] = {}
+    by_payoff: dict[Row, dict[float, dict[Cell, Ranking]]] = {}
+    records = [record for _, record in files if not payoffs.is_changed(record)]
+    changed = [record for _, record in files if payoffs.is_changed(record)]
+    for path, record in files:
+        payoff = payoffs.payoff_of(record) if changed else None
+        for row, cell, ranking in _rankings(path.with_suffix(".npz"), record):
+            if not payoffs.is_changed(record):
+                rows.setdefault(row, {})[cell] = ranking
+            if payoff is not None and row.method in METHODS and plan.has_payoff(row.method):
+                by_payoff.setdefault(row, {}).setdefault(payoff, {})[cell] = ranking
+    candidates = {
+        row: of_row for row, of_row in by_payoff.items() if row in rows and len(of_row) > 1
+    }
+    rows |= payoffs.chosen_rows(candidates)
+    return Group(data, setting, rows, records, candidates, changed)
+
+
+def _rankings(path: pathlib.Path, record: Mapping[str, Any]) -> Iterator[tuple[Row, Cell, Ranking]]:
+    """Yields the rankings of a file, each with its row, and with its split and seed."""
+    job = record["job"]
+    with np.load(path) as arrays:
+        for name in (name for name in arrays if name.endswith("/rank")):
+            method, views, score, split, _ = name.split("/")
+            teacher = job["teacher"] if record["needs_teacher"][method] else ""
+            ranking = Ranking(arrays[name], arrays[name.replace("/rank", "/correct")])
+            yield Row(method, teacher, views, score), (split, job["seed"]), ranking
