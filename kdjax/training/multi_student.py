@@ -41,6 +41,10 @@ DEFAULT_STEPS_PER_CALL = 50
 # views there: the program of the steps is then the same, and rounds in the same way.
 SEPARATE_TEACHER_BACKENDS = ("cpu",)
 SEPARATE_TEACHERS = (OnlineTeacher, CachedViews)
+# Backends on which the layers of networks of the same structure are not vmapped: XLA:CPU computes
+# one network after another as fast or faster, up to twice as fast for the larger networks of
+# experiments/results/student_scaling.md.
+UNSTACKED_BACKENDS = ("cpu",)
 
 States = tuple[TrainState, ...]
 StepsResult = tuple[States, tuple[Metrics, ...]]
@@ -127,21 +131,23 @@ def make_program(specs: Sequence[TrainSpec]) -> Program:
     first, separate = specs[leader], None
     if first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS:
         separate = logits_program(first.teacher)
+    stacked = jax.default_backend() not in UNSTACKED_BACKENDS
     return Program(
         specs,
-        _steps_program(jax.tree.structure(specs), leader),
+        _steps_program(jax.tree.structure(specs), leader, stacked),
         separate,
         compiler.jit(host_teacher.host_batch) if first.teacher is not None else None,
     )
 
 
 @compiler.cached_program(maxsize=16)
-def _steps_program(structure: Any, leader: int) -> Any:
+def _steps_program(structure: Any, leader: int, stacked: bool) -> Any:
     """Returns `Program.run`, which gets the specs as an argument.
 
     Args:
         structure: of the specs, all but their seeds; the key under which the program is kept.
         leader: index of the network whose batches and teacher are those of all.
+        stacked: whether the layers of networks of the same structure are vmapped.
     """
 
     def steps(
@@ -156,7 +162,7 @@ def _steps_program(structure: Any, leader: int) -> Any:
         def one_step(states: States, _: None) -> StepsResult:
             batch = make_batch(first.batches, source, states[0].step)
             logits = teacher_logits(first.teacher, teacher, batch)
-            return _train_steps(specs, states, batch, logits)
+            return _train_steps(specs, states, batch, logits, stacked=stacked)
 
         if count > 1:
             return jax.lax.scan(one_step, states, length=count)
@@ -167,13 +173,20 @@ def _steps_program(structure: Any, leader: int) -> Any:
 
 
 def _train_steps(
-    specs: Sequence[TrainSpec], states: States, batch: Batch, logits: jax.Array | None
+    specs: Sequence[TrainSpec],
+    states: States,
+    batch: Batch,
+    logits: jax.Array | None,
+    *,
+    stacked: bool,
 ) -> StepsResult:
-    """One step of each network; networks of the same structure are computed together."""
+    """One step of each network; with `stacked`, those of the same structure together."""
     targets = [logits if spec.teacher is not None else None for spec in specs]
     results: dict[int, tuple[TrainState, Metrics]] = {}
-    for model in dict.fromkeys(spec.model for spec in specs):
-        group = [index for index, spec in enumerate(specs) if spec.model == model]
+    groups: dict[Any, list[int]] = {}
+    for index, spec in enumerate(specs):
+        groups.setdefault(spec.model if stacked else index, []).append(index)
+    for group in groups.values():
         if len(group) == 1:
             (index,) = group
             stepped = [train_step(specs[index], states[index], batch, targets[index])]

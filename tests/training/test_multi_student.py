@@ -70,7 +70,15 @@ def test_scan_of_steps_equals_one_call_per_step(source, variables) -> None:
 
 
 @pytest.mark.slow
-def test_students_together_equal_each_trained_separately(source, variables) -> None:
+@pytest.mark.parametrize("unstacked_backends", [(), (jax.default_backend(),)])
+def test_students_together_equal_each_trained_separately(
+    unstacked_backends: tuple[str, ...],
+    source: DeviceSplit,
+    variables: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(multi_student, "UNSTACKED_BACKENDS", unstacked_backends)
+
     def objective(method: str) -> Any:
         return lambda *args: METHODS[method](*args, hyper=HYPER)
 
@@ -85,7 +93,7 @@ def test_students_together_equal_each_trained_separately(source, variables) -> N
         objective = functools.partial(METHODS["self_adaptive"], hyper=hyper)
         return {"objective": objective, "target_momentum": momentum, "train_examples": COUNT}
 
-    # Some of the same structure, whose layers are vmapped, some of them without a teacher.
+    # Some of the same structure, whose layers may be vmapped, some of them without a teacher.
     specs = [
         linear_spec(),
         linear_spec(seed=3, objective=objective("gambler"), teacher=None),
