@@ -3,20 +3,23 @@
 python -m experiments.student_scaling --networks resnet8 alexnet_small --counts 1 3 7 21 --rounds=5
     [--batch=128] [--steps=4] [--dtype=float32] [--out=FILE.md]
 
-Students differ in their seed, see the same random images of 32x32 and have no teacher. In each
-round every program trains for some steps, in turn. The ratio is the images per second of the
+Students differ in their seed, see the same random images of 32x32 and have no teacher. Their layers
+are computed for one student after another, as on CPUs, or vmapped over them, as on accelerators. In
+each round every program trains for some steps, in turn. The ratio is the images per second of the
 students together over those of one student alone in the same round: above 1, one program is faster
-than the students one after another.
+than a run of each student.
 """
 
 import argparse
 import dataclasses
+import itertools
 import pathlib
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +33,18 @@ from kdjax.runtime.compiler import tune_allocator
 from kdjax.training import loop, multi_student, spec, step
 
 CLASSES, SHAPE = 10, (32, 32, 3)
-Times = Mapping[int, Sequence[float]]
+SEPARATE, VMAPPED = "separate", "vmapped"
+
+
+class Variant(NamedTuple):
+    """How many students a program trains, and how their layers are computed."""
+
+    students: int
+    layers: str
+
+
+ALONE = Variant(1, SEPARATE)
+Times = Mapping[Variant, Sequence[float]]
 
 
 def train_spec(network: str, batch: int, dtype: str, steps: int) -> spec.TrainSpec:
@@ -57,11 +71,11 @@ def random_examples(count: int) -> batches.Examples:
 
 
 def timed_program(
-    one: spec.TrainSpec, examples: batches.Examples, students: int
+    one: spec.TrainSpec, examples: batches.Examples, variant: Variant
 ) -> Callable[[], float]:
     """Returns a compiled function that trains for one epoch and returns the seconds it took."""
-    specs = [dataclasses.replace(one, seed=seed) for seed in range(students)]
-    program = multi_student.make_program(specs)
+    specs = [dataclasses.replace(one, seed=seed) for seed in range(variant.students)]
+    program = multi_student.make_program(specs, stacked=variant.layers == VMAPPED)
     states = tuple(step.init_state(each, SHAPE) for each in specs)
     order = epoch_order(len(examples.labels), seed=0, epoch=0)
 
@@ -77,17 +91,17 @@ def timed_program(
     return train_epoch
 
 
-def measure(one: spec.TrainSpec, counts: Sequence[int], rounds: int) -> dict[int, list[float]]:
-    """Returns the seconds of an epoch in each round by number of students; 1 is among them."""
+def measure(one: spec.TrainSpec, counts: Sequence[int], rounds: int) -> dict[Variant, list[float]]:
+    """Returns the seconds of an epoch in each round; `ALONE` is among the variants."""
     steps = one.batches.steps_per_epoch
     examples = random_examples(steps * one.batches.batch_size)
-    programs = {
-        students: timed_program(one, examples, students) for students in sorted({1, *counts})
-    }
-    seconds: dict[int, list[float]] = {students: [] for students in programs}
+    several = sorted({*counts} - {1})
+    variants = [ALONE, *itertools.starmap(Variant, itertools.product(several, (SEPARATE, VMAPPED)))]
+    programs = {variant: timed_program(one, examples, variant) for variant in variants}
+    seconds: dict[Variant, list[float]] = {variant: [] for variant in programs}
     for _ in range(rounds):
-        for students, train_epoch in programs.items():
-            seconds[students].append(train_epoch())
+        for variant, train_epoch in programs.items():
+            seconds[variant].append(train_epoch())
     return seconds
 
 
@@ -96,16 +110,17 @@ def rows(network: str, seconds: Times, images: int) -> list[str]:
 
     Args:
         network: its name.
-        seconds: of an epoch, by number of students.
+        seconds: of an epoch.
         images: of an epoch.
     """
     lines = []
-    for students, times in seconds.items():
-        ratios = [students * one / all_ for one, all_ in zip(seconds[1], times, strict=True)]
+    for (students, layers), times in seconds.items():
+        ratios = [students * one / all_ for one, all_ in zip(seconds[ALONE], times, strict=True)]
         rate = students * images / statistics.median(times)
         low, median, high = min(ratios), statistics.median(ratios), max(ratios)
         lines.append(
-            f"| {network} | {students} | {rate:,.0f} | {median:.2f} ({low:.2f} to {high:.2f}) |"
+            f"| {network} | {students} | {layers if students > 1 else '-'} | {rate:,.0f} | "
+            f"{median:.2f} ({low:.2f} to {high:.2f}) |"
         )
     return lines
 
@@ -142,8 +157,8 @@ def main() -> None:
     options = parser().parse_args()
     tune_allocator()  # as in kdjax.main
     lines = [
-        "| network | students | images/s, all students | relative to one after another |",
-        "| --- | ---: | ---: | ---: |",
+        "| network | students | layers | images/s, all students | relative to runs of each |",
+        "| --- | ---: | --- | ---: | ---: |",
     ]
     for network in options.networks:
         one = train_spec(network, options.batch, options.dtype, options.steps)

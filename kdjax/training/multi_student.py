@@ -120,18 +120,21 @@ class Program(NamedTuple):
         return TeacherLogits(sharding.replicate(logits))
 
 
-def make_program(specs: Sequence[TrainSpec]) -> Program:
+def make_program(specs: Sequence[TrainSpec], *, stacked: bool | None = None) -> Program:
     """Returns the program that trains networks on the same batches.
 
     Args:
         specs: of the networks; those with a teacher share one, which is applied once per batch.
+        stacked: whether the layers of networks of the same structure are vmapped; None: not on
+            `UNSTACKED_BACKENDS`.
     """
     specs = tuple(prng.with_array_seeds(spec) for spec in specs)
     leader = next((index for index, spec in enumerate(specs) if spec.teacher is not None), 0)
     first, separate = specs[leader], None
     if first.teacher is not None and jax.default_backend() in SEPARATE_TEACHER_BACKENDS:
         separate = logits_program(first.teacher)
-    stacked = jax.default_backend() not in UNSTACKED_BACKENDS
+    if stacked is None:
+        stacked = jax.default_backend() not in UNSTACKED_BACKENDS
     return Program(
         specs,
         _steps_program(jax.tree.structure(specs), leader, stacked),

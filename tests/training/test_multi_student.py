@@ -70,15 +70,10 @@ def test_scan_of_steps_equals_one_call_per_step(source, variables) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unstacked_backends", [(), (jax.default_backend(),)])
+@pytest.mark.parametrize("stacked", [False, True])
 def test_students_together_equal_each_trained_separately(
-    unstacked_backends: tuple[str, ...],
-    source: DeviceSplit,
-    variables: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+    stacked: bool, source: DeviceSplit, variables: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(multi_student, "UNSTACKED_BACKENDS", unstacked_backends)
-
     def objective(method: str) -> Any:
         return lambda *args: METHODS[method](*args, hyper=HYPER)
 
@@ -103,7 +98,8 @@ def test_students_together_equal_each_trained_separately(
         linear_spec(seed=6, optimizer=optimizer("muon")),
         linear_spec(seed=4, model=Mlp(CLASSES + 1), objective=objective("ka")),
     ]
-    program, teacher = multi_student.make_program(specs), OnlineTeacher(variables)
+    program = multi_student.make_program(specs, stacked=stacked)
+    teacher = OnlineTeacher(variables)
     states: Any = tuple(step.init_state(spec, SHAPE) for spec in specs)
     for _ in range(COUNT // BATCH):
         states, metrics = program(states, source, teacher, 1)
