@@ -120,7 +120,7 @@ def test_other_pictures_are_compared_with_those_of_the_run(
     shifts = robustness.evaluate_shifts(run[0], [f"ood:{name}"])
     splits = [getattr(run[1], split) for split in ("train", "dev", "calibration", "test")]
     assert shifts["ood"][name]["examples"] == sum(len(split.labels) for split in splits)
-    assert shifts["ood"][name]["fitted"] == ""
+    assert shifts["ood"][name]["fitted"] == "each to 12x12, RGB (pad)"
 
 
 def write_metadata(folder: pathlib.Path, config: ConfigDict, stage: str, **dataset: Any) -> None:

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from kdjax import data, selective
 from kdjax.data.batches import Examples, load_split, put_split
 from kdjax.data.deployment_views import View
-from kdjax.data.fit import fit
+from kdjax.data.fit import STRETCH, fit
 from kdjax.data.shift import SEVERITIES, SHIFTS
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.evaluation import gate_features, network
@@ -135,7 +135,10 @@ def _load_other(
     fields = metadata["config"]["data"]
     shape = tuple(metadata["dataset"]["image_shape"])
     if location := data.own.parse(name):
-        return _own_images(location, shape, metadata["dataset"].get("fit", "stretch")), ""
+        height, width, channels = shape
+        resize = metadata["dataset"].get("fit", STRETCH)
+        note = f"each to {height}x{width}, {'grey' if channels == 1 else 'RGB'} ({resize})"
+        return _own_images(location, shape, resize), note
     loaded = data.load(name, data_dir=data_dir or fields["dir"] or None)
     if fields["limit"]:
         loaded = data.limit_examples(loaded, fields["limit"], fields["split_seed"])
