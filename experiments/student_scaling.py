@@ -1,13 +1,13 @@
 """Times several students of one structure in one program against the same number alone.
 
 python -m experiments.student_scaling --networks resnet8 alexnet_small --counts 1 3 7 21 --rounds=5
-    [--batch=128] [--steps=4] [--dtype=float32] [--out=FILE.md]
+    [--batch=128] [--steps=4] [--dtypes float32 bfloat16] [--out=FILE.md]
 
 Students differ in their seed, see the same random images of 32x32 and have no teacher. Their layers
 are computed for one student after another, as on CPUs, or vmapped over them, as on accelerators. In
 each round every program trains for some steps, in turn. The ratio is the images per second of the
 students together over those of one student alone in the same round: above 1, one program is faster
-than a run of each student.
+than the students one after another.
 """
 
 import argparse
@@ -105,11 +105,12 @@ def measure(one: spec.TrainSpec, counts: Sequence[int], rounds: int) -> dict[Var
     return seconds
 
 
-def rows(network: str, seconds: Times, images: int) -> list[str]:
+def rows(network: str, dtype: str, seconds: Times, images: int) -> list[str]:
     """Returns the lines of a table for a network.
 
     Args:
         network: its name.
+        dtype: of its computation.
         seconds: of an epoch.
         images: of an epoch.
     """
@@ -117,11 +118,9 @@ def rows(network: str, seconds: Times, images: int) -> list[str]:
     for (students, layers), times in seconds.items():
         ratios = [students * one / all_ for one, all_ in zip(seconds[ALONE], times, strict=True)]
         rate = students * images / statistics.median(times)
-        low, median, high = min(ratios), statistics.median(ratios), max(ratios)
-        lines.append(
-            f"| {network} | {students} | {layers if students > 1 else '-'} | {rate:,.0f} | "
-            f"{median:.2f} ({low:.2f} to {high:.2f}) |"
-        )
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        words = [network, dtype, str(students), layers if students > 1 else "-"]
+        lines.append(f"| {' | '.join([*words, f'{rate:,.0f}', ratio])} |")
     return lines
 
 
@@ -130,9 +129,8 @@ def conditions(options: argparse.Namespace) -> str:
     command = shlex.join(public_command("experiments.student_scaling"))
     return (
         f"{jax.devices()[0].device_kind}, {processor()}, jax {jax.__version__}, python "
-        f"{sys.version.split()[0]}; batch size {options.batch}, {options.dtype}; medians over "
-        f"{options.rounds} rounds of {options.steps} steps, in which the programs run in turn. "
-        f"`{command}`"
+        f"{sys.version.split()[0]}; batch size {options.batch}; medians over {options.rounds} "
+        f"rounds of {options.steps} steps, in which the programs run in turn. `{command}`"
     )
 
 
@@ -147,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--batch", type=int, default=128, help="images of a step")
     arguments.add_argument("--steps", type=int, default=4, help="of a timed run")
-    arguments.add_argument("--dtype", choices=DTYPES, default="float32")
+    arguments.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32"])
     arguments.add_argument("--out", type=pathlib.Path, default=None, help="the results page")
     return arguments
 
@@ -157,13 +155,13 @@ def main() -> None:
     options = parser().parse_args()
     tune_allocator()  # as in kdjax.main
     lines = [
-        "| network | students | layers | images/s, all students | relative to runs of each |",
-        "| --- | ---: | --- | ---: | ---: |",
+        "| network | dtype | students | layers | images/s, all students | relative to one alone |",
+        "| --- | --- | ---: | --- | ---: | ---: |",
     ]
-    for network in options.networks:
-        one = train_spec(network, options.batch, options.dtype, options.steps)
+    for network, dtype in itertools.product(options.networks, options.dtypes):
+        one = train_spec(network, options.batch, dtype, options.steps)
         seconds = measure(one, options.counts, options.rounds)
-        lines += rows(network, seconds, options.steps * options.batch)
+        lines += rows(network, dtype, seconds, options.steps * options.batch)
         print("\n".join(lines[-len(seconds) :]), file=sys.stderr, flush=True)
     table = "\n".join(lines)
     page = f"# Many small students in one program\n\n{table}\n\n{conditions(options)}\n"

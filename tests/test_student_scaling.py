@@ -12,9 +12,9 @@ from kdjax.runtime import compiler
 
 def test_rates_are_relative_to_one_student_in_the_same_round():
     seconds = {ALONE: [1.0, 2.0, 4.0], Variant(3, "vmapped"): [2.0, 2.0, 4.0]}
-    assert student_scaling.rows("net", seconds, images=100) == [
-        "| net | 1 | - | 50 | 1.00 (1.00 to 1.00) |",
-        "| net | 3 | vmapped | 150 | 3.00 (1.50 to 3.00) |",
+    assert student_scaling.rows("net", "bfloat16", seconds, images=100) == [
+        "| net | bfloat16 | 1 | - | 50 | 1.00 (1.00 to 1.00) |",
+        "| net | bfloat16 | 3 | vmapped | 150 | 3.00 (1.50 to 3.00) |",
     ]
 
 
@@ -59,8 +59,8 @@ def test_the_page_has_the_table_and_its_conditions(monkeypatch, tmp_path, capsys
     monkeypatch.setattr("sys.argv", arguments)
     student_scaling.main()
     page = (tmp_path / "page.md").read_text()
-    assert "| resnet8 | 7 | separate | 64 | 2.00 (2.00 to 2.00) |" in page
-    assert "batch size 8, float32; medians over 5 rounds of 4 steps" in page
+    assert "| resnet8 | float32 | 7 | separate | 64 | 2.00 (2.00 to 2.00) |" in page
+    assert "batch size 8; medians over 5 rounds of 4 steps" in page
     assert str(tmp_path) not in page and page.strip() in capsys.readouterr().out
 
 
