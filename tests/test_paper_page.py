@@ -302,7 +302,7 @@ def test_complete_results_lack_only_what_no_file_has(group: table.Group) -> None
     assert "out-of-fold teacher, seeds 0, 1, 2 (ka, ka_gambler_sum, kd)." in jobs
     assert missing.startswith("Missing: cifar10, setting depth; fashion_mnist")
     assert "the methods `dkd`, `dist`, `rld`, `kd_gambler`" in missing
-    assert "payoffs chosen on dev (cifar10, setting structure)" in missing
+    assert "payoffs chosen on dev for cifar10, setting structure;" in missing
     assert missing.endswith("; networks trained in another library.")
     assert "1,083" in svhn
 

@@ -98,9 +98,9 @@ def _run(options: argparse.Namespace) -> None:
         plan.config(job, options.budget, options.methods, changes)
     jobs = [job for job in jobs if not _is_finished(job, options.out)]
 
-    def start(job: plan.Job, before: futures.Future[int] | None) -> int:
-        if before is not None:
-            before.result()
+    def start(job: plan.Job, teacher_job: futures.Future[int] | None) -> int:
+        if teacher_job is not None:
+            teacher_job.result()  # waits until the teacher is trained
         files = [f"--runs={options.runs}", f"--out={options.out}"]
         command = [sys.executable, "-m", "experiments.paper", "job", job.name]
         command += [*queue_options.arguments(options), *files]
@@ -112,12 +112,12 @@ def _run(options: argparse.Namespace) -> None:
         print(f"{job.name}: {f'failed, see {log}' if status else 'finished'}", flush=True)
         return status
 
-    states: dict[plan.Job | None, futures.Future[int]] = {}
+    started: dict[plan.Job | None, futures.Future[int]] = {}
     with futures.ThreadPoolExecutor(max(options.parallel, 1)) as pool:
-        for job in jobs:  # the job that trains a teacher is before those that use it
-            before = states.get(queue_options.teacher_job(options, job))
-            states[job] = pool.submit(start, job, before)
-    if any(state.result() for state in states.values()):
+        for job in jobs:  # the job that trains a teacher comes before those that use it
+            teacher_job = started.get(queue_options.teacher_job(options, job))
+            started[job] = pool.submit(start, job, teacher_job)
+    if any(status.result() for status in started.values()):
         sys.exit(1)
 
 

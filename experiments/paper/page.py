@@ -88,7 +88,8 @@ def trained(groups: Sequence[Group]) -> list[str]:
     methods = {name for group in groups for record in group.records for name in record["students"]}
     if untrained := [name for name in METHODS if name not in methods]:
         absent.append(f"the methods {tables.listed(untrained)}")
-    absent += [f"payoffs chosen on dev ({group.title})" for group in groups if not group.payoffs]
+    if without_payoffs := [group.title for group in groups if not group.payoffs]:
+        absent.append(f"payoffs chosen on dev for {' and for '.join(without_payoffs)}")
     if methods <= METHODS.keys():
         absent.append("networks trained in another library")
     sentences += [f"Missing: {'; '.join(absent)}."] if absent else []

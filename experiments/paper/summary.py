@@ -134,5 +134,5 @@ def _value(found: Finding) -> str:
     ours, theirs = (f"{np.mean(value[found.metric]):.2f}" for value in values)
     teacher = found.row.teacher or found.other.teacher
     label = f"{word(teacher)} " if teacher else ""
-    label += f"{PAYOFF_BY_DEV.strip(', ')} " if found.row == found.row.by_dev else ""
+    label += f"{PAYOFF_BY_DEV} " if found.row == found.row.by_dev else ""
     return f"{label}{ours} against {theirs} ({interval(found.difference)})"

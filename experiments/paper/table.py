@@ -18,7 +18,8 @@ ACCURACY, AURC = "accuracy %", "AURC x 1000"
 ERRORS = {coverage: f"error % at {100 * coverage:g} % coverage" for coverage in COVERAGES}
 METRICS = (ACCURACY, AURC, *ERRORS.values())
 RESAMPLES = 2000
-PAYOFF_BY_DEV = ", payoff by dev"
+# In the name of a row: its payoff was chosen on dev.
+PAYOFF_BY_DEV = "payoff by dev"
 LEVEL = 0.95
 
 Floats = np.ndarray
@@ -43,12 +44,12 @@ class Row(NamedTuple):
     @property
     def base(self) -> "Row":
         """The row of the same method with the payoff of the config."""
-        return self._replace(method=self.method.removesuffix(PAYOFF_BY_DEV))
+        return self._replace(method=self.method.removesuffix(f", {PAYOFF_BY_DEV}"))
 
     @property
     def by_dev(self) -> "Row":
         """The row of the same method with the payoff that dev chose."""
-        return self._replace(method=f"{self.base.method}{PAYOFF_BY_DEV}")
+        return self._replace(method=f"{self.base.method}, {PAYOFF_BY_DEV}")
 
     @property
     def is_ours(self) -> bool:

@@ -165,15 +165,15 @@ def by_payoff(group: Group) -> Table:
         row = base.by_dev
         if base.views != "flip" or row not in group.rows:
             continue
-        seeds = sorted(payoffs.choose(of_row))
-        ours, chosen = (group.values(each, "test", seeds)[AURC] for each in (base, row))
+        chosen = payoffs.choose(of_row)
+        test = (group.values(each, "test", [*chosen])[AURC] for each in (base, row))
         lines.append(
             [
                 *_labels(base),
                 base.score,
-                *(_dev_aurc(of_row.get(payoff, {}), seeds) for payoff in trained),
-                ", ".join(f"{payoff:g}" for payoff in payoffs.choose(of_row).values()),
-                *map(mean_sd, (ours, chosen)),
+                *(_dev_aurc(of_row.get(payoff, {}), chosen) for payoff in trained),
+                ", ".join(f"{payoff:g}" for payoff in chosen.values()),
+                *map(mean_sd, test),
                 interval(group.differences(row, base)[AURC]),
             ]
         )
