@@ -146,8 +146,8 @@ def _objective() -> ConfigDict:
     # Momentum of the running targets of self_adaptive, per epoch, in [0, 1); 0.99 with 300 epochs
     # in the code of arXiv 2002.10319. 0.9 moves the targets as far in 30.
     objective.target_momentum = 0.99
-    # Epochs of cross-entropy training before the method, from 0 to student.epochs; prevents
-    # abstention on all images at low payoffs, arXiv 1907.00208.
+    # Epochs of cross-entropy training before the method, from 0 to student.epochs; makes
+    # abstention on all images at low payoffs rarer, arXiv 1907.00208.
     objective.pretrain_epochs = 0
     # Fraction of student.epochs after which the losses are weighted by the rank of the teacher's
     # confidence, in [0, 1]; 1: never. Epochs of pre-training are not weighted. arXiv 2410.15361.
@@ -225,8 +225,8 @@ def _teacher() -> ConfigDict:
     teacher.input_mean = ""
     teacher.input_std = ""  # as input_mean; empty: 1, or what input_mean names
     # auto | off: auto computes the teacher's logits once for every augmentation of every image if
-    # an image has at most as many augmentations as the student has epochs, and if they fit in
-    # memory; off computes them at every step.
+    # an image has at most as many augmentations (or teacher.views) as there are epochs with the
+    # teacher, and if they fit in memory; off computes them at every step.
     teacher.cache = "auto"
     # Number V of fixed random augmentations of each image of the student's training, >= 0: epoch e
     # sees that of epoch e mod V, whatever the method, so that the teacher's logits can be computed
