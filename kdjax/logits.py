@@ -39,6 +39,8 @@ def main() -> None:
         raise InputError("no config given: for example --config=cifar10; kdjax list configs")
     if (WRITE_INDEX.value is None) == (CHECK.value is None):
         raise InputError("give either --write-index=FILE or --check=FILE")
+    if CHECK.value is not None and (SPLITS.value or IMAGES.value):
+        raise InputError("--splits and --images are for --write-index, not for --check")
     config = configs.resolve(CONFIG.value)
     if CHECK.value is not None:
         config = _with_logits(config, CHECK.value)

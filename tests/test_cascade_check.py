@@ -176,6 +176,28 @@ def test_verdict_says_what_is_known_about_all_answers(report_of, options, verdic
     assert report["refuted"] == (None if not options else verdict == "refuted: ")
 
 
+def test_promise_of_a_card_is_tested_on_the_images_that_pass_the_gate(pair, answers):
+    score, student, fallback = answers.sample
+    right = np.where(score > 0.5, student, fallback)
+    stopped = ~right | (np.arange(300) % 10 == 0)  # with all errors
+    gated = answers._replace(asked=answers.asked._replace(outlier=stopped))
+    promised = cascade_rule.Promised(0.03, 0.05)
+    changed = pair._replace(rule=pair.rule._replace(threshold=0.5, promised=promised))
+    report = cascade_check.report(changed, gated, risk=None, delta=0.05)
+    assert (report["accepted"], report["errors"]) == (np.sum(~stopped), 0)
+    assert report["promised_risk"] == 0.03 and report["refuted"] is False
+    words = f"certified: 0 of {np.sum(~stopped)} answers to images that pass the gate are wrong"
+    assert report["verdict"].startswith(words)
+    # The fallback answers the images that the gate stops; they count for a risk that is given.
+    answered = np.where(stopped, fallback, right)
+    for point in (report, own := cascade_check.report(changed, gated, risk=0.001, delta=0.05)):
+        assert point["cascade"]["point"]["errors"] == np.sum(~answered) > 0
+    assert (own["accepted"], own["errors"], own["refuted"]) == (300, np.sum(~answered), True)
+    nothing = answers._replace(asked=answers.asked._replace(outlier=np.ones(300, bool)))
+    verdict = cascade_check.report(changed, nothing, risk=None, delta=0.05)["verdict"]
+    assert verdict.startswith("no image that passes the gate was answered")
+
+
 def test_fallback_that_abstains_answers_what_it_accepts(report_of, answers):
     report = report_of(0.2, fallback_abstains=True)
     point = report["cascade"]["point"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from support import loss_equations
 
@@ -136,6 +136,23 @@ def test_dist_does_not_see_an_affine_change_of_the_probabilities():
     dist = jax.jit(functools.partial(losses.dist, temperature=1.0))
     assert_allclose(dist(np.log(r), np.log(p)), 0, atol=1e-5)
     assert np.all(dist(np.log(r[::-1]), np.log(p)) > 1)
+
+
+@pytest.mark.parametrize("examples", [2, 7, 13, 100, 128])
+@pytest.mark.parametrize("classes", [2, 3, 7, 10, 100])
+def test_dist_of_constant_probabilities_has_correlation_0_without_gradient(classes, examples):
+    rng = np.random.default_rng(classes)
+    teacher = np.float32(rng.normal(size=(examples, classes)) * 5)
+    alike = np.broadcast_to(np.float32(rng.normal(size=classes) * 3), teacher.shape)
+    zero = np.zeros_like(teacher)
+    weights = {"inter_class_weight": 2.0, "intra_class_weight": 2.0}
+    # Alike examples are constant for each class; equal logits within each example, too.
+    for logits, off in ((alike, "inter_class_weight"), (zero, "none")):
+        options = {**weights, **({off: 0.0} if off in weights else {})}
+        loss = functools.partial(losses.dist, temperature=4.0, **options)
+        values, pull_back = jax.vjp(jax.jit(loss), logits, teacher)
+        assert_allclose(values, 16 * sum(options.values()), rtol=1e-6)
+        assert_array_equal(pull_back(jnp.ones_like(values))[0], 0)
 
 
 @pytest.mark.slow

@@ -44,6 +44,8 @@ def test_bad_arguments_are_one_line(flags, tmp_path):
         (): "give either --write-index=FILE or --check=FILE",
         (f"--write-index={tmp_path / 'x.npz'}", "--splits=trian"): "did you mean 'train'",
         (f"--check={tmp_path / 'x.npz'}",): "there is no such file",
+        (f"--check={tmp_path / 'x.npz'}", "--images"): "--splits and --images are for --write-",
+        (f"--check={tmp_path / 'x.npz'}", "--splits=test"): "not for --check",
     }
     for arguments, message in cases.items():
         assert_refused(command("logits", *flags, *arguments), message)

@@ -55,6 +55,13 @@ def test_ranks_keep_the_order_and_the_ties_of_the_confidence() -> None:
     assert table.metrics(one)["AURC x 1000"] == pytest.approx(1000 * expected, rel=1e-12)
 
 
+def test_more_confidences_than_ranks_are_refused() -> None:
+    count = 2**16
+    assert collect.ranking(np.arange(count), np.ones(count)).rank.max() == count - 1
+    with pytest.raises(InputError, match="65,537 different confidences: at most 65,536"):
+        collect.ranking(np.arange(count + 1), np.ones(count + 1))
+
+
 def test_table_has_the_mean_and_the_deviation_over_seeds(out: pathlib.Path) -> None:
     values = []
     for seed in range(3):
@@ -66,6 +73,52 @@ def test_table_has_the_mean_and_the_deviation_over_seeds(out: pathlib.Path) -> N
         if line.startswith("| kd | out-of-fold | flip | chosen")
     ]
     assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in lines[1]  # dev is first
+
+
+@pytest.mark.parametrize("command", ["run", "status"])
+@pytest.mark.parametrize(
+    ("arguments", "differences"),
+    [
+        (["--set", "student.epochs=60"], "student.epochs 30, not 60."),
+        (["--set", "student.epochs=30", "data.name=npz:x.npz"], "data.name cifar10, not npz:x.npz"),
+        (["--budget=full", "--set", "student.epochs=30"], "; and "),
+        (["--methods", "ce", "kd", "--set", "student.epochs=30"], "settings: no ce."),
+    ],
+)
+def test_job_that_is_finished_with_other_settings_is_not_skipped(
+    out: pathlib.Path, command: str, arguments: list[str], differences: str
+) -> None:
+    arguments = arguments if "--methods" in arguments else ["--methods", "kd", *arguments]
+    with pytest.raises(SystemExit) as stopped:
+        paper.main([command, "--seeds", "1", f"--out={out}", *arguments])
+    message = str(stopped.value)
+    assert "cifar10-structure-in_sample-seed1 is finished with other settings: " in message
+    assert differences in message and message.count("\n") == 0
+
+
+def test_job_that_is_finished_with_the_same_settings_is_skipped(
+    out: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = ["--set", "student.epochs=30.0", "data.dir=elsewhere", f"--out={out}", "--methods", "kd"]
+    paper.main(["status", *same])
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == 6 * [
+        "finished"
+    ]
+    paper.main(["run", *same])
+    assert capsys.readouterr().out == ""
+
+
+def test_networks_with_different_settings_are_not_put_into_one_table(out: pathlib.Path) -> None:
+    job = plan.Job("cifar10", "structure", plan.IN_SAMPLE, 3)
+    rng = np.random.default_rng(1)
+    command = "python -m experiments.paper run --set student.epochs=31 student.learning_rate=0.2"
+    write_job(out, job, ["kd"], lambda *_: random_ranking(rng), command=command)
+    with pytest.raises(InputError) as refused:
+        result_files.read(out)
+    assert str(refused.value).startswith(
+        "cifar10-structure-in_sample-seed0.json and cifar10-structure-in_sample-seed3.json had "
+        "different settings: student.epochs 30, not 31; student.learning_rate 0.1, not 0.2. Keep"
+    )
 
 
 def test_method_without_a_teacher_is_trained_in_one_of_the_two_jobs() -> None:

@@ -34,6 +34,22 @@ def test_extreme_and_equal_logits_give_finite_values_and_gradients(dtype):
     assert np.all(np.isfinite(pull_back(values)[0]))
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, -2.7, 100.1, 1e4])
+def test_equal_logits_whose_mean_is_rounded_give_0_without_gradient(value, dtype):
+    for classes in (2, 3, 7, 10, 100, 1000):
+        logits = jnp.full((4, classes), value, dtype)
+        values, pull_back = jax.vjp(jax.jit(standardize), logits)
+        assert_array_equal(values, 0)
+        assert_array_equal(pull_back(jnp.ones_like(values))[0], 0)
+
+
+def test_logits_that_differ_by_more_than_rounding_are_not_constant():
+    logits = np.float32(100) + np.float32(1e-3) * np.float32(LOGITS)
+    expected = np.apply_along_axis(standardized, -1, logits.astype(np.float64))
+    assert_allclose(standardize(logits), expected, atol=2e-2)
+
+
 def test_float64_stays_float64():
     with jax.enable_x64(True):
         actual = standardize(jnp.asarray(LOGITS))

@@ -17,6 +17,7 @@ the folder `baselines`.
 """
 
 import argparse
+import json
 import pathlib
 import subprocess
 import sys
@@ -79,13 +80,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _is_finished(job: plan.Job, out: pathlib.Path) -> bool:
-    return (out / f"{job.name}.json").exists()
+def _is_finished(job: plan.Job, options: argparse.Namespace) -> bool:
+    path = options.out / f"{job.name}.json"
+    if not path.exists():
+        return False
+    queue_options.check_recorded(options, job, json.loads(path.read_text()))
+    return True
 
 
 def _status(options: argparse.Namespace) -> None:
     for job in queue_options.jobs(options):
-        state = "finished" if _is_finished(job, options.out) else "open"
+        state = "finished" if _is_finished(job, options) else "open"
         started = plan.folder(job, options.runs).exists() and state == "open"
         print(f"{job.name}: {'started' if started else state}")
 
@@ -96,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
     jobs = queue_options.jobs(options)
     for job in jobs:  # raises for a field that is wrong, before anything is trained
         plan.config(job, options.budget, options.methods, changes)
-    jobs = [job for job in jobs if not _is_finished(job, options.out)]
+    jobs = [job for job in jobs if not _is_finished(job, options)]
 
     def start(job: plan.Job, teacher_job: futures.Future[int] | None) -> int:
         if teacher_job is not None:

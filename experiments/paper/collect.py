@@ -20,6 +20,7 @@ from experiments.paper.plan import Job
 from kdjax import selective
 from kdjax.data import Dataset
 from kdjax.data import deployment_views as views
+from kdjax.errors import InputError
 from kdjax.evaluation import certification, evaluate, predictions, summary
 from kdjax.evaluation.predictions import Predictions
 from kdjax.objectives import METHODS
@@ -48,8 +49,14 @@ class Ranking(NamedTuple):
 
 
 def ranking(confidence: np.ndarray, correct: np.ndarray) -> Ranking:
-    """Returns the ranking of confidences [n] and correctness [n] of up to 65,536 predictions."""
-    ranks = np.unique(confidence, return_inverse=True)[1]
+    """Returns the ranking of confidences [n] and correctness [n].
+
+    Raises:
+        InputError: for more than 65,536 different confidences.
+    """
+    levels, ranks = np.unique(confidence, return_inverse=True)
+    if len(levels) > np.iinfo(np.uint16).max + 1:
+        raise InputError(f"{len(levels):,} different confidences: at most 65,536 can be ranked")
     return Ranking(ranks.astype(np.uint16), np.asarray(correct, bool))
 
 

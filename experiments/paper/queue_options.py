@@ -3,12 +3,16 @@
 import argparse
 import pathlib
 import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments.paper import plan
+from kdjax.errors import InputError
 from kdjax.objectives import METHODS
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results" / "paper"
 RUN = "python -m experiments.paper run "
+SHOWN_DIFFERENCES = 4
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +63,42 @@ def teacher_job(options: argparse.Namespace, job: plan.Job) -> plan.Job | None:
 def command(options: argparse.Namespace) -> str:
     """Returns the command that result files record."""
     return RUN + shlex.join(arguments(options))
+
+
+def check_recorded(options: argparse.Namespace, job: plan.Job, record: Mapping[str, Any]) -> None:
+    """Checks that a finished job was trained as the options say, with all methods.
+
+    Args:
+        options: of the queue.
+        job: the finished one.
+        record: its JSON file.
+
+    Raises:
+        InputError: with the differences.
+    """
+    made = parse(record["command"])
+    different = [] if made is None else plan.differences(job, fields(made), fields(options))
+    missing = [
+        name for name in plan.methods(job, options.methods) if name not in record["students"]
+    ]
+    different += [f"no {', '.join(missing)}"] if missing else []
+    if different:
+        raise InputError(
+            f"{job.name} is finished with other settings: {in_words(different)}. Give those, or "
+            "another --out and --runs"
+        )
+
+
+def in_words(different: Sequence[str]) -> str:
+    """Returns some of the differences of `plan.differences`, and how many others there are."""
+    shown = "; ".join(different[:SHOWN_DIFFERENCES])
+    more = len(different) - SHOWN_DIFFERENCES
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def fields(options: argparse.Namespace) -> tuple[str, plan.Fields]:
+    """Returns budget and changed fields, of which `plan.config` makes the config of a job."""
+    return options.budget, plan.parse_changes(options.changes)
 
 
 def parse(recorded: str) -> argparse.Namespace | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.paper import payoffs, plan
+from experiments.paper import payoffs, plan, queue_options
 from experiments.paper.collect import Ranking
 from experiments.paper.table import Group, Row
 from kdjax.errors import InputError
@@ -20,7 +20,7 @@ def read(out: pathlib.Path) -> list[Group]:
     """Returns the results of all files in a folder, by data set and setting.
 
     Raises:
-        InputError: if there are none.
+        InputError: if there are none, or networks that are compared had different settings.
     """
     files: dict[tuple[str, str], list[tuple[pathlib.Path, dict[str, Any]]]] = {}
     for path in sorted(out.glob("*.json")):
@@ -34,6 +34,7 @@ def read(out: pathlib.Path) -> list[Group]:
 
 
 def _group(data: str, setting: str, files: Sequence[tuple[pathlib.Path, dict[str, Any]]]) -> Group:
+    _check_settings(data, setting, files)
     rows: dict[Row, dict[Cell, Ranking]] = {}
     by_payoff: dict[Row, dict[float, dict[Cell, Ranking]]] = {}
     records = [record for _, record in files if not payoffs.is_changed(record)]
@@ -50,6 +51,22 @@ def _group(data: str, setting: str, files: Sequence[tuple[pathlib.Path, dict[str
     }
     rows |= payoffs.chosen_rows(candidates)
     return Group(data, setting, rows, records, candidates, changed)
+
+
+def _check_settings(
+    data: str, setting: str, files: Sequence[tuple[pathlib.Path, Mapping[str, Any]]]
+) -> None:
+    """Refuses files whose commands had different budgets or fields."""
+    job = plan.Job(data, setting, plan.IN_SAMPLE, 0)
+    commands = ((path, queue_options.parse(record["command"])) for path, record in files)
+    found = [(path, queue_options.fields(each)) for path, each in commands if each is not None]
+    for path, fields in found[1:]:
+        first, made = found[0]
+        if fields != made and (different := plan.differences(job, made, fields)):
+            raise InputError(
+                f"{first.name} and {path.name} had different settings: "
+                f"{queue_options.in_words(different)}. Keep them in different folders (--out)"
+            )
 
 
 def _rankings(path: pathlib.Path, record: Mapping[str, Any]) -> Iterator[tuple[Row, Cell, Ranking]]:

@@ -248,9 +248,7 @@ def resampled_metrics(one: Ranking, draws: np.ndarray) -> dict[str, Floats]:
     # An image that is drawn c times has the ranks first+1..last, with last = first + c.
     last = np.cumsum(counts, axis=1, dtype=np.int32)[:, wrong]
     first = last - counts[:, wrong]
-    # An error at rank j adds sum_{k >= j} 1 / (k n) to the AURC.
-    weights = np.cumsum(1 / np.arange(total, 0, -1))[::-1] / total
-    sums = np.concatenate(([0.0], np.cumsum(weights)))
+    sums = np.concatenate(([0.0], np.cumsum(ranking.aurc_weights(total))))
 
     def errors(most: int) -> Floats:
         return np.sum(np.minimum(last, most) - np.minimum(first, most), axis=1) / most

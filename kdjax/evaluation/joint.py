@@ -69,7 +69,7 @@ def measure(
 
 def counts(confidence: np.ndarray, correct: np.ndarray, threshold: float) -> dict[str, int]:
     """Returns how many predictions a threshold accepts, and how many of these are errors."""
-    kept = confidence >= threshold
+    kept = confidence >= np.float64(threshold)  # not rounded to float32
     return {"accepted": int(kept.sum()), "errors": int((kept & ~correct).sum())}
 
 

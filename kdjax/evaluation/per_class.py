@@ -87,7 +87,7 @@ def class_warnings(
         rates: of the classes.
         class_names: m names.
         grouping: a key of `GROUPINGS`.
-        risk: the certified selective risk; None without a certificate.
+        risk: limit of the selective risk, certified or to be tested; None without one.
     """
     flags = selective.flag_groups(rates, risk=risk)
     total = rates.accepted.sum() / rates.examples.sum()
@@ -100,7 +100,7 @@ def class_warnings(
     ]
     return rare + [
         f"{rates.errors[i]:,} of {rates.accepted[i]:,} accepted {nouns[i]} are wrong "
-        f"({_percent(rates.risk[i])}): significantly more than the certified {100 * risk:g} %"
+        f"({_percent(rates.risk[i])}): significantly more than the limit of {100 * risk:g} %"
         for i in np.argsort(-rates.risk, kind="stable")
         if risk is not None and flags.risky[i]
     ]

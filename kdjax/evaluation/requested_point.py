@@ -184,7 +184,7 @@ def _score(results: Mapping[str, Any], request: PointRequest) -> str:
 
 def _given_threshold(threshold: float | None, score: str, on_dev: np.ndarray) -> float:
     assert threshold is not None
-    if not np.any(on_dev >= threshold):
+    if not np.any(on_dev >= np.float64(threshold)):  # not rounded to float32
         raise InputError(
             f"threshold {threshold:g} accepts no image of dev: there {score} lies between "
             f"{on_dev.min():.6g} and {on_dev.max():.6g}"

@@ -157,6 +157,6 @@ def abstention_warning(point: OperatingPoint) -> str:
     return (
         "the exported model abstains on every image: no threshold could be certified at risk "
         f"{risk:g} with delta {delta:g} from {examples:,} calibration images{few}. Give a higher "
-        f"--risk{higher} or a larger --delta, a --coverage such as 0.9, which certifies no risk, or "
-        "train with more calibration images (data.calibration_fraction)"
+        f"--risk{higher} or a larger --delta, a --coverage such as 0.9, which certifies no risk, "
+        "or train with more calibration images (data.calibration_fraction)"
     )

@@ -13,6 +13,7 @@ from kdjax.losses.numerics import (
     log_softmax_within,
     shifted,
 )
+from kdjax.standardization import is_constant
 
 __all__ = ["dist", "distillation", "dkd", "rld"]
 
@@ -186,8 +187,8 @@ def dist(
         intra_class_weight: c >= 0, a scalar or `[..., B]`.
 
     Returns:
-        The loss, `[..., B]`. Where a student's or teacher's probabilities are all equal, rho is 0
-        and has no gradient.
+        The loss, `[..., B]`. Where a student's or teacher's probabilities are all equal, up to
+        rounding, rho is 0 and has no gradient.
 
     Raises:
         ValueError: for a wrong shape, or a temperature out of range (checked only outside jit).
@@ -252,15 +253,17 @@ def _binary_divergence(target_odds: jax.Array, odds: jax.Array) -> jax.Array:
 
 def _correlation(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
     """Returns Pearson's correlation along an axis; 0, without gradient, if one is constant."""
-    first = first - jnp.mean(first, axis=axis, keepdims=True)
-    second = second - jnp.mean(second, axis=axis, keepdims=True)
-    norms = _norm(first, axis) * _norm(second, axis)
+    first, first_norm = _centred(first, axis)
+    second, second_norm = _centred(second, axis)
+    norms = first_norm * second_norm
     cosine = jnp.sum(first * second, axis=axis) / (norms + _CORRELATION_EPSILON)
     return jnp.where(norms == 0, 0, cosine)  # NaN stays
 
 
-def _norm(values: jax.Array, axis: int) -> jax.Array:
-    """Returns the Euclidean norm, with gradient 0 at 0."""
-    squares = jnp.sum(values**2, axis=axis)
-    zero = squares == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
+def _centred(values: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """Returns values minus their mean, and their norm; 0, without gradient, if constant."""
+    centred = values - jnp.mean(values, axis=axis, keepdims=True)
+    variance = jnp.mean(centred**2, axis=axis, keepdims=True)
+    constant = is_constant(values, variance, axis)
+    norm = jnp.sqrt(values.shape[axis] * jnp.where(constant, 1, variance))
+    return centred, jnp.where(constant, 0, norm).squeeze(axis)

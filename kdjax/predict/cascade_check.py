@@ -144,17 +144,19 @@ def report(
     Args:
         cascade: the models with their rule.
         answers: of `ask`.
-        risk: of all answers; None: what the student's card promises.
+        risk: of all answers; None: what the student's card promises. With a gate this is about the
+            images that pass it, and so is the test.
         delta: in (0, 1).
 
     Returns:
-        The fields of `promise_check.report`, of all answers, whoever gave them; and `cascade`:
-        `fallback_certified` and `note`, see `cascade_rule.Rule`; `point`, at the threshold of the
-        rule: `student_answers` (`accepted`: what it accepts; otherwise the threshold, as
-        `selective.cascade.threshold_text` writes it), `passed_on`, `answered`, `errors`, `risk`,
-        `risk_bound`, `multiply_adds` and `speed_up`; errors of `student_alone` and
-        `fallback_alone`; `certificate`, with its `risk`, of the cheapest certified `point` or the
-        `reason` why there is none; and `rows`, points whose bounds hold together.
+        The fields of `promise_check.report`, of all answers that are tested, whoever gave them; and
+        `cascade`, of all answers: `fallback_certified` and `note`, see `cascade_rule.Rule`;
+        `point`, at the threshold of the rule: `student_answers` (`accepted`: what it accepts;
+        otherwise the threshold, as `selective.cascade.threshold_text` writes it), `passed_on`,
+        `answered`, `errors`, `risk`, `risk_bound`, `multiply_adds` and `speed_up`; errors of
+        `student_alone` and `fallback_alone`; `certificate`, with its `risk`, of the cheapest
+        certified `point` or the `reason` why there is none; and `rows`, points whose bounds hold
+        together.
     """
     promised = cascade.rule.promised
     requested = risk if risk is not None else promised.risk if promised else None
@@ -165,36 +167,47 @@ def report(
         accepted = by_student | answers.others.accepted
     outcome = promise_check.Outcome(answers.labels, predicted, accepted, answers.unknown)
     classes = cascade.student.card["classes"]
-    values = promise_check.report(outcome, classes, risk=requested, delta=delta)
+    # The promise of the card is about the images that pass the gate.
+    stopped = answers.asked.outlier if risk is None and promised else None
+    tested = outcome if stopped is None else outcome._replace(accepted=accepted & ~stopped)
+    values = promise_check.report(tested, classes, risk=requested, delta=delta)
     _, student_right, fallback_right = answers.sample
     whole = {
         "fallback_certified": cascade.rule.certified,
         "note": cascade.rule.note,
-        "point": _rule_values(cascade, by_student, values, delta),
+        "point": _rule_values(cascade, by_student, outcome, delta),
         "student_alone": int(np.sum(~student_right)),
         "fallback_alone": int(np.sum(~fallback_right)),
         **_certified(cascade, answers, requested, delta),
     }
-    return {**values, "verdict": verdict(values, whole["point"], requested), "cascade": whole}
+    return {
+        **values,
+        "verdict": verdict(values, requested, gated=stopped is not None),
+        "cascade": whole,
+    }
 
 
 def _rule_values(
-    cascade: Cascade, by_student: np.ndarray, values: Mapping[str, Any], delta: float
+    cascade: Cascade, by_student: np.ndarray, outcome: promise_check.Outcome, delta: float
 ) -> dict[str, Any]:
-    passed_on, answered = float(np.mean(~by_student)), values["accepted"]
+    passed_on, answered = float(np.mean(~by_student)), int(np.sum(outcome.accepted))
+    errors = int(np.sum(outcome.accepted & ~outcome.correct))
     threshold = cascade.rule.threshold
     cost = cascade.cost(passed_on)
-    bound = binomial.upper_bound(values["errors"], answered, delta) if answered else 1.0
     return {
         "student_answers": ACCEPTED if threshold is None else threshold_text(threshold),
         "passed_on": passed_on,
-        "answered": values["coverage"],
-        "errors": values["errors"],
-        "risk": values["risk"],
-        "risk_bound": bound,
+        "answered": float(np.mean(outcome.accepted)),
+        "errors": errors,
+        "risk": errors / answered if answered else None,
+        "risk_bound": _bound(errors, answered, delta),
         "multiply_adds": cost and cost["multiply_adds"],
         "speed_up": cost and cost["speed_up"],
     }
+
+
+def _bound(errors: int, answered: int, delta: float) -> float:
+    return binomial.upper_bound(errors, answered, delta) if answered else 1.0
 
 
 def _certified(
@@ -253,26 +266,32 @@ def _spread(thresholds: np.ndarray) -> np.ndarray:
     return thresholds[list(dict.fromkeys(round((1 - share) * last) for share in SHARES))]
 
 
-def verdict(values: Mapping[str, Any], point: Mapping[str, Any], risk: float | None) -> str:
-    """Returns in words what holds of all answers.
+def verdict(values: Mapping[str, Any], risk: float | None, *, gated: bool = False) -> str:
+    """Returns in words what holds of the answers that are tested.
 
     Args:
         values: of `promise_check.report`.
-        point: of `report`.
         risk: that is tested; None: nothing was promised.
+        gated: whether only the answers to images that pass the student's gate are tested.
     """
-    answered, errors = values["accepted"], values["errors"]
+    answered, errors, delta = (values[name] for name in ("accepted", "errors", "delta"))
+    images = "image that passes the gate" if gated else "image"
     if not answered:
-        return "no image was answered, so nothing is known about the risk of the whole"
-    measured = f"{errors:,} of {answered:,} answers are wrong ({verdicts.percent(values['risk'])})"
+        return f"no {images} was answered, so nothing is known about the risk of the whole"
+    to_images = " to images that pass the gate" if gated else ""
+    measured = (
+        f"{errors:,} of {answered:,} answers{to_images} are wrong "
+        f"({verdicts.percent(values['risk'])})"
+    )
+    risk_bound = _bound(errors, answered, delta)
     bound = (
-        f"with {exact_percent(1 - values['delta'])} certainty at most "
-        f"{percent_up(point['risk_bound'])} of all answers are wrong, on images like these"
+        f"with {exact_percent(1 - delta)} certainty at most {percent_up(risk_bound)} of "
+        f"{'these' if gated else 'all'} answers are wrong, on images like these"
     )
     if risk is None:
         return f"no promise to test, --risk gives one: {measured}; {bound}"
     if values["refuted"]:
         return verdicts.refuted(measured, risk, values["p_value"])
-    if point["risk_bound"] <= risk:
+    if risk_bound <= risk:
         return f"certified: {measured}; {bound}"
     return f"{verdicts.not_refuted(measured, risk)}, but does not prove it: {bound}"

@@ -141,7 +141,8 @@ def _point(
     if given is None:
         # Without a certified threshold the student answers what it accepts.
         return (certified, _exact(certified)) if certified else (own, None)
-    for point in filter(None, (certified, *cascade["rows"], own)):
+    # A row first: whoever chose it after a look at the table has only the bound of the table.
+    for point in filter(None, (*cascade["rows"], certified, own)):
         exact = _exact(point)
         # Tables show six digits.
         if exact == given or threshold_text(point["threshold"]) == f"{given:.6g}":

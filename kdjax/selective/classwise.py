@@ -59,7 +59,7 @@ class Classwise(NamedTuple):
     @property
     def certified(self) -> NDArray[np.bool_]:
         """Whether a threshold is certified for a group, bool `[g]`."""
-        return np.isfinite(self.threshold)
+        return self.threshold < np.inf
 
     def threshold_of(self, groups: ArrayLike) -> NDArray[np.float64]:
         """Returns the threshold of each of some groups, `[n]`; infinite for unknown ones."""

@@ -238,7 +238,7 @@ def coverage_at_risk(
     Source: Geifman, El-Yaniv, NIPS 2017, arXiv 1705.08500.
     """
     curve = risk_coverage_curve(confidence, correct)
-    bounds = validation.floats("risks", risks)
+    bounds = validation.decimals("risks", risks)
     validation.require((bounds >= 0) & (bounds <= 1), bounds, "risks must lie in [0, 1]")
     coverages = [
         np.max(curve.coverage, where=curve.risk <= bound, initial=0.0) for bound in bounds.flat

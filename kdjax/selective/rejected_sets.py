@@ -127,7 +127,7 @@ def certified_rejected_quantile(
     levels = (level, *(validation.probability("also_tested", each) for each in also_tested))
     sequences = [fixed_sequence(ranks, hits, risk=target, level=each) for each in levels]
     failed = min(map(_first_failure, sequences, levels))
-    nothing = math.isinf(sequences[0].certificate(level).threshold)
+    nothing = sequences[0].certificate(level).threshold == math.inf
     if also_tested or not nothing or math.isinf(failed) or _has_ties(sequences[0]):
         return _of_lower(values, ranks, failed, alpha)
     doubtful = ~hits & (ranks >= failed)
@@ -152,7 +152,7 @@ def _first_failure(sequence: FixedSequence, level: float) -> float:
     if sequence.start >= groups.accepted.size:
         return math.inf
     threshold = sequence.certificate(level).threshold
-    if math.isinf(threshold):
+    if threshold == math.inf:
         return float(groups.threshold[sequence.start - 1])
     return float(groups.threshold[groups.threshold < threshold].max(initial=-np.inf))
 

@@ -17,6 +17,20 @@ def floats(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return _real(name, values).astype(np.float64)
 
 
+def decimals(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Returns real numbers of any shape as float64.
+
+    A float32 or float16 number becomes its shortest decimal: 0.1, not 0.100000001.
+
+    Raises:
+        TypeError: for a dtype that is not real.
+    """
+    array, given = floats(name, values), np.asarray(values)
+    if given.dtype == np.float32 or given.dtype == np.float16:
+        return np.array([float(str(value)) for value in given.flat]).reshape(given.shape)
+    return array
+
+
 def nonempty(name: str, values: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
     """Returns a non-empty array of real numbers with `ndim` dimensions as float64.
 
@@ -59,18 +73,13 @@ def require(condition: ArrayLike, values: ArrayLike, rule: str) -> None:
 
 
 def fractions(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Returns numbers of any shape in (0, 1] as float64.
-
-    A float32 number becomes its shortest decimal: 0.1, not 0.100000001.
+    """Returns numbers of any shape in (0, 1] as float64; see `decimals`.
 
     Raises:
         ValueError: for a value outside (0, 1].
         TypeError: for a dtype that is not real.
     """
-    array = floats(name, values)
-    given = np.asarray(values)
-    if given.dtype == np.float32 or given.dtype == np.float16:
-        array = np.array([float(str(value)) for value in given.flat]).reshape(given.shape)
+    array = decimals(name, values)
     require((array > 0) & (array <= 1), array, f"{name} must lie in (0, 1]")
     return array
 
@@ -112,7 +121,7 @@ def integer(name: str, value: float, *, least: int) -> int:
 
 
 def _number(name: str, value: float) -> float:
-    array = floats(name, value)
+    array = decimals(name, value)
     if array.ndim:
         raise InputError(f"{name} of shape {array.shape}: need one number")
     return float(array)

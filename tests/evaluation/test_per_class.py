@@ -78,7 +78,7 @@ def test_a_class_that_is_rarely_accepted_and_then_wrong_has_warnings():
     assert classes["warnings"] == [
         "14 of 1,000 images of class b are accepted (1.4 %), of all 50.7 %",
         "14 of 14 accepted images of class b are wrong (100.0 %): significantly more than the "
-        "certified 5 %",
+        "limit of 5 %",
         "0 of 986 predictions of class b are accepted (0.0 %), of all 50.7 %",
     ]
 

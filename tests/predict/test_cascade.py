@@ -285,6 +285,15 @@ def test_threshold_of_the_table_has_the_bound_of_its_row(promised):
     assert (found.threshold, found.promised.risk) == (math.inf, last["risk_bound"])
 
 
+def test_certified_threshold_that_is_given_as_a_row_has_the_bound_of_the_row(promised):
+    cascade = promised["cascade"]
+    row = {**cascade["rows"][2], "risk_bound": 0.062}
+    certificate = {**cascade["certificate"], "point": {**row, "risk_bound": 0.05}}
+    same = {**cascade, "rows": [row], "certificate": certificate}
+    assert rule({"cascade": same}, row["threshold"]).promised.risk == 0.062
+    assert rule({"cascade": same}).promised.risk == 0.05
+
+
 def test_another_threshold_is_used_without_a_promise(promised):
     found = rule(promised, 1.2345)
     assert (found.threshold, found.certified, found.promised) == (1.2345, True, None)

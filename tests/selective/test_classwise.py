@@ -125,6 +125,13 @@ def test_one_group_has_the_threshold_of_learn_then_test():
         assert rule.accepted[0] == round(600 * expected.coverage)
 
 
+def test_a_group_whose_threshold_is_minus_infinity_is_certified():
+    confidence = np.r_[np.arange(200.0), np.full(10, -np.inf)]
+    rule = classwise(confidence, np.ones(210, bool), np.zeros(210, int), risk=0.05, delta=0.05)
+    assert rule.threshold.tolist() == [-np.inf] and rule.accepted.tolist() == [210]
+    assert rule.certified.tolist() == [True]
+
+
 def test_without_a_completed_group_the_level_is_that_of_bonferroni():
     confidence, correct, groups = draw([300, 400, 500], 0, wrong=0.25)
     rule = classwise(confidence, correct, groups, risk=0.1, delta=0.06)

@@ -222,6 +222,12 @@ def test_coverage_at_risk_accepts_complete_tie_groups_only():
     assert selective.coverage_at_risk([1.0, 1.0], [True, False], 0.49) == 0
 
 
+def test_risks_of_float32_are_the_decimals_that_were_stated():
+    correct = np.arange(100) != 99  # float32 0.01 < 0.01
+    for risk in (np.float32(0.01), np.float16(0.01), jnp.float32(0.01)):
+        assert selective.coverage_at_risk(-np.arange(100), correct, risk) == 1
+
+
 @pytest.mark.parametrize(("count", "size"), [(19, 20), (7, 100), (55, 100), (110, 200)])
 def test_fractions_are_compared_as_quotients(count, size):
     # 0.07 * 100 > 7 and 0.55 * 100 > 55 in float64: a product would accept one too many.

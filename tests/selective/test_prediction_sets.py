@@ -137,6 +137,7 @@ def test_quantile_is_infinite_if_there_are_too_few_scores(alpha):
     needed = math.ceil(1 / Fraction(str(alpha)) - 1)
     assert selective.set_quantile(np.arange(needed - 1.0), alpha=alpha) == math.inf
     assert selective.set_quantile(np.arange(float(needed)), alpha=alpha) == needed - 1
+    assert selective.set_quantile(np.arange(float(needed)), alpha=np.float32(alpha)) == needed - 1
 
 
 def test_quantile_covers_each_of_n_plus_one_scores_as_often_as_promised():

@@ -148,6 +148,17 @@ def test_misses_are_at_most_alpha_for_a_threshold_chosen_from_two_tests():
     assert used == {(True, 0), (True, 1), (False, 1)}
 
 
+def test_nothing_is_rejected_if_everything_is_certified_down_to_minus_infinity():
+    confidence = np.r_[np.arange(200.0), np.full(10, -np.inf)]
+    scores = np.arange(210.0)
+    options = {"risk": 0.05, "delta": 0.05, "alpha": ALPHA}
+    found, finite = (
+        selective.certified_rejected_quantile(scores, each, np.ones(210, bool), **options)
+        for each in (confidence, np.maximum(confidence, -1))
+    )
+    assert found == finite
+
+
 def test_another_test_that_looked_further_down_leaves_fewer_examples():
     confidence, correct = one_failure()
     scores, options = np.arange(60.0), {"risk": 0.1, "alpha": ALPHA}

@@ -67,7 +67,7 @@ class Evidence(NamedTuple):
     def accepted(self, split: str) -> np.ndarray:
         """Returns which images of a split the operating point accepts, bool [n]."""
         if self.class_thresholds is None:
-            return self.sample(split)[0] >= self.threshold
+            return self.sample(split)[0] >= np.float64(self.threshold)  # not rounded to float32
         predicted = selective.predicted_classes(getattr(self, split).logits)
         return self.sample(split)[0] >= np.asarray(self.class_thresholds)[predicted]
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from support import evidence as evidences
 
-from kdjax.evaluation import promises
+from kdjax.evaluation import joint, promises
 from kdjax.evaluation.promises import selective_risk
 
 CALIBRATION, TEST = evidences.draw(800, 0), evidences.draw(500, 1)
@@ -37,6 +37,18 @@ def test_another_threshold_promises_the_bound_of_its_errors_on_calibration():
     assert values["kind"] == "bound" and values["risk"] == pytest.approx(bound, rel=1e-9)
     sentence = selective_risk.statement(values).sentences[0]
     assert f"at most {np.ceil(10000 * bound) / 100:.2f} %" in sentence
+
+
+def test_a_threshold_between_neighbouring_float32_confidences_accepts_the_upper_one_only():
+    lower = np.float32(3)
+    upper = np.nextafter(lower, np.float32(np.inf))
+    confidence = np.repeat([upper, lower], 100)
+    split = evidences.outputs(confidence, np.repeat([True, False], 100))
+    middle = (float(lower) + float(upper)) / 2
+    evidence = evidences.of(split, split, threshold=middle, source="dev, 50 % coverage")
+    values = selective_risk.compute(evidence._replace(confidence=lambda logits: logits[:, 0]))
+    assert values["test"] == {"images": 200, "accepted": 100, "errors": 0}
+    assert joint.counts(confidence, confidence == upper, middle) == {"accepted": 100, "errors": 0}
 
 
 def test_a_model_that_accepts_nothing_promises_nothing():

@@ -52,7 +52,7 @@ def test_a_class_that_is_rarely_accepted_and_then_wrong_has_warnings(written):
     assert section["certified"] and section["warnings"] == [
         f"6 of 300 images of class {name} are accepted (2.0 %), of all 75.5 %",
         f"6 of 6 accepted images of class {name} are wrong (100.0 %): significantly more than the "
-        "certified 10 %",
+        "limit of 10 %",
         f"0 of 294 predictions of class {name} are accepted (0.0 %), of all 75.5 %",
     ]
 
