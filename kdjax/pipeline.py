@@ -2,7 +2,7 @@
 
 import pathlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -92,7 +92,7 @@ def train_students(
     """
     configs = student_workdirs(config, folder)
     initial = {
-        path: initial_weights.load(fields, path, dataset) for path, fields in configs.items()
+        path: initial_weights.loader(fields, path, dataset) for path, fields in configs.items()
     }
     teacher = None
     if any(map(_needs_teacher, configs.values())):
@@ -154,7 +154,7 @@ def _student_job(
     folder: pathlib.Path,
     dataset: Dataset,
     teacher: Teacher | HostTeacher | None,
-    initial: InitialWeights | None,
+    initial: Callable[[], InitialWeights] | None,
 ) -> TrainJob:
     teacher_model = teacher.model if teacher and _needs_teacher(config) else None
     spec = train_spec(config, STUDENT, dataset_metadata(dataset), teacher_model)

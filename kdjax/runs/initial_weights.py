@@ -1,6 +1,8 @@
 """The weights that `student.init` names: of a workdir or of a safetensors file."""
 
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,8 +23,14 @@ from kdjax.training.spec import STUDENT, create_network
 SUFFIX = ".safetensors"
 
 
-def load(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) -> InitialWeights | None:
-    """Returns the weights with which a student's training starts, checked.
+def loader(
+    config: ConfigDict, folder: pathlib.Path, dataset: Dataset
+) -> Callable[[], InitialWeights] | None:
+    """Returns a function that gives the weights with which a student's training starts.
+
+    They are loaded at once, so that an error shows before anything is trained; but not if the
+    workdir has a checkpoint, with which training goes on unless it is damaged or another student of
+    the run has none.
 
     Args:
         config: of the student, resolved.
@@ -30,13 +38,30 @@ def load(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) -> InitialW
         dataset: of the run.
 
     Returns:
-        None if they are random, or if the workdir has a checkpoint, with which it goes on.
+        None if they are random. The function raises an error as `load` does.
+
+    Raises:
+        InputError: see `load`.
+    """
+    if not config.student.init:
+        return None
+    get = functools.cache(functools.partial(load, config, dataset))
+    # Orbax gives an unfinished checkpoint a name with a suffix.
+    if not any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
+        get()
+    return get
+
+
+def load(config: ConfigDict, dataset: Dataset) -> InitialWeights:
+    """Returns the weights of `student.init`, checked.
+
+    Args:
+        config: of the student, resolved.
+        dataset: of the run.
 
     Raises:
         InputError: if there is no such workdir or file, or it does not fit the student.
     """
-    if not config.student.init or any((folder / "checkpoints").glob("[0-9]*")):
-        return None
     given = _read(config, dataset)
     model = create_network(config, STUDENT, dataset.num_classes, dataset.image_shape)
     shapes = apply.abstract_variables(model, dataset.image_shape)

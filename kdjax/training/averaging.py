@@ -15,7 +15,7 @@ from kdjax.models.apply import Variables, apply_train
 from kdjax.models.own import OwnNetwork
 from kdjax.runtime import compiler, prng
 
-UpdateBatchStats = Callable[[Variables, Examples, jax.Array, jax.Array], Variables]
+UpdateBatchStats = Callable[[Variables, Any, Examples, jax.Array, jax.Array], Variables]
 
 
 def average_weight(
@@ -73,7 +73,9 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
 
     The activations of the averaged weights differ from those of the weights during training, so
     the running statistics do not fit them. The new statistics are the mean over the first `count`
-    batches of the epoch, as in arXiv 1803.05407.
+    batches of the epoch, as in arXiv 1803.05407. Other variables of the collection `batch_stats`,
+    such as those of a frozen batch normalization or of `nn.SpectralNorm`, are not means over
+    batches: they start with the values of the newest network, and the batches update them.
 
     Args:
         model: the network.
@@ -81,43 +83,58 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
         count: batches to use, at most an epoch.
 
     Returns:
-        `(averaged variables, train split, order of the epoch, finished steps) -> variables`.
+        `(averaged variables, batch statistics of the newest network, train split, order of the
+        epoch, finished steps) -> variables`.
     """
 
     def compute_stats(
-        batches: BatchSpec, params: Any, zeros: Any, source: BatchSource, step: jax.Array
-    ) -> Variables:
+        batches: BatchSpec, params: Any, before: Any, source: BatchSource, step: jax.Array
+    ) -> tuple[Any, Any]:
+        """Returns the statistics of a batch, and which of them are running means."""
         images = make_batch(batches, source, step).images
+        kept = momentum(images, before)
+        running = jax.tree.map(lambda share: (share > 0) & (share < 1), kept)
+        start = jax.tree.map(lambda means, leaf: jnp.where(means, 0, leaf), running, before)
         key = jax.random.fold_in(prng.key(0), step)
-        _, stats = apply_train(model, {"params": params, "batch_stats": zeros}, images, key)
-        # Starting from zero, the running statistics become (1 - momentum) times the batch's.
-        return jax.tree.map(lambda leaf, kept: leaf / (1 - kept), stats, momentum(images, zeros))
+        _, stats = apply_train(model, {"params": params, "batch_stats": start}, images, key)
 
-    def momentum(images: jax.Array, zeros: Any) -> Any:
-        """Returns the share of the old running statistics in each update."""
+        def of_batch(leaf: jax.Array, share: Any, means: Any) -> jax.Array:
+            # Starting from zero, a running mean becomes (1 - momentum) times that of the batch.
+            return jnp.where(means, leaf / jnp.where(means, 1 - share, 1), leaf)
+
+        return jax.tree.map(of_batch, stats, kept, running), running
+
+    def momentum(images: jax.Array, stats: Any) -> Any:
+        """Returns the share of the old statistics in each update."""
         if not isinstance(model, OwnNetwork):
-            return jax.tree.map(lambda _: NORM_MOMENTUM, zeros)
+            return jax.tree.map(lambda _: NORM_MOMENTUM, stats)
         # Without weights, the statistics of a batch are zero after the first layer.
         shapes = apply.abstract_variables(model, images.shape[1:])["params"]
         params = jax.tree.map(jnp.zeros_like, shapes)
         before, after = (
-            apply_train(model, {"params": params, "batch_stats": stats}, images * 0, prng.key(0))[1]
-            for stats in (zeros, jax.tree.map(jnp.ones_like, zeros))
+            apply_train(model, {"params": params, "batch_stats": start}, images * 0, prng.key(0))[1]
+            for start in (jax.tree.map(fill, stats) for fill in (jnp.zeros_like, jnp.ones_like))
         )
         return jax.tree.map(jnp.subtract, after, before)
 
     batch_stats = functools.partial(compiler.jit(compute_stats), prng.with_array_seeds(batches))
     count = min(count, batches.steps_per_epoch)
 
-    def update(average: Variables, examples: Examples, order: Any, step: Any) -> Variables:
-        zeros = jax.tree.map(jnp.zeros_like, average["batch_stats"])
+    def update(
+        average: Variables, newest: Any, examples: Examples, order: Any, step: Any
+    ) -> Variables:
         epoch_start = (step - 1) // batches.steps_per_epoch * batches.steps_per_epoch
-        total = zeros
+        total, found, running = jax.tree.map(jnp.zeros_like, newest), newest, None
         used = order[: count * batches.batch_size]
         with iterate_batches(examples, used, batches.batch_size) as sources:
             for position in range(count):
-                stats = batch_stats(average["params"], zeros, next(sources), epoch_start + position)
-                total = jax.tree.map(jnp.add, total, stats)
-        return {**average, "batch_stats": jax.tree.map(lambda leaf: leaf / count, total)}
+                found, running = batch_stats(
+                    average["params"], found, next(sources), epoch_start + position
+                )
+                total = jax.tree.map(jnp.add, total, found)
+        stats = jax.tree.map(
+            lambda means, sums, last: jnp.where(means, sums / count, last), running, total, found
+        )
+        return {**average, "batch_stats": stats}
 
     return update

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,13 +34,13 @@ class TrainJob:
         spec: what is trained, and how.
         folder: its workdir.
         config: stored with every checkpoint, as JSON values.
-        initial: weights with which the training starts; None: random ones.
+        initial: gives the weights with which the training starts; None: random ones.
     """
 
     spec: TrainSpec
     folder: pathlib.Path
     config: Mapping[str, Any]
-    initial: InitialWeights | None = None
+    initial: Callable[[], InitialWeights] | None = None
 
 
 class TrainRun:
@@ -88,7 +88,8 @@ class TrainRun:
         """Returns the state with the average's batch statistics recomputed, if it has one."""
         if not state.average:
             return state
-        average = self._update_batch_stats(state.average, examples, order, state.step)
+        newest = state.variables.get("batch_stats", {})
+        average = self._update_batch_stats(state.average, newest, examples, order, state.step)
         return state.replace(average=average)
 
     def evaluate_and_save(self, step: int, epoch: int, state: TrainState, dev: Examples) -> None:
@@ -150,7 +151,7 @@ def score(spec: TrainSpec, metrics: Mapping[str, float], epoch: int) -> float | 
 def _first_state(job: TrainJob, state: TrainState, dataset: Dataset) -> TrainState:
     """Returns the state before the first step: given weights count more than those from images."""
     state = data_init.start(job.spec, state, dataset)
-    return state if job.initial is None else initial.start(state, job.initial)
+    return state if job.initial is None else initial.start(state, job.initial())
 
 
 class TrainGroup(contextlib.AbstractContextManager):

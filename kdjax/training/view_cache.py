@@ -137,7 +137,7 @@ def _host_view(teacher: HostTeacher, dataset: Dataset, batches: BatchSpec, view:
     numbers = np.asarray(
         _numbers(
             jnp.asarray(order),
-            seed=batches.order_seed,
+            seed=np.uint32(batches.order_seed),  # an int from 2^31 on is too large under jit
             epoch=view,
             augmentation=batches.augmentation,
         )

@@ -37,7 +37,7 @@ def save(path: pathlib.Path, variables: Any, **metadata: str) -> str:
 
 @pytest.mark.slow
 def test_workdir_gives_the_trained_weights(finished_run, data_dir, dataset, tmp_path, capsys):
-    given = initial_weights.load(config(data_dir, str(finished_run.folder)), tmp_path, dataset)
+    given = initial_weights.load(config(data_dir, str(finished_run.folder)), dataset)
     assert isinstance(given, InitialWeights) and given.same_classes
     expected = restore.restore(finished_run.folder).variables
     fitted, note = initial.fit(expected, given)
@@ -51,8 +51,7 @@ def test_file_without_abstention_output_says_so(finished_run, data_dir, dataset,
     head = variables["params"]["head"]["Dense_0"]
     head.update({name: array[..., :-1] for name, array in head.items()})
     path = save(tmp_path / "weights.safetensors", variables)
-    given = initial_weights.load(config(data_dir, path), tmp_path, dataset)
-    assert given is not None
+    given = initial_weights.load(config(data_dir, path), dataset)
     assert capsys.readouterr().out == (
         f"student.init {path}: the abstention output will start at random\n"
     )
@@ -66,7 +65,7 @@ def test_file_of_other_classes_keeps_all_but_the_last_layer(
 ):
     variables = restore.restore(finished_run.folder).variables
     path = save(tmp_path / "w.safetensors", variables, class_names='["cat", "dog"]')
-    initial_weights.load(config(data_dir, path), tmp_path, dataset)
+    initial_weights.load(config(data_dir, path), dataset)
     assert "the last layer, which is of other classes, will start" in (
         capsys.readouterr().out.replace("classes will", "classes, will")
     )
@@ -79,13 +78,44 @@ def test_weights_of_another_network_are_one_line(finished_run, data_dir, dataset
         with pytest.raises(
             InputError, match=r"student\.init .* does not fit the network"
         ) as raised:
-            initial_weights.load(other, tmp_path, dataset)
+            initial_weights.load(other, dataset)
         assert "\n" not in str(raised.value)
 
 
-def test_weights_are_not_read_again_once_there_is_a_checkpoint(data_dir, dataset, tmp_path):
-    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
-    assert initial_weights.load(config(data_dir, "is gone"), tmp_path, dataset) is None
+def test_weights_are_read_before_training_unless_there_is_a_checkpoint(data_dir, dataset, tmp_path):
+    given = config(data_dir, "is gone"), tmp_path, dataset
+    unfinished = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
+    unfinished.mkdir(parents=True)
+    with pytest.raises(InputError, match="'is gone' is neither a workdir nor a file"):
+        initial_weights.loader(*given)
+    unfinished.rename(tmp_path / "checkpoints" / "4")
+    load = initial_weights.loader(*given)
+    assert load is not None
+    with pytest.raises(InputError, match="'is gone' is neither a workdir nor a file"):
+        load()
+    assert initial_weights.loader(config(data_dir, ""), tmp_path, dataset) is None
+
+
+@pytest.mark.slow
+def test_students_that_start_again_have_the_given_weights(finished_run, data_dir, tmp_path):
+    """After a kill between two saves, one student has a checkpoint and the other one has none."""
+    still = {
+        "objective.method": "gambler",
+        "student.learning_rate": 1e-12,
+        "student.weight_decay": 0.0,
+        "student.epochs": 1,
+        "students": ({"seed": 1}, {"seed": 2}),
+    }
+    start = str(finished_run.folder)
+    pipeline.train(config(data_dir, start, **still), tmp_path / "run")
+    first, second = sorted((tmp_path / "run" / "students").iterdir())
+    for path in (second / "checkpoints").iterdir():
+        path.rename(path.with_name(f"{path.name}.orbax-checkpoint-tmp"))
+    pipeline.train(config(data_dir, start, **still), tmp_path / "run")
+    expected = restore.restore(finished_run.folder).variables["params"]
+    for folder in (first, second):
+        found = restore.restore(folder).variables["params"]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
 
 
 @pytest.mark.slow

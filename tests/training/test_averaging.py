@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from support.networks import (
     CLASSES,
     HYPER,
@@ -115,7 +115,8 @@ def test_updated_batch_stats_are_those_of_the_averaged_weights():
         step.init_state(spec, SHAPE), DeviceSplit(examples, order()), None, 1
     )
     update = averaging.make_batch_stats_update(model, spec.batches, 9)
-    average = update(state.average, examples, order(), state.step)
+    newest = state.variables["batch_stats"]
+    average = update(state.average, newest, examples, order(), state.step)
     jax.tree.map(np.testing.assert_array_equal, average["params"], state.average["params"])
     # The statistics of the stem in numpy: mean and variance of its convolution over both batches.
     kernel = np.float64(average["params"]["stem"]["Conv_0"]["kernel"])
@@ -148,7 +149,53 @@ def test_batch_statistics_of_a_users_network_do_not_depend_on_its_momentum(momen
     spec, examples = linear_spec(batch_size=10, steps_per_epoch=2), device_examples()
     average = apply.init(model, jax.random.key(0), jnp.zeros((1, *SHAPE)))
     update = averaging.make_batch_stats_update(model, spec.batches, 2)
-    statistics = update(average, examples, order(), jnp.int32(2))["batch_stats"]["BatchNorm_0"]
+    updated = update(average, average["batch_stats"], examples, order(), jnp.int32(2))
+    statistics = updated["batch_stats"]["BatchNorm_0"]
     x = flat_inputs(random_split())[np.asarray(order())].reshape(2, 10, -1)
     assert_allclose(statistics["mean"], x.mean(1).mean(0), rtol=1e-4, atol=1e-5)
     assert_allclose(statistics["var"], x.var(1).mean(0), rtol=1e-3)
+
+
+class OwnStatistics(nn.Module):
+    """A user's network with a frozen, a spectral and an ordinary normalization."""
+
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        frozen = nn.BatchNorm(use_running_average=True, name="frozen")
+        spectral = nn.SpectralNorm(nn.Dense(8, name="dense"), name="spectral")
+        norm = nn.BatchNorm(use_running_average=not train, name="norm")
+        hidden = spectral(frozen(images.reshape(len(images), -1)), update_stats=train)
+        return nn.Dense(self.num_outputs)(norm(hidden))
+
+
+@pytest.mark.slow
+def test_variables_that_are_no_running_means_continue_those_of_the_newest_network():
+    model = OwnNetwork(OwnStatistics(CLASSES + 1), "test:OwnStatistics")
+    spec, examples = linear_spec(batch_size=10, steps_per_epoch=2), device_examples()
+    average = apply.init(model, jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    rng = np.random.default_rng(0)
+    newest = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(0.5, 2, leaf.shape), leaf.dtype),
+        average["batch_stats"],
+    )
+    update = averaging.make_batch_stats_update(model, spec.batches, 2)
+    statistics = update(average, newest, examples, order(), jnp.int32(2))["batch_stats"]
+    jax.tree.map(assert_array_equal, statistics["frozen"], newest["frozen"])
+    # Two steps of the power iteration with the averaged weights, one for each batch.
+    kernel = np.float64(average["params"]["dense"]["kernel"])
+    mean, var = (np.float64(newest["frozen"][name]) for name in ("mean", "var"))
+    inputs = (flat_inputs(random_split())[np.asarray(order())] - mean) / np.sqrt(var + 1e-5)
+    u, of_batches = np.float64(newest["spectral"]["dense/kernel/u"]), []
+    for x in inputs.reshape(2, 10, -1):
+        v = u @ kernel.T / np.linalg.norm(u @ kernel.T)
+        u = v @ kernel / np.linalg.norm(v @ kernel)
+        sigma = (v @ kernel @ u.T).item()
+        hidden = x @ kernel / sigma + np.float64(average["params"]["dense"]["bias"])
+        of_batches.append((hidden.mean(0), hidden.var(0)))
+    assert_allclose(statistics["spectral"]["dense/kernel/u"], u, rtol=1e-4, atol=1e-5)
+    assert_allclose(statistics["spectral"]["dense/kernel/sigma"], sigma, rtol=1e-4)
+    mean, var = np.mean(of_batches, axis=0)
+    assert_allclose(statistics["norm"]["mean"], mean, rtol=1e-3, atol=1e-4)
+    assert_allclose(statistics["norm"]["var"], var, rtol=1e-3)

@@ -77,7 +77,8 @@ def test_epoch_from_a_stream_is_bit_identical() -> None:
             for _ in range(spec.batches.steps_per_epoch):
                 state, metrics = run(state, next(sources), None, 1)
                 losses.append(metrics["loss"])
-        average = update_batch_stats(state.average, examples, order(), state.step)
+        newest = state.variables["batch_stats"]
+        average = update_batch_stats(state.average, newest, examples, order(), state.step)
         logits = inference.predict_logits(model, average, examples, batch_size=6)
         return state.replace(average=average), losses, logits
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.data import Dataset, Split
-from kdjax.data.augment import sample_augmentation
+from kdjax.data.augment import FLIP_MODES, sample_augmentation
 from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
@@ -39,8 +39,8 @@ class LogitsFile(NamedTuple):
         split: name of the split of each row, str [n]; None: all rows are of train.
         labels: int [n]; None if the file has none.
         class_names: by column; empty if the file has none.
-        augmentation: order_seed, data.pad and data.flip of fixed views, int [3]; None if the file
-            has none.
+        augmentation: order_seed, data.pad, data.flip and the place of data.flip_mode in
+            `FLIP_MODES`, of fixed views, int [4]; None if the file has none.
     """
 
     logits: np.ndarray
@@ -125,16 +125,18 @@ def view_images(images: np.ndarray, batches: BatchSpec, view: int) -> np.ndarray
     """
     numbers = sample_augmentation(
         jnp.arange(len(images), dtype=jnp.int32),
-        seed=batches.order_seed,
+        seed=np.uint32(batches.order_seed),
         epoch=view,
         augmentation=batches.augmentation,
     )
     return augmented(images, np.asarray(numbers), batches.augmentation)
 
 
-def identity(batches: BatchSpec) -> tuple[int, int, int]:
-    """Returns what the fixed views of training images depend on: order_seed, pad and flip."""
-    return int(batches.order_seed), batches.augmentation.pad, int(batches.augmentation.flip)
+def identity(batches: BatchSpec) -> tuple[int, int, int, int]:
+    """Returns what the fixed views of training images depend on, see `LogitsFile`."""
+    fields = batches.augmentation
+    flip_mode = FLIP_MODES.index(fields.flip_mode) if fields.flip else 0
+    return int(batches.order_seed), fields.pad, int(fields.flip), flip_mode
 
 
 def read(path: str | os.PathLike[str]) -> LogitsFile:
@@ -174,7 +176,9 @@ def read(path: str | os.PathLike[str]) -> LogitsFile:
     if names and len(names) != logits.shape[2]:
         raise InputError(f"{where}: {len(names)} class_names for {logits.shape[2]} columns")
     augmentation = arrays.get(AUGMENTATION)
-    if augmentation is not None and augmentation.shape != (3,):
+    if augmentation is not None and augmentation.shape == (3,):
+        augmentation = np.append(augmentation, 0)  # of an earlier version: flip_mode was random
+    if augmentation is not None and augmentation.shape != (4,):
         raise InputError(f"{where}: {AUGMENTATION} {augmentation.shape} is not that of the index")
     return LogitsFile(logits, **rows, class_names=names, augmentation=augmentation)
 

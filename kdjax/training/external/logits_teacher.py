@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data import Dataset
-from kdjax.data.augment import Augmentation, num_augmentations
+from kdjax.data.augment import FLIP_MODES, Augmentation, num_augmentations
 from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
@@ -166,8 +166,10 @@ def _has_fixed_views(content: LogitsFile, batches: BatchSpec, source: str) -> bo
     return True
 
 
-def _in_words(order_seed: int, pad: int, flip: int) -> str:
-    return f"order_seed {order_seed}, data.pad {pad} and data.flip {bool(flip)}"
+def _in_words(order_seed: int, pad: int, flip: int, flip_mode: int) -> str:
+    names = dict(enumerate(FLIP_MODES))
+    mode = f" ({names.get(flip_mode, flip_mode)})" if flip else ""
+    return f"order_seed {order_seed}, data.pad {pad} and data.flip {bool(flip)}{mode}"
 
 
 def _check_augmentations(views: int, batches: BatchSpec, source: str) -> None:

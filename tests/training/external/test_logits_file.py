@@ -20,7 +20,7 @@ from kdjax.data.augment import Augmentation, apply_augmentation, sample_augmenta
 from kdjax.data.batches import BatchSpec
 from kdjax.data.records import Records
 from kdjax.errors import InputError
-from kdjax.training import host_teacher
+from kdjax.training import host_teacher, view_cache
 from kdjax.training.external import logits_file, logits_teacher
 
 PLAIN, FLIP, CROP = (
@@ -123,12 +123,38 @@ def test_fixed_views_of_a_file_are_those_of_the_index(dataset, arrays, tmp_path)
     np.testing.assert_array_equal(logits, arrays["logits"][:4] + np.float32(1))
 
 
+@pytest.mark.parametrize("seed", [2**31, 2**32 - 1])
+def test_seeds_that_int32_cannot_hold_have_fixed_views(seed, dataset, arrays, tmp_path) -> None:
+    path, batches = tmp_path / "logits.npz", dataclasses.replace(VIEWS, order_seed=seed)
+    index = logits_file.view_arrays(dataset, batches, images=False)
+    views = {**arrays, **index, "logits": np.stack([arrays["logits"], arrays["logits"] + 1])}
+    source, _ = describe(path, views, dataset, batches)
+    teacher = logits_teacher.host_teacher(source, path, tmp_path, dataset, batches.augmentation)
+    (logits,) = view_cache.host_logits(teacher, dataset, batches, [1])
+    np.testing.assert_array_equal(logits, arrays["logits"][arrays["split"] == "train"] + 1)
+
+
+def test_fixed_views_of_an_earlier_version_are_mirrored_at_random(dataset, arrays, tmp_path):
+    path, index = tmp_path / "logits.npz", {"augmentation": [3, 1, 1]}
+    views = {**arrays, **index, "logits": np.stack([arrays["logits"], arrays["logits"] + 1])}
+    assert describe(path, views, dataset, VIEWS)[0]
+    changed = dataclasses.replace(VIEWS.augmentation, flip_mode="alternating")
+    alternating = dataclasses.replace(VIEWS, augmentation=changed)
+    with pytest.raises(InputError, match="the run has 2 .*alternating"):
+        describe(path, views, dataset, alternating)
+
+
 @pytest.mark.parametrize(
     ("index", "views", "message"),
     [
         ({}, 2, "copy 'augmentation' from the index of this config"),
         ({"augmentation": [4, 1, 1]}, 2, "order_seed 4, .* run has 2 with order_seed 3, data.pad"),
         ({"augmentation": [3, 1, 1]}, 3, "has logits of 3 views with order_seed 3"),
+        (
+            {"augmentation": [3, 1, 1, 1]},
+            2,
+            r"data.flip True \(alternating\), and the run has 2 .* data.flip True \(random\); ",
+        ),
         ({"augmentation": [3, 1]}, 2, r"augmentation \(2,\) is not that of the index"),
     ],
 )
