@@ -125,7 +125,7 @@ def view_images(images: np.ndarray, batches: BatchSpec, view: int) -> np.ndarray
     """
     numbers = sample_augmentation(
         jnp.arange(len(images), dtype=jnp.int32),
-        seed=np.uint32(batches.order_seed),
+        seed=batches.order_seed,
         epoch=view,
         augmentation=batches.augmentation,
     )

@@ -140,7 +140,7 @@ def test_fixed_views_of_an_earlier_version_are_mirrored_at_random(dataset, array
     assert describe(path, views, dataset, VIEWS)[0]
     changed = dataclasses.replace(VIEWS.augmentation, flip_mode="alternating")
     alternating = dataclasses.replace(VIEWS, augmentation=changed)
-    with pytest.raises(InputError, match="the run has 2 .*alternating"):
+    with pytest.raises(InputError, match=r"the run has 2 .*alternating"):
         describe(path, views, dataset, alternating)
 
 
