@@ -274,7 +274,8 @@ def _stage() -> ConfigDict:
     stage.weight_decay = 5e-4  # L2 coefficient, >= 0; as in the code of arXiv 1907.00208
     # Whether weight decay also applies to biases and batch-norm parameters.
     stage.decay_all = False
-    # Factor of the learning rate of the biases of batch normalization, > 0; 64 in arXiv 2404.00498.
+    # Factor of the learning rate of the biases of normalization layers, > 0; 64 in arXiv
+    # 2404.00498.
     stage.bn_bias_factor = 1.0
     stage.warmup_epochs = 1.0  # epochs of linear warm-up of the learning rate, >= 0
     # cosine, linear: to zero at the last step | step: multiplied by step_factor every step_every

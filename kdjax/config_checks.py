@@ -224,6 +224,9 @@ def check_teacher(fields: ConfigDict) -> None:
         if fields[name] and not set(sources) & set(applies_to):
             needed = " or ".join(f"teacher.{source}" for source in applies_to)
             raise InputError(f"teacher.{name} {fields[name]!r} has no effect without {needed}")
+    for name, default in (("input_layout", LAYOUTS[0]), ("input_channels", CHANNEL_ORDERS[0])):
+        if fields[name] != default and "onnx" not in sources:
+            raise InputError(f"teacher.{name} {fields[name]!r} has no effect without teacher.onnx")
     if fields.folds == 1 or fields.folds < 0:
         raise InputError(
             f"teacher.folds {fields.folds} is out of range: it must be 0, or at least 2"

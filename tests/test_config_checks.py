@@ -24,6 +24,11 @@ def teacher(**fields: Any) -> Any:
         ({"logits": "b.npz", "input_mean": "0.5"}, "without teacher.onnx or teacher.weights"),
         ({"workdir": "a", "onnx_output": "logits"}, "has no effect without teacher.onnx"),
         ({"onnx": "a", "input_scale": -1.0}, "teacher.input_scale -1 is out of range"),
+        ({"weights": "a", "input_channels": "bgr"}, "input_channels 'bgr' has no effect without"),
+        (
+            {"input_layout": "nchw"},
+            "teacher.input_layout 'nchw' has no effect without teacher.onnx",
+        ),
         ({"folds": 1}, "teacher.folds 1 is out of range: it must be 0, or at least 2"),
         ({"folds": -2}, "teacher.folds -2 is out of range"),
         ({"folds": 3, "workdir": "a"}, "teacher.folds 3 has no effect with teacher.workdir 'a'"),

@@ -33,16 +33,21 @@ class Split(Generic[Images]):
         images: uint8 [n, h, w, c]: an array, or `Records` on disk.
         labels: int32 [n].
         groups: str [n], such as the device, "" for none; None if the data set has no groups.
+        units: int [n], equal for images that folds must not divide: exact copies, and images of one
+            group; None if there are none, or if they are not known.
     """
 
     images: Images
     labels: np.ndarray
     groups: np.ndarray | None = None
+    units: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Split[Images]":
         """Returns some of the examples."""
-        groups = None if self.groups is None else self.groups[rows]
-        return Split(self.images[rows], self.labels[rows], groups)
+        groups, units = (
+            None if values is None else values[rows] for values in (self.groups, self.units)
+        )
+        return Split(self.images[rows], self.labels[rows], groups, units)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +162,7 @@ def load(
         split: Split(images, labels, loaded.groups[split])
         for split, (images, labels) in loaded.splits.items()
     }
+    parts["train"] = dataclasses.replace(parts["train"], units=loaded.units)
     mean, std = _statistics(loaded.moments, parts["train"].images.shape)
     return Dataset(
         loaded.name, loaded.version, loaded.class_names, **parts, mean=mean, std=std, fit=fit

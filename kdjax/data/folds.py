@@ -11,33 +11,49 @@ from kdjax.data.dataset import Dataset
 _STREAM = 6
 
 
-def stratified_folds(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Cuts a split into K folds, stratified by class.
+def stratified_folds(
+    labels: np.ndarray, count: int, seed: int, units: np.ndarray | None = None
+) -> np.ndarray:
+    """Cuts a split into K folds, stratified by class, without dividing a unit.
 
-    The examples are ordered by class, and at random within each class; the example at position i
-    is in fold i mod K. So each fold has floor(n / K) examples or one more, and floor(n_k / K) or
-    one more of a class with n_k examples.
+    The units are ordered by class, and at random within each class; each comes into the fold with
+    the fewest examples of its class, of these into that with the fewest examples, and of these into
+    the first one. Without units, each fold has floor(n / K) examples or one more, and
+    floor(n_k / K) or one more of a class with n_k examples.
 
     Args:
         labels: int [n].
         count: number of folds, K.
         seed: of the random order.
+        units: int [n], equal for examples that stay together, which count as of the class of the
+            first one; None: no two examples do.
 
     Returns:
         int32 [n], the fold of each example, from 0 to K - 1.
 
     Raises:
-        InputError: if K is less than 2 or more than n.
+        InputError: if K is less than 2 or more than the number of units.
     """
-    if not 2 <= count <= len(labels):
+    numbers = np.arange(len(labels)) if units is None else units
+    _, first, unit_of = np.unique(numbers, return_index=True, return_inverse=True)
+    if not 2 <= count <= len(first):
+        undivided = "" if units is None else " (copies and groups count once)"
         raise errors.InputError(
-            f"folds {count}: must be from 2 to the number of training images, {len(labels)}"
+            f"teacher.folds {count}: must be from 2 to the number of training images{undivided}, "
+            f"{len(first)}"
         )
     # The raw stream is the same in all versions of NumPy, unlike the shuffles.
     rank = np.random.PCG64([seed, _STREAM]).random_raw(len(labels))
-    folds = np.empty(len(labels), np.int32)
-    folds[np.lexsort((rank, labels))] = np.arange(len(labels)) % count
-    return folds
+    sizes, classes = np.bincount(unit_of).tolist(), labels[first].tolist()
+    in_fold, of_class = [0] * count, {label: [0] * count for label in set(classes)}
+    folds = np.empty(len(first), np.int32)
+    for unit in np.lexsort((rank[first], labels[first])).tolist():
+        own = of_class[classes[unit]]
+        fold = min(range(count), key=lambda number: (own[number], in_fold[number]))
+        folds[unit] = fold
+        own[fold] += sizes[unit]
+        in_fold[fold] += sizes[unit]
+    return folds[unit_of]
 
 
 def without_fold(dataset: Dataset, folds: np.ndarray, fold: int) -> Dataset:

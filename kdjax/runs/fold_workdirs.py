@@ -4,15 +4,35 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
+from kdjax.data import Dataset
 from kdjax.runs import workdir
 from kdjax.training.spec import TEACHER
+
+# In `config.json`: whether folds divide neither copies of an image nor a group.
+UNDIVIDED = "undivided_units"
 
 
 def fold_folder(teacher: pathlib.Path, fold: int) -> pathlib.Path:
     """Returns the workdir of the teacher of a fold, within the workdir of all of them."""
     return teacher / "folds" / str(fold)
+
+
+def units(teacher: pathlib.Path, dataset: Dataset) -> np.ndarray | None:
+    """Returns the units of the train split that the folds of a teacher do not divide.
+
+    Args:
+        teacher: workdir of the teachers; it may be missing.
+        dataset: of the run.
+
+    Returns:
+        None without units, or if the workdir is of an earlier version, whose folds divide them.
+    """
+    if not (teacher / "config.json").exists():
+        return dataset.train.units
+    return dataset.train.units if workdir.read_metadata(teacher).get(UNDIVIDED) else None
 
 
 def fold_metadata(

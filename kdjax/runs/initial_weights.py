@@ -17,8 +17,8 @@ from kdjax.runs import restore, workdir
 from kdjax.runtime import multihost
 from kdjax.runtime.paths import user_path
 from kdjax.training.external.class_order import names_in_metadata
-from kdjax.training.initial import InitialWeights, Path, fit
-from kdjax.training.spec import STUDENT, create_network
+from kdjax.training.initial import InitialWeights, fit
+from kdjax.training.spec import STUDENT, create_network, last_layer
 
 SUFFIX = ".safetensors"
 
@@ -82,7 +82,7 @@ def _read(config: ConfigDict, dataset: Dataset) -> InitialWeights:
     return InitialWeights(
         source=f"student.init {config.student.init}",
         arrays=arrays,
-        head=_head(config, dataset),
+        head=last_layer(config, STUDENT, dataset.num_classes, dataset.image_shape),
         same_classes=not class_names or tuple(class_names) == dataset.class_names,
         num_classes=dataset.num_classes,
     )
@@ -97,20 +97,3 @@ def _of_workdir(folder: pathlib.Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     names = workdir.read_metadata(folder)["dataset"]["class_names"]
     variables = restore.restore(folder).variables
     return flatten_dict(variables, sep="."), tuple(names)
-
-
-def _head(config: ConfigDict, dataset: Dataset) -> frozenset[Path]:
-    """Returns the variables of the last layer: those with a shape that depends on m."""
-    shapes, larger = (
-        _shapes(config, classes, dataset.image_shape)
-        for classes in (dataset.num_classes, dataset.num_classes + 1)
-    )
-    return frozenset(path for path, shape in shapes.items() if larger.get(path) != shape)
-
-
-def _shapes(
-    config: ConfigDict, num_classes: int, image_shape: tuple[int, ...]
-) -> dict[Path, tuple[int, ...]]:
-    model = create_network(config, STUDENT, num_classes, image_shape)
-    variables = flatten_dict(apply.abstract_variables(model, image_shape))
-    return {path: leaf.shape for path, leaf in variables.items()}

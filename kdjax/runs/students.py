@@ -58,6 +58,7 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
             is too long for a folder.
     """
     expanded: dict[str, ConfigDict] = {}
+    given: dict[str, Mapping[str, Any]] = {}
     kind = "sweep" if config.sweep else "students"
     for changes in changes_of(config):
         name = ",".join(map(_label, changes, changes.values()))
@@ -67,6 +68,10 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
             raise InputError(
                 f"{kind}: the folder name {name!r} would have {size} bytes, at most "
                 f"{_MAX_NAME_BYTES} are possible: change fewer fields in it"
+            )
+        if given.setdefault(name, changes) != changes:
+            raise InputError(
+                f"{kind}: {given[name]} and {changes} would have the same folder, {name!r}"
             )
         if name in expanded:
             raise InputError(f"{kind}: {changes} is given twice")

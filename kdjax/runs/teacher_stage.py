@@ -1,6 +1,5 @@
 """The training of the teacher of a run: one network, or one for each fold."""
 
-import math
 import pathlib
 import warnings
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.data import Dataset, dataset_metadata, folds
-from kdjax.errors import InputError
 from kdjax.runs import fold_workdirs, workdir
 from kdjax.runtime import multihost
 from kdjax.training.loop import train_stage
@@ -18,7 +16,7 @@ from kdjax.training.train_group import TrainJob
 
 
 def check(config: ConfigDict, dataset: Dataset) -> TrainSpec:
-    """Returns the spec of the teacher, or of the teacher of the largest fold.
+    """Returns the spec of the teacher, or of the one that is trained without the largest fold.
 
     Args:
         config: resolved, of a run that trains its teacher.
@@ -29,14 +27,10 @@ def check(config: ConfigDict, dataset: Dataset) -> TrainSpec:
     """
     metadata, count = dataset_metadata(dataset), config.teacher.folds
     if count:
-        examples = metadata["train_examples"]
-        if count > examples:
-            raise InputError(
-                f"teacher.folds {count} is out of range: it must be at most the number of training "
-                f"images, {examples}"
-            )
+        train, seed = dataset.train, config.data.split_seed
+        assigned = folds.stratified_folds(train.labels, count, seed, train.units)
         _warn_of_single_images(count, dataset)
-        metadata["train_examples"] = examples - math.ceil(examples / count)
+        metadata["train_examples"] -= int(np.bincount(assigned).max())
     return train_spec(config, TEACHER, metadata)
 
 
@@ -59,10 +53,12 @@ def train(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) -> None:
     if not config.teacher.folds:
         _train(config, folder, dataset, metadata)
         return
+    units = fold_workdirs.units(folder, dataset)
+    undivided = {} if units is None else {fold_workdirs.UNDIVIDED: True}
     with multihost.primary_first("workdir of the teachers claimed"):
-        workdir.claim(folder, metadata)
+        workdir.claim(folder, metadata | undivided)
     labels, count = dataset.train.labels, config.teacher.folds
-    assigned = folds.stratified_folds(labels, count, config.data.split_seed)
+    assigned = folds.stratified_folds(labels, count, config.data.split_seed, units)
     for fold in range(count):
         part = folds.without_fold(dataset, assigned, fold)
         kept = len(part.train.labels)
@@ -89,13 +85,16 @@ def _train(
 
 
 def _warn_of_single_images(count: int, dataset: Dataset) -> None:
-    images = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
-    single = [dataset.class_names[index] for index in np.flatnonzero(images == 1)]
+    labels, units = dataset.train.labels, dataset.train.units
+    pairs = np.stack([labels, np.arange(len(labels)) if units is None else units])
+    different = np.bincount(np.unique(pairs, axis=1)[0], minlength=dataset.num_classes)
+    single = [dataset.class_names[index] for index in np.flatnonzero(different == 1)]
     if single:
         more = f" and {len(single) - 1} more" if len(single) > 1 else ""
+        only = "one training image" if units is None else "one training image or group of images"
         warnings.warn(
-            f"teacher.folds {count}: there is one training image of class {single[0]!r}{more}, and "
-            "the teacher that has not seen it does not know the class",
+            f"teacher.folds {count}: there is {only} of class {single[0]!r}{more}, and the teacher "
+            "that has not seen it does not know the class",
             RuntimeWarning,
             stacklevel=4,
         )

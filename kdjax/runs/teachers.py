@@ -16,7 +16,7 @@ from kdjax.config_checks import TEACHER_SOURCES
 from kdjax.data import folds
 from kdjax.errors import InputError
 from kdjax.models.apply import variables_hash
-from kdjax.runs import restore, workdir
+from kdjax.runs import fold_workdirs, restore, workdir
 from kdjax.runs.restore import RestoredModel
 from kdjax.runtime import atomic_io, multihost
 from kdjax.runtime.paths import user_path
@@ -242,7 +242,10 @@ def _out_of_fold(folder: pathlib.Path, dataset: data.Dataset) -> RestoredModel:
     fields = restore.load_config(folder)
     networks = [_in_order(folder, network, dataset) for network in restore.restore_folds(folder)]
     assigned = folds.stratified_folds(
-        dataset.train.labels, fields.teacher.folds, fields.data.split_seed
+        dataset.train.labels,
+        fields.teacher.folds,
+        fields.data.split_seed,
+        fold_workdirs.units(folder, dataset),
     )
     return RestoredModel(*teacher_network.out_of_fold(networks, assigned))
 

@@ -59,7 +59,15 @@ def _fields_of(stage: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a nested config on which a stage depends."""
     if stage != TEACHER:
         return dict(fields)
-    shared = ("seed", "order_seed", "best_metric", "log_every", "eval_batch_size", "data")
+    shared = (
+        "seed",
+        "order_seed",
+        "best_metric",
+        "log_every",
+        "eval_every",
+        "eval_batch_size",
+        "data",
+    )
     teacher = {key: value for key, value in fields[TEACHER].items() if key not in _STUDENT_FIELDS}
     return {**{key: fields[key] for key in shared}, TEACHER: teacher}
 
@@ -237,8 +245,11 @@ def check_same_run(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
     if "config" in given:
         defaults = _fields_of(stored["stage"], base().to_dict())
         given["config"] = stored_config.with_defaults(given["config"], defaults)
-        if not _has_views(folder):  # of a version without them: it stays without them
+        recorded = read_json(folder / "config.json")["config"]
+        if "views" not in recorded.get("selective", {}):  # of a version without: it stays without
             given["config"] = stored_config.without_default_views(given["config"])
+        if stored["stage"] == TEACHER and "eval_every" not in recorded:  # of an earlier version
+            given["config"]["eval_every"] = stored["config"]["eval_every"]
     if "dataset" in given:  # what an earlier version did not record cannot be compared
         recorded = stored["dataset"].keys() & given["dataset"].keys()
         given["dataset"] = {key: given["dataset"][key] for key in recorded}
@@ -254,11 +265,6 @@ def check_same_run(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
             f"workdir {str(folder)!r} {what}; its fields and yours: "
             f"{'; '.join(lines)}. Choose another --workdir, or remove this one"
         )
-
-
-def _has_views(folder: pathlib.Path) -> bool:
-    """Returns whether `config.json` of a workdir names the deployment views."""
-    return "views" in read_json(folder / "config.json")["config"].get("selective", {})
 
 
 def claim(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:

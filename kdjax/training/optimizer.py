@@ -1,7 +1,8 @@
 """Learning-rate schedules and optimizers by name, composed from optax."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -107,7 +108,7 @@ def schedule_program(schedule: optax.Schedule) -> Callable[[int], Any]:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions:
-    """What the optimizers depend on: fields of a stage's config, under the same names.
+    """What the optimizers depend on: fields of a stage's config, under the same names, and a layer.
 
     Attributes:
         momentum: decay of the momentum.
@@ -115,9 +116,11 @@ class OptimizerOptions:
         weight_decay: coefficient of the decay.
         decay_all: whether biases and batch-norm parameters decay too, not only kernels; no effect
             on `muon`.
-        bn_bias_factor: factor of the learning rate of the biases of batch normalization; no
+        bn_bias_factor: factor of the learning rate of the biases of normalization layers; no
             effect on `muon`.
         sam_rho: for `sam`: length of the step to the perturbed weights.
+        last_layer: for `muon`: paths of the variables whose shape depends on the number of outputs,
+            see `spec.last_layer`.
     """
 
     momentum: float
@@ -126,6 +129,7 @@ class OptimizerOptions:
     decay_all: bool
     bn_bias_factor: float = 1.0
     sam_rho: float = 0.05
+    last_layer: frozenset[tuple[str, ...]] = frozenset()
 
 
 def make_optimizer(
@@ -153,7 +157,7 @@ def _sgd(learning_rate: optax.Schedule, options: OptimizerOptions) -> optax.Grad
         optax.sgd(learning_rate, options.momentum, nesterov=options.nesterov),
     ]
     if options.bn_bias_factor != 1:
-        steps.append(optax.masked(optax.scale(options.bn_bias_factor), _mark(_is_bn_bias)))
+        steps.append(optax.masked(optax.scale(options.bn_bias_factor), _mark_norm_biases))
     return optax.chain(*steps)
 
 
@@ -178,7 +182,7 @@ def _muon(learning_rate: optax.Schedule, options: OptimizerOptions) -> optax.Gra
         beta=options.momentum,
         nesterov=options.nesterov,
         weight_decay=options.weight_decay,
-        muon_weight_dimension_numbers=_matrix_axes,
+        muon_weight_dimension_numbers=functools.partial(_matrix_axes, options.last_layer),
         consistent_rms=MUON_RMS,
     )
 
@@ -231,16 +235,20 @@ def _is_trained_kernel(names: tuple[str, ...], leaf: Any) -> bool:
     return leaf.ndim > 1 and FIXED not in names
 
 
-def _is_bn_bias(names: tuple[str, ...], _: Any) -> bool:
-    return len(names) > 1 and names[-2].startswith("BatchNorm") and names[-1] == "bias"
+def _mark_norm_biases(params: Any) -> Any:
+    """Returns whether each parameter is the bias of a layer without a kernel: a normalization."""
+    leaves = jax.tree.leaves_with_path(params)
+    with_kernel = {_names(path)[:-1] for path, leaf in leaves if leaf.ndim > 1}
+    is_bias = _mark(lambda names, _: names[-1] == "bias" and names[:-1] not in with_kernel)
+    return is_bias(params)
 
 
-def _matrix_axes(params: Any) -> Any:
+def _matrix_axes(last_layer: Collection[tuple[str, ...]], params: Any) -> Any:
     """Returns the axes of each parameter as a matrix; None for those that Adam updates."""
 
     def axes(path: tuple[Any, ...], leaf: Any) -> Any:
         names = _names(path)
-        if not _is_trained_kernel(names, leaf) or "head" in names:
+        if not _is_trained_kernel(names, leaf) or ("params", *names) in last_layer:
             return None
         *inputs, outputs = range(leaf.ndim)
         return optax.contrib.MuonDimensionNumbers(tuple(inputs), outputs)

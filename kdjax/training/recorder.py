@@ -26,7 +26,8 @@ class Recorder:
         Args:
             log: receives the metrics.
             checkpoints: to name the last good checkpoint when a loss is not finite.
-            every: steps between log lines.
+            every: least number of steps of a log line; a line ends within a call if the call has
+                several times as many.
             learning_rate: step -> learning rate.
         """
         self._log, self._checkpoints, self._every = log, checkpoints, every
@@ -70,10 +71,15 @@ class Recorder:
                 last_step - len(values["loss"]) + first + 1,
                 {name: float(value[first]) for name, value in values.items()},
             )
-        means = {name: float(value.mean(dtype=np.float64)) for name, value in values.items()}
-        rate = float(self._learning_rate(last_step - 1))
-        self._log.write(last_step, "train", {**means, "learning_rate": rate})
-        self._train = means
+        count = len(values["loss"])
+        done = last_step - count
+        for steps in np.array_split(np.arange(count), max(count // self._every, 1)):
+            self._train = {
+                name: float(value[steps].mean(dtype=np.float64)) for name, value in values.items()
+            }
+            last = done + int(steps[-1]) + 1
+            rate = float(self._learning_rate(last - 1))
+            self._log.write(last, "train", {**self._train, "learning_rate": rate})
         if self._log.live:
             self._log.move(last_step, {**self._train, **self._dev})
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import optax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from kdjax import checks, losses, models, objectives
@@ -15,7 +16,7 @@ from kdjax import config as configs
 from kdjax.data.augment import Augmentation
 from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
-from kdjax.models import user_class
+from kdjax.models import apply, user_class
 from kdjax.models.common import at_least_float32
 from kdjax.runtime import compiler, prng
 from kdjax.training import averaging, optimizer
@@ -126,6 +127,32 @@ def create_network(
     return models.create(fields.model, num_classes + (stage == STUDENT), **options)
 
 
+def last_layer(
+    config: ConfigDict, stage: str, num_classes: int, image_shape: Sequence[int]
+) -> frozenset[tuple[str, ...]]:
+    """Returns the paths of the variables whose shape depends on the number of classes.
+
+    Args:
+        config: resolved.
+        stage: `teacher` or `student`.
+        num_classes: m.
+        image_shape: height, width and channels.
+
+    Raises:
+        InputError: see `create_network`.
+    """
+    shapes, larger = (
+        flatten_dict(
+            apply.abstract_variables(
+                create_network(config, stage, classes, image_shape), tuple(image_shape)
+            )
+        )
+        for classes in (num_classes, num_classes + 1)
+    )
+    other = {path: leaf.shape for path, leaf in larger.items()}
+    return frozenset(path for path, leaf in shapes.items() if other.get(path) != leaf.shape)
+
+
 def train_spec(
     config: ConfigDict, stage: str, dataset: dict[str, Any], teacher: nn.Module | None = None
 ) -> TrainSpec:
@@ -148,9 +175,14 @@ def train_spec(
         _from_fields(optimizer.ScheduleOptions, fields),
         steps_per_epoch=steps_per_epoch,
     )
+    image_shape = dataset.get("image_shape")
+    options = _from_fields(optimizer.OptimizerOptions, fields)
+    if fields.optimizer == "muon" and image_shape:
+        layer = last_layer(config, stage, num_classes, image_shape)
+        options = dataclasses.replace(options, last_layer=layer)
     return TrainSpec(
         stage=stage,
-        model=create_network(config, stage, num_classes, dataset.get("image_shape")),
+        model=create_network(config, stage, num_classes, image_shape),
         num_classes=num_classes,
         seed=config.seed,
         objective=_objective(config, num_classes)
@@ -160,9 +192,7 @@ def train_spec(
         ),
         pretrain_epochs=config.objective.pretrain_epochs if stage == STUDENT else 0,
         teacher=teacher,
-        optimizer=optimizer.make_optimizer(
-            fields.optimizer, learning_rate, _from_fields(optimizer.OptimizerOptions, fields)
-        ),
+        optimizer=optimizer.make_optimizer(fields.optimizer, learning_rate, options),
         learning_rate=learning_rate,
         average_weight=compiler.shared(
             averaging.average_weight,
@@ -245,7 +275,7 @@ def _rank_weight_epoch(config: ConfigDict) -> int | None:
 def _from_fields(options: type[Options], fields: ConfigDict) -> Options:
     """Returns a dataclass with the values of the config's fields of the same names."""
     names = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]
-    return options(**{name: fields[name] for name in names})
+    return options(**{name: fields[name] for name in names if name in fields})
 
 
 def _teacher_objective(

@@ -52,3 +52,35 @@ def test_data_set_without_a_fold_keeps_the_other_images_and_the_statistics() -> 
         np.testing.assert_array_equal(part.train.images, dataset.train.images[kept])
         np.testing.assert_array_equal(part.train.labels, dataset.train.labels[kept])
         assert dataclasses.replace(part, train=dataset.train) == dataset  # the very same arrays
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_units_are_not_divided_and_the_folds_have_like_sizes_and_classes(seed) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, 300)
+    units = np.where(
+        rng.random(300) < 0.5, 4 * rng.integers(0, 15, 300) + labels, np.arange(300) + 60
+    )
+    assigned = stratified_folds(labels, 5, seed, units)
+    for unit in np.unique(units):
+        assert len(set(assigned[units == unit])) == 1
+    largest = np.bincount(units).max()
+    for rows in (np.ones(300, bool), *(labels == label for label in range(4))):
+        sizes = np.bincount(assigned[rows], minlength=5)
+        assert sizes.max() - sizes.min() <= largest
+
+
+def test_units_of_one_image_give_the_folds_without_units() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, 101)
+    numbers = np.random.default_rng(1).permutation(101)
+    np.testing.assert_array_equal(
+        stratified_folds(labels, 4, 7, numbers), stratified_folds(labels, 4, 7)
+    )
+
+
+def test_as_many_folds_as_units_have_one_each() -> None:
+    assigned = stratified_folds(np.array([0, 0, 1, 1, 0]), 3, 0, np.array([5, 5, 2, 5, 9]))
+    assert assigned[0] == assigned[1] == assigned[3]
+    assert len({*assigned[[0, 2, 4]]}) == 3
+    with pytest.raises(InputError, match=r"folds 4: .* \(copies and groups count once\), 3"):
+        stratified_folds(np.zeros(5, int), 4, 0, np.array([5, 5, 2, 5, 9]))

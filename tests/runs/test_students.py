@@ -129,6 +129,10 @@ def test_command_shows_the_students_side_by_side(group_run, data_dir) -> None:
         (({"objective.payoff": 0.5},), "objective.payoff.* 0.5"),
         (({"objective.payoff": "much"},), "objective.payoff 'much'"),
         (({"seed": 1}, {"seed": 1}), "is given twice"),
+        (
+            ({"student.init": "a/m"}, {"student.init": "b/m"}),
+            "'a/m'} and {'student.init': 'b/m'} would have the same folder, 'init=m'",
+        ),
         (({},), "an entry without fields"),
         (({"seed": 2**32},), "seed 4294967296 is out of range"),
         (({"student.weight_decay": float("inf")},), "student.weight_decay inf is not a finite"),

@@ -1,5 +1,6 @@
 """Runs whose teachers are trained without one fold each."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -282,7 +283,7 @@ def test_networks_of_earlier_folds_are_not_kept_in_memory(run, alive) -> None:
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        (65, r"teacher.folds 65 .* at most the number of training images, 64"),
+        (65, r"teacher.folds 65: must be from 2 to the number of training images, 64"),
         (2, r"teacher.batch_size 40 is more than the 32 training images"),
     ],
 )
@@ -307,6 +308,29 @@ def test_class_with_a_single_image_is_one_warning(dataset, data_dir) -> None:
         teacher_stage.check(tiny(data_dir), changed)
     (warning,) = caught
     assert "one training image of class '7', and the teacher that has not" in str(warning.message)
+
+
+def test_folds_divide_no_unit_except_in_a_workdir_of_an_earlier_version(
+    dataset, data_dir, tmp_path, monkeypatch
+) -> None:
+    units = np.arange(64) // 4
+    train = dataclasses.replace(dataset.train, units=units)
+    changed = dataclasses.replace(dataset, train=train)
+    parts: list[Any] = []
+    monkeypatch.setattr(teacher_stage, "train_stage", lambda jobs, part, **_: parts.append(part))
+    folder = tmp_path / "teacher"
+    for used, marked in ((changed, True), (changed, True), (changed, None)):
+        if marked is None:  # as an earlier version has written it
+            path = folder / "config.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), "undivided_units": None}))
+        parts.clear()
+        teacher_stage.train(tiny(data_dir, **FOLDS), folder, used)
+        assert json.loads((folder / "config.json").read_text())["undivided_units"] is marked
+        kept = [set(part.train.units.tolist()) for part in parts]
+        assert bool(kept[0] & kept[1]) == (marked is None)
+        shutil.rmtree(folder / "folds")
+    assigned = stratified_folds(dataset.train.labels, 2, 0)
+    np.testing.assert_array_equal(parts[0].train.labels, dataset.train.labels[assigned != 0])
 
 
 def test_smoke_run_has_at_most_two_folds(data_dir) -> None:

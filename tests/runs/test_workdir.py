@@ -159,6 +159,20 @@ def test_workdir_of_another_run_is_refused_with_the_differences(tmp_path, change
     assert contents(tmp_path) == before
 
 
+def test_teacher_is_evaluated_as_often_as_before_unless_it_is_of_an_earlier_version(tmp_path):
+    config = configs.base()
+    config.eval_every = 3
+    metadata = workdir.run_metadata(config, "teacher", data.dataset_metadata(DATASET))
+    workdir.claim(tmp_path, metadata)
+    config.eval_every = 6
+    changed = workdir.run_metadata(config, "teacher", metadata["dataset"])
+    message = error_line(workdir.claim, tmp_path, changed)
+    assert "its fields and yours: eval_every: 3 -> 6. Choose" in message
+    del metadata["config"]["eval_every"]
+    (tmp_path / "config.json").write_text(json.dumps(metadata))
+    workdir.claim(tmp_path, changed)
+
+
 def test_only_the_given_keys_are_compared(tmp_path):
     workdir.claim(tmp_path, metadata_of())
     changed = metadata_of(seed=1)

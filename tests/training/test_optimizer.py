@@ -11,6 +11,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from kdjax import config
+from kdjax.models import apply
+from kdjax.training import spec
 from kdjax.training.optimizer import (
     OptimizerOptions,
     ScheduleOptions,
@@ -63,7 +65,8 @@ def test_warmup_ends_at_the_peak_and_cosine_at_zero():
 @pytest.mark.parametrize("stage", ["teacher", "student"])
 @pytest.mark.parametrize("options", [ScheduleOptions, OptimizerOptions])
 def test_every_option_is_a_field_of_each_stage(stage, options):
-    missing = {field.name for field in dataclasses.fields(options)} - set(config.base()[stage])
+    names = {field.name for field in dataclasses.fields(options)} - {"last_layer"}
+    missing = names - set(config.base()[stage])
     assert not missing, f"{options} has fields that config.{stage} does not have: {missing}"
 
 
@@ -120,10 +123,12 @@ def test_biases_of_batch_norm_have_their_own_learning_rate():
     params = {
         "Conv_0": {"kernel": jnp.ones((1, 1, 2, 3)), "bias": jnp.ones(3)},
         "block": {"BatchNorm_0": {"bias": jnp.ones(3), "scale": jnp.ones(3)}},
+        "own": {"bn1": {"bias": jnp.ones(3)}},
     }
     transform = make_optimizer("sgd", optax.constant_schedule(0.1), plain(bn_bias_factor=64.0))
     updates, _ = transform.update(params, transform.init(params), params)
-    assert_allclose(updates["block"]["BatchNorm_0"]["bias"], -6.4, rtol=1e-6)
+    for bias in (updates["block"]["BatchNorm_0"]["bias"], updates["own"]["bn1"]["bias"]):
+        assert_allclose(bias, -6.4, rtol=1e-6)
     for others in (*updates["Conv_0"].values(), updates["block"]["BatchNorm_0"]["scale"]):
         assert_allclose(others, -0.1, rtol=1e-6)
 
@@ -185,7 +190,8 @@ def test_muon_updates_kernels_as_matrices_and_the_others_as_adam():
         jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), params)
         for _ in range(3)
     ]
-    options = plain(momentum=0.9, nesterov=True, weight_decay=0.1)
+    last = frozenset({("params", "head", "Dense_0", "kernel")})
+    options = plain(momentum=0.9, nesterov=True, weight_decay=0.1, last_layer=last)
     actual = run(make_optimizer("muon", optax.constant_schedule(0.02), options), params, gradients)
 
     def as_matrix(tree):
@@ -221,3 +227,44 @@ def test_orthogonalized_update_has_equal_singular_values():
     assert np.all((values > 0.6) & (values < 1.3))
     overlap = np.vdot(moved, gradient["Conv_0"]["kernel"].reshape(18, 4))
     assert overlap < 0  # against the gradient
+
+
+OWN = """
+import flax.linen as nn
+
+class Net(nn.Module):
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.Conv(8, (3, 3), use_bias=False, name="conv1")(x)
+        x = nn.BatchNorm(use_running_average=not train, name="bn1")(x)
+        return nn.Dense(self.num_outputs, name="fc")(nn.relu(x).mean(axis=(1, 2)))
+"""
+
+
+def test_layers_of_a_users_network_are_found_by_their_shapes(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    base = config.base()
+    base.name, base.student.model = "digits", f"{tmp_path / 'own.py'}:Net"
+    base.student.optimizer, base.student.learning_rate = "muon", 0.02
+    dataset = {
+        "class_names": [*"0123456789"],
+        "image_shape": [8, 8, 1],
+        "train_examples": 1000,
+        "mean": [0.5],
+        "std": [0.3],
+    }
+    made = spec.train_spec(config.resolve(base), "student", dataset)
+    params = apply.init(made.model, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    layer = spec.last_layer(config.resolve(base), "student", 10, (8, 8, 1))
+    assert layer == {("params", "fc", "kernel"), ("params", "fc", "bias")}
+    base.student.model = "resnet8"
+    layer = spec.last_layer(config.resolve(base), "student", 10, (8, 8, 1))
+    assert layer == {("params", "head", "Dense_0", name) for name in ("kernel", "bias")}
+    rng = np.random.default_rng(6)
+    gradient = jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), params)
+    updates, _ = made.optimizer.update(gradient, made.optimizer.init(params), params)
+    sizes = {name: np.abs(updates[name]["kernel"]) for name in ("conv1", "fc")}
+    # Adam's first update has the same size everywhere, that of a matrix has not.
+    assert np.ptp(sizes["fc"]) < 1e-3 * sizes["fc"].max() < np.ptp(sizes["conv1"])

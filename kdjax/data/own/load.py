@@ -37,6 +37,7 @@ class OwnImages(NamedTuple):
         splits: by name, the images, uint8 [n, h, w, c] or `Records`, and the labels, int32 [n].
         groups: by name of the split, the subgroup of each image or, without subgroups, the group,
             str [n], "" for none; None if the images have neither.
+        units: of the train images, see `Split`.
         moments: of the train images, see `arrays.moments`.
     """
 
@@ -45,6 +46,7 @@ class OwnImages(NamedTuple):
     class_names: tuple[str, ...]
     splits: dict[str, tuple[np.ndarray | Records, np.ndarray]]
     groups: dict[str, np.ndarray | None]
+    units: np.ndarray | None
     moments: np.ndarray
 
 
@@ -120,6 +122,7 @@ def load(
             for name, part in parts.items()
         },
         _groups(kept, parts),
+        _divided_units(parts["train"]),
         np.asarray(decoded["moments"])[parts["train"].rows],
     )
 
@@ -222,6 +225,12 @@ def _groups(table: splits.Table, parts: dict[str, splits.Table]) -> dict[str, np
     column = "subgroups" if np.any(table.subgroups != "") else "groups"
     present = bool(np.any(getattr(table, column) != ""))
     return {name: getattr(part, column) if present else None for name, part in parts.items()}
+
+
+def _divided_units(train: splits.Table) -> np.ndarray | None:
+    """Returns the number of the unit of each example; None if each is one of its own."""
+    units = splits.units_of(train)
+    return units if len(np.unique(units)) < len(units) else None
 
 
 def _say_copies(listing: Listing, table: splits.Table, kept: splits.Table) -> None:

@@ -116,7 +116,7 @@ def cut(
         InputError: if a split would be empty.
     """
     result = {name: np.flatnonzero(table.splits == name) for name in SPLITS}
-    units, pool = _units(table), result["train"]
+    units, pool = units_of(table), result["train"]
     test = len(result["test"]) > 0
     if not test:
         size = round(test_fraction * len(pool))
@@ -134,7 +134,7 @@ def cut(
     return {**result, "train": pool}
 
 
-def _units(table: Table) -> np.ndarray:
+def units_of(table: Table) -> np.ndarray:
     """Returns for each example the number of the unit that is not divided, int [n].
 
     Examples belong to one unit if a chain of equal pictures and common groups connects them.

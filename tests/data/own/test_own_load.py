@@ -239,6 +239,10 @@ def test_copies_and_contradictions_are_said(
     ]
     pixels = {name: {i.tobytes() for i in getattr(loaded, name).images} for name in SPLITS}
     assert sum(map(len, pixels.values())) == len(set.union(*pixels.values())) == 40
+    # Copies, and only they, are one unit.
+    train = [image.tobytes() for image in loaded.train.images]
+    assert len(set(train)) == len(set(loaded.train.units.tolist())) < len(train)
+    assert len({*zip(train, loaded.train.units.tolist(), strict=True)}) == len(set(train))
 
 
 def test_groups_of_a_csv_stay_in_one_split(make_files: Make, cache: pathlib.Path) -> None:
@@ -254,6 +258,14 @@ def test_groups_of_a_csv_stay_in_one_split(make_files: Make, cache: pathlib.Path
         for image in getattr(loaded, name).images:
             places.setdefault(person[image.tobytes()], set()).add(name)
     assert len(places) == 20 and all(len(names) == 1 for names in places.values())
+    of_units: dict[int, set[str]] = {}
+    for image, unit in zip(loaded.train.images, loaded.train.units.tolist(), strict=True):
+        of_units.setdefault(unit, set()).add(person[image.tobytes()])
+    groups_of_train = {person[image.tobytes()] for image in loaded.train.images}
+    assert len(of_units) == len(groups_of_train) and all(map(len, of_units.values()))
+    assert set.union(*of_units.values()) == groups_of_train
+    limited = data.limit_examples(loaded, 5, 0).train
+    assert limited.units is not None and len(limited.units) == len(limited.labels)
 
 
 def load_with(
@@ -272,6 +284,7 @@ def test_subgroups_of_a_csv_travel_with_the_images_and_do_not_change_the_splits(
     names = [f"{label}/{i}.png" for label in "ab" for i in range(30)]
     root = make_files(*names)
     without, _ = load_with(root, cache)
+    assert without.train.units is None
     device = {name: ["left", "right", ""][i % 3] for i, name in enumerate(names)}
     loaded, paths = load_with(root, cache, subgroup=device)
     for name in SPLITS:
