@@ -103,9 +103,13 @@ def _are_files(value: Any) -> bool:
     )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _are_thresholds(value: Any) -> bool:
     return isinstance(value, list) and all(
-        threshold is None or isinstance(threshold, float) for threshold in value
+        threshold is None or _is_number(threshold) for threshold in value
     )
 
 
@@ -113,7 +117,7 @@ def _are_thresholds(value: Any) -> bool:
 _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "classes": _are_names,
     "input": _is_input,
-    "threshold": lambda value: value is None or isinstance(value, float),
+    "threshold": lambda value: value is None or _is_number(value),
     "class_thresholds": lambda value: value is None or _are_thresholds(value),
     "monitoring": lambda value: value is None or {"risk", "coverage", "drift"} <= set(value),
     "files": _are_files,

@@ -72,7 +72,8 @@ def promise(model_card: Mapping[str, Any]) -> str:
             f"Of the images that the model accepts, at most {_percent(certificate['risk'])} are "
             f"wrong{_least(certificate)}, as long as the images are of the same kind as those it "
             "was calibrated on. "
-            f"This was certified on {certificate['examples']:,} calibration images by a procedure "
+            f"This was certified on {certificate['examples']:,} calibration images"
+            f"{' that pass its gate' if model_card.get('gate') else ''} by a procedure "
             f"that errs with probability at most {_percent(certificate['delta'])}."
         )
     if model_card["threshold"] is None:

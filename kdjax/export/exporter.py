@@ -92,7 +92,11 @@ def export(
             requested, see `requested_point.requested_point`.
         FloatingPointError: if the logits of a file differ from the network's.
     """
-    request = PointRequest(risk, delta, coverage, threshold, score, classwise)
+    request = PointRequest(
+        *(_as_float(risk), _as_float(delta), _as_float(coverage), _as_float(threshold)),
+        score,
+        classwise,
+    )
     check_request(request)
     _require_vacant(out)
     web_runtime = None if web is None else runtime.read(user_path(web))
@@ -130,10 +134,15 @@ def export(
         contents[page.FILE_NAME] = demo.encode()
     text = json.dumps(model_card, indent=2, allow_nan=False) + "\n"
     described = {card.FILE_NAME: text, card_page.FILE_NAME: card_page.render(model_card)}
-    _publish(out, contents | {name: text.encode() for name, text in described.items()})
+    _publish(out.resolve(), contents | {name: text.encode() for name, text in described.items()})
     if model_card["threshold"] is None:
         warnings.warn(notes.abstention_warning(served.point), stacklevel=2)
     return model_card
+
+
+def _as_float(value: float | None) -> float | None:
+    """Returns a number, such as an integer or one of numpy, as JSON holds it."""
+    return None if value is None else float(value)
 
 
 def _require_vacant(out: pathlib.Path) -> None:

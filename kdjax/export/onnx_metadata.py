@@ -56,10 +56,13 @@ def metadata(model_card: Mapping[str, Any]) -> dict[str, str]:
 def description(model_card: Mapping[str, Any]) -> str:
     """Returns the documentation string of the ONNX file."""
     shape = ", ".join(map(str, model_card["input"]["shape"]))
+    gate = (
+        ", gate_score, outlier (true: the gate stops the image)" if model_card.get("gate") else ""
+    )
     return (
         f"{model_card['name']}: image classifier with abstention, {len(model_card['classes'])} "
         f"classes of {model_card['data']['name']}. Input images: uint8 [n, {shape}], preprocessing "
-        "inside. Outputs: logits, label, confidence, accepted (false: the model abstains). "
+        f"inside. Outputs: logits, label, confidence, accepted (false: the model abstains){gate}. "
         f"{model_card['notes'][0]}"
     )
 

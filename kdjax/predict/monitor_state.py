@@ -22,8 +22,10 @@ def lock(path: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a state: of two commands at once, one would lose what the other has read.
 
     Raises:
-        InputError: if another process holds it.
+        InputError: if another process holds it, or for a folder.
     """
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder, and not a state of kdjax monitor")
     path.parent.mkdir(parents=True, exist_ok=True)
     held = filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=0)
     try:
@@ -58,8 +60,6 @@ def load(path: pathlib.Path, model: str) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder, and not a state of kdjax monitor")
     content = read_json(path)
     if not isinstance(content, dict) or not set(_HEADER) <= content.keys():
         raise InputError(f"{str(path)!r} is not a state of kdjax monitor")

@@ -1,5 +1,6 @@
 """Watches the predictions of an exported model: reads them, advances the tests, reports."""
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +79,13 @@ class Session:
             self.history, self.stride = self.history[::2], 2 * self.stride
 
     def read(
-        self, name: str, file: IO[bytes], *, resumable: bool, on_alarm: Callable[[str], None]
+        self,
+        name: str,
+        file: IO[bytes],
+        *,
+        resumable: bool,
+        on_alarm: Callable[[str], None],
+        on_batch: Callable[[], None],
     ) -> str | None:
         """Reads a file to its end; what was read of it before is skipped if it is resumable.
 
@@ -87,24 +94,27 @@ class Session:
             file: at its start.
             resumable: whether its beginning is remembered, and a last line without an end left.
             on_alarm: called with a line of text for each test that raises its first alarm.
+            on_batch: called whenever some lines are completely taken into account.
 
         Returns:
             A note; None: there is nothing to say.
         """
-        known = None
+        known, others = None, self.files
         if resumable:
             known = outcome_file.read_before(file, self.files)
+            others = [entry for entry in self.files if entry is not known]
             file.seek(0)
         lines = Lines(file, name, complete_only=resumable)
         examples = self.monitor.examples
         skip = known["bytes"] if known else 0
         for rows in outcome_file.read(lines, name, self.form, skip=skip):
-            for test in self.feed(rows, name):
+            alarms = self.feed(rows, name)
+            if resumable:
+                beginning = {"bytes": lines.bytes, "sha256": lines.sha256, "lines": lines.count}
+                self.files = [*others, {"name": name, **beginning}]
+            on_batch()
+            for test in alarms:
                 on_alarm(alarm_line(self, test))
-        if resumable and self.monitor.examples > examples:
-            beginning = {"bytes": lines.bytes, "sha256": lines.sha256, "lines": lines.count}
-            self.files = [entry for entry in self.files if entry is not known]
-            self.files.append({"name": name, **beginning})
         return _note(name, known, lines, self.monitor.examples - examples)
 
     def state(self) -> dict[str, Any]:
@@ -145,7 +155,7 @@ def watch(
         files: CSV or JSON Lines, in the order of time; `-` is standard input.
         settings: what is watched.
         state: file from which the tests continue, and in which what they have seen is saved when
-            all files are read; None: they start anew.
+            all files are read, or when they are interrupted; None: they start anew.
         on_alarm: called with a line of text when a test raises its first alarm.
         on_note: called with a line of text for each note.
 
@@ -157,9 +167,9 @@ def watch(
     session = Session(model_card, settings)
     names = [os.fspath(file) for file in files]
 
-    def read_all(resumable: bool) -> None:
+    def read_all(resumable: bool, on_batch: Callable[[], None] = lambda: None) -> None:
         for name in names:
-            if note := _read(session, name, resumable, on_alarm):
+            if note := _read(session, name, resumable, on_alarm, on_batch):
                 on_note(note)
         if not session.monitor.examples:
             raise InputError("no rows: give the output of kdjax predict --csv or --json")
@@ -171,26 +181,36 @@ def watch(
     with monitor_state.lock(location):
         if content := monitor_state.load(location, model):
             session.restore(content, str(location))
+        complete: list[dict[str, Any]] = []  # the last state between two batches
+
+        def keep() -> None:
+            complete[:] = [copy.deepcopy(session.state())]
+
         try:
-            read_all(True)
+            read_all(True, keep)
         except (KeyboardInterrupt, SystemExit, Preempted):
             # Ctrl-C or SIGTERM: what was read of a pipe cannot be read again.
-            if STDIN in names:
-                monitor_state.save(location, model, session.state())
+            for seen in complete:
+                monitor_state.save(location, model, seen)
             raise
         monitor_state.save(location, model, session.state())
     return session
 
 
 def _read(
-    session: Session, name: str, resumable: bool, on_alarm: Callable[[str], None]
+    session: Session,
+    name: str,
+    resumable: bool,
+    on_alarm: Callable[[str], None],
+    on_batch: Callable[[], None],
 ) -> str | None:
+    events: dict[str, Any] = {"on_alarm": on_alarm, "on_batch": on_batch}
     if name == STDIN:
-        return session.read("standard input", sys.stdin.buffer, resumable=False, on_alarm=on_alarm)
+        return session.read("standard input", sys.stdin.buffer, resumable=False, **events)
     try:
         with user_path(name).open("rb") as file:
             again = resumable and file.seekable()  # a pipe is not
-            return session.read(name, file, resumable=again, on_alarm=on_alarm)
+            return session.read(name, file, resumable=again, **events)
     except OSError as error:
         raise InputError(f"{name!r} cannot be read: {error.strerror}") from error
 

@@ -81,7 +81,7 @@ def text_line(row: Row, width: int) -> str:
     """
     index = f"[{row['index']}]" if "index" in row else ""
     note = f"  ({row['note']})" if row["note"] else ""
-    label = row["label"] if row["accepted"] else _abstention(row)
+    label = printable(row["label"]) if row["accepted"] else _abstention(row)
     by = f"  {row[ANSWERED_BY]:8}" if ANSWERED_BY in row else ""
     return f"{label:{width}}  {row['confidence']:.4f}{by}  {printable(row['path'])}{index}{note}"
 

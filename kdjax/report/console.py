@@ -251,7 +251,8 @@ def _shifts(shifts: Mapping[str, Any], title: str) -> Group:
     table = terminal.table(
         f"{title}: {shifts['examples']:,} test images, accepted if "
         f"{selective.display_name(shifts['score'])} >= "
-        f"{selective.shown_threshold(shifts['score'], shifts['threshold'])}",
+        f"{selective.shown_threshold(shifts['score'], shifts['threshold'])}"
+        f"{' and the gate passes' if has_gate else ''}",
         "shift",
         "severity",
         "coverage %",
@@ -265,7 +266,8 @@ def _shifts(shifts: Mapping[str, Any], title: str) -> Group:
         for values in severities:
             shares = (terminal.percent(values[key]) for key in ("coverage", "error", "accuracy"))
             severity, confidence = values.get("severity", "-"), f"{values['confidence']:.4f}"
-            table.add_row(name, str(severity), *shares, confidence, *_gated(values, "coverage"))
+            gated = _gated(values, "coverage")
+            table.add_row(name, str(severity), *shares, confidence, *gated)
     notes = (
         "coverage: share of accepted images; selective risk: error among accepted",
         f"threshold from: {shifts['threshold_from']}",

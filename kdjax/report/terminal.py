@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +13,8 @@ MIN_WIDTH = 100  # characters; below that rich would truncate columns
 
 def show(*parts: RenderableType) -> None:
     """Prints tables and lines, as wide as the widest of them."""
-    console = Console(soft_wrap=True)
+    # Names and paths of users are no markup, whatever brackets and colons they have.
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     unlimited = console.options.update(max_width=1000)
     widths = (Measurement.get(console, unlimited, part).maximum for part in parts)
     console.width = max(console.width, MIN_WIDTH, *widths)
@@ -39,9 +39,9 @@ def show_report(
         lines: of any length.
         left: number of columns that are aligned to the left.
     """
-    filled = table(escape(title), *columns, left=left)
+    filled = table(title, *columns, left=left)
     for cells in rows:
-        filled.add_row(*map(Text, cells))
+        filled.add_row(*cells)
     show(filled)
     print(*lines, sep="\n")
 

@@ -58,8 +58,13 @@ def on_scale(scale: str | None, values: ArrayLike) -> NDArray[np.float64]:
     return -np.expm1(-array) if scale == LOG else array
 
 
+def scale_name(score: str) -> str:
+    """Returns the scale of the values of a score in the log domain as text; empty for others."""
+    return {LOG_ODDS: "log-odds", LOG: "-log(1 - s)"}.get(SCALES.get(score, ""), "")
+
+
 def shown_threshold(score: str, threshold: float) -> str:
     """Returns a threshold as text: as people read it, and for a log-domain score as it is."""
     text = f"{float(shown(score, threshold)):.6g}"
-    name = {LOG_ODDS: "log-odds", LOG: "-log(1 - s)"}.get(SCALES.get(score, ""))
+    name = scale_name(score)
     return f"{text} ({name} {threshold:.6g})" if name else text

@@ -50,7 +50,7 @@ def test_card_and_file_are_read_as_written(folder):
             ("input", value)
             for value in ({"shape": [8, 9.0, 3]}, {"shape": [8, 9, 3], "fit": "no"})
         ],
-        *[("threshold", value) for value in ("0.5", [0.5])],
+        *[("threshold", value) for value in ("0.5", [0.5], True)],
         *[("class_thresholds", value) for value in (0.5, ["0.5", None])],
         *[("files", value) for value in (None, ["model.stablehlo"], {"model.stablehlo": {}})],
     ],

@@ -1,6 +1,7 @@
 """Export with a gate: both files, the card, predictions and the check decide like the run."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from support.gated_runs import ACCEPTANCE
 
 from kdjax.evaluation import evaluate, predictions
-from kdjax.export import card, card_page, formats
+from kdjax.export import card, card_page, formats, onnx_metadata
 from kdjax.export.exporter import export
 from kdjax.predict import load, rows
 from kdjax.predict.images import LoadedImage
+from kdjax.report.page import runs, single
 from kdjax.runs import restore
 
 
@@ -117,3 +119,19 @@ def test_a_model_without_a_gate_has_four_outputs(run, tmp_path):
     assert outputs.outlier is None and outputs.gate_score is None
     prediction = load(tmp_path / "model")(PIL.Image.new("L", (8, 8)))
     assert prediction.outlier is None
+
+
+@pytest.mark.slow
+def test_report_and_card_name_the_gate_where_they_name_the_threshold(run, exported, tmp_path):
+    results, model_card, _ = exported
+    name, passed = results["gate"]["name"], results["gate"]["calibration"]["passed"]
+    evaluate.evaluate(*run, gate=name)
+    page = single.write(runs.read(run[0]), out=tmp_path / "report.html").read_text()
+    text = " ".join(re.sub(r"<[^>]+>", "", page).split())
+    assert f"and its image passes the gate ({name}). Learn then Test" in text
+    assert f"{passed} of 719 images, those that pass the gate, that are used for nothing" in text
+    assert "predictions to its right are accepted if their images pass the gate." in text
+    promise = card_page.promise(model_card)
+    assert f"certified on {passed} calibration images that pass its gate by" in promise
+    description = onnx_metadata.description(model_card)
+    assert "accepted (false: the model abstains), gate_score, outlier (true: the" in description

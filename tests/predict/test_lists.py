@@ -167,6 +167,8 @@ def test_names_with_line_breaks_stay_on_one_line():
         "note": "",
     }
     assert rows.text_line(row, 7) == r"abstain (one of: x\ny, z)  0.5000  a.png"
+    accepted = {**row, "accepted": True, "label": "x\x1b[31m\ny"}
+    assert rows.text_line(accepted, 3) == r"x\x1b[31m\ny  0.5000  a.png"
 
 
 def test_json_and_csv_have_the_list_of_every_image(model, images):

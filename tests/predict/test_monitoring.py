@@ -2,15 +2,17 @@
 
 import json
 import math
+import os
 import pathlib
 import sys
+import threading
 
 import numpy as np
 import pytest
 from support import colours, monitored
 
 from kdjax.errors import InputError, Preempted
-from kdjax.predict import monitor_state, monitoring
+from kdjax.predict import monitor_state, monitoring, outcome_file
 from kdjax.predict.monitoring import Settings, watch
 from kdjax.selective import Monitor
 
@@ -224,6 +226,51 @@ def test_what_was_read_of_a_pipe_is_saved_when_it_is_stopped(model, tmp_path, mo
         watch(model, ["-"], state=tmp_path / "state.json")
     more = monitored.write_json(tmp_path / "more.jsonl", monitored.rows(2, seed=1))
     assert watch(model, [more], state=tmp_path / "state.json").monitor.examples == 5
+
+
+def test_files_and_pipes_that_were_interrupted_count_once(model, tmp_path, monkeypatch):
+    rows, state = monitored.rows(9), tmp_path / "state.json"
+    first = monitored.write_json(tmp_path / "first.jsonl", rows[:4])
+    second = monitored.write_json(tmp_path / "second.jsonl", rows[4:])
+    monkeypatch.setattr(outcome_file, "_BATCH", 2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    piped = "".join(f"{json.dumps(row)}\n" for row in monitored.rows(3, seed=1))
+    writer = threading.Thread(target=pipe.write_text, args=[piped])
+    writer.start()
+    feed, fed = monitoring.Session.feed, []
+
+    def interrupted(session, batch, name):
+        alarms = feed(session, batch, name)
+        fed.append(name)
+        if fed.count(str(second)) == 2:  # within a batch: the monitor has it, the session has not
+            raise KeyboardInterrupt
+        return alarms
+
+    with monkeypatch.context() as patch:
+        patch.setattr(monitoring.Session, "feed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            watch(model, [pipe, first, second], state=state)
+    writer.join()
+    content = json.loads(state.read_text())
+    assert content["monitor"]["examples"] == 3 + 4 + 2
+    assert [(entry["name"], entry["lines"]) for entry in content["files"]] == [
+        (str(first), 4),
+        (str(second), 2),
+    ]
+    session = watch(model, [first, second], state=state)
+    assert session.monitor.examples == 3 + 9 and session.last["line"] == 5
+    assert watch(model, [first, second], state=state).monitor.examples == 12
+
+
+@pytest.mark.parametrize("path", [".", "./", "/", "folder"])
+def test_a_state_that_is_a_folder_is_refused(model, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    rows = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(5))
+    message = refused(model, [rows], state=path)
+    assert message.endswith("is a folder, and not a state of kdjax monitor")
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_the_state_of_another_model_or_of_other_settings_is_refused(model, tmp_path):

@@ -1,5 +1,7 @@
 """Tables and lines of text on the terminal."""
 
+import pytest
+
 from kdjax.report import terminal
 
 
@@ -32,6 +34,14 @@ def test_a_report_is_a_table_of_plain_text_and_whole_lines(capsys):
     cells = [row.split("│")[1:-1] for row in table if row.startswith("│")]
     assert [name.strip() for name, *_ in cells] == ["[red]a[/red]", "c"]
     assert cells[0][1:] == [" b    ", "     1 "] and cells[1][2] == " 1,000 "
+
+
+@pytest.mark.parametrize("path", ["/data/[exp]/run", "/data/[/b]", "[red]x", "a:smile:b"])
+def test_titles_headings_and_cells_are_printed_as_they_are(path, capsys):
+    table = terminal.table(path, path)
+    table.add_row(path)
+    terminal.show(table)
+    assert capsys.readouterr().out.count(path) == 3
 
 
 def test_shares_are_in_percent_with_two_digits():

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from kdjax import selective
 from kdjax.errors import InputError
-from kdjax.selective.scales import LOG_FORMS
+from kdjax.selective.scales import LOG_FORMS, scale_name
 
 HALF = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.bfloat16, jnp.float16)]
 DTYPES = [jnp.float32, *HALF]
@@ -159,6 +159,8 @@ def test_log_forms_rank_like_the_probability_without_its_ties(name, form):
 
 def test_thresholds_of_log_forms_are_shown_as_probabilities_too():
     assert selective.shown_threshold("softmax_response_log_odds", 0) == "0.5 (log-odds 0)"
+    names = {"doctor": "log-odds", "margin_log": "-log(1 - s)", "margin": "", "energy": ""}
+    assert {score: scale_name(score) for score in names} == names
     assert selective.shown_threshold("margin_log", np.log(4)) == "0.75 (-log(1 - s) 1.38629)"
     assert selective.shown_threshold("margin", 0.25) == "0.25"
     assert selective.shown_threshold("energy", 12.5) == "12.5"

@@ -61,15 +61,21 @@ def _certified(run: Run, guarantee: Mapping[str, Any]) -> list[str]:
         else f"accepts {formatting.percent(accepted.mean())} of the test images (its coverage) and "
         "abstains on the rest"
     )
-    point = run.operating_point
+    point, gate = run.operating_point, run.results.get("gate") or {}
+    has_gate = gate.get("threshold") is not None
+    passes = f", and its image passes the gate ({gate['name']})" if has_gate else ""
+    images = f"{guarantee['examples']:,} images"
+    if has_gate:
+        total = run.results["calibration"]["examples"]
+        images = f"{guarantee['examples']:,} of {total:,} images, those that pass the gate,"
     return [
         f"This model {acceptance}. On new images its {SELECTIVE_RISK} is at most "
         f"{formatting.exact_percent(risk)}, with a probability of at least "
         f"{formatting.exact_percent(1 - delta)}.",
         "A prediction is accepted if its confidence score, the "
         f"{selective.display_name(run.best_score)}, is at least "
-        f"{selective.shown_threshold(run.best_score, point.threshold)}. Learn then Test certified "
-        f"this threshold on the calibration split, {guarantee['examples']:,} images "
+        f"{selective.shown_threshold(run.best_score, point.threshold)}{passes}. Learn then Test "
+        f"certified this threshold on the calibration split, {images} "
         f"that are used for nothing else; its coverage there is "
         f"{formatting.percent(point.certificate['coverage'])}. The certificate fails for at most "
         f"{formatting.exact_percent(delta)} of such splits.",

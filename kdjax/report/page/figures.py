@@ -11,7 +11,7 @@ from kdjax.report.page import plots, runs, stats, svg
 from kdjax.report.page.runs import Run
 from kdjax.runs import fold_workdirs, workdir
 from kdjax.selective import Interval, ranking
-from kdjax.selective.scales import LOG_FORMS, LOG_ODDS, SCALES
+from kdjax.selective.scales import LOG_FORMS, scale_name
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -85,12 +85,12 @@ def histograms(run: Run) -> list[tuple[str, "Markup"]]:
 
 
 def _histogram(run: Run, name: str) -> "Markup":
-    title, point = selective.display_name(name), run.operating_point
+    title, point, scale = selective.display_name(name), run.operating_point, scale_name(name)
     paint = functools.partial(
         plots.histogram,
         confidence=run.confidence[name],
         correct=run.correct,
-        name=f"{title}, log-odds" if SCALES.get(name) == LOG_ODDS else title,
+        name=f"{title}, {scale}" if scale else title,
         threshold=point.threshold if point.certified and name == point.score else None,
     )
     label = f"Histogram of {title} for correct and wrong predictions"

@@ -15,7 +15,7 @@ import pytest
 from support.browser import TEXT_CONTRASTS, chromium, needs_chromium
 from support.commands import ROOT
 
-from kdjax import models
+from kdjax import models, selective
 from kdjax.data.fit import RESIZES, fit
 from kdjax.export import formats
 from kdjax.export.web import page, runtime
@@ -286,6 +286,18 @@ def test_page_without_a_threshold_says_that_it_accepts_nothing(visit, tmp_path):
     (answer,) = drop(tab, ("a.png", png(PIL.Image.new("RGB", (5, 4), "red"))))
     assert answer["accepted"] is False
     assert "it accepts no picture" in tab.inner_text("#results")
+
+
+def test_page_shows_values_in_the_log_domain_which_are_not_1(visit, tmp_path):
+    score = {"name": "softmax_response_log_odds", "scale": "log_odds"}
+    tab = visit(write(tmp_path, b"0.5", threshold=0.5, score=score))
+    bright = png(PIL.Image.new("RGB", (5, 4), (0, 204, 0)))
+    drop(tab, ("green.png", bright))
+    text = tab.inner_text("#results li")
+    shown = [
+        selective.shown_threshold(score["name"], value) for value in (np.float32(204 / 255), 0.5)
+    ]
+    assert f"softmax response) {shown[0]}, at least the threshold {shown[1]}" in text
 
 
 def test_page_names_the_threshold_of_the_predicted_class(visit, tmp_path):

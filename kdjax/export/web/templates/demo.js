@@ -14,12 +14,16 @@ const kdjaxDemo = (() => {
   }
 
   const percent = value => `${(100 * value).toFixed(1)} %`;
-  const number = value => Number(value.toPrecision(4)).toString();
+  const number = (value, digits = 4) => Number(value.toPrecision(digits)).toString();
   // A score in the log domain as people read it, as in kdjax/selective/scales.py.
   const shown = {
     log_odds: value => 1 / (1 + Math.exp(-value)),
     log: value => -Math.expm1(-value),
   }[card.scale] || (value => value);
+  const scale = { log_odds: "log-odds", log: "-log(1 - s)" }[card.scale];
+  // As `shown_threshold` there: near 1, only values in the log domain can be told apart.
+  const text = value => scale
+    ? `${number(shown(value), 6)} (${scale} ${number(value, 6)})` : number(value);
 
   // Embedded files are compressed with gzip and encoded in base64.
   async function embedded(id) {
@@ -110,11 +114,11 @@ const kdjaxDemo = (() => {
     const own = card.class_thresholds, least = own ? own[result.label] : card.threshold;
     const threshold = least === null
       ? `it accepts no picture${own ? ` as ${label}` : ""}`
-      : `${accepted ? "at least" : "below"} the threshold ${number(shown(least))}${own ? ` of ${label}` : ""}`;
+      : `${accepted ? "at least" : "below"} the threshold ${text(least)}${own ? ` of ${label}` : ""}`;
     return [
       node("h3", title, accepted ? "accepted" : "abstained"),
       node("p", `${accepted ? "accepted" : "abstained"}: confidence (${card.score}) ` +
-        `${number(shown(confidence))}, ${outlier ? "but unlike the training images" : threshold}`),
+        `${text(confidence)}, ${outlier ? "but unlike the training images" : threshold}`),
       table(result.probabilities),
     ];
   }
@@ -151,6 +155,7 @@ const kdjaxDemo = (() => {
     };
     element("files").addEventListener("change", event => {
       take([...event.target.files]);
+      event.target.value = ""; // so that the same files can be chosen again
     });
     document.addEventListener("dragover", event => {
       event.preventDefault();
