@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from kdjax import models
-from kdjax.models import alexnet, common, resnet
+from kdjax.models import alexnet, common, fast_cnn, resnet
 from kdjax.runtime.compiler import jit
 
 Program = Callable[[], Any]
@@ -62,6 +62,7 @@ def flax_layers() -> Iterator[None]:
         for module, name, layer in (
             (alexnet, "Conv", nn.Conv),
             (resnet, "Conv", nn.Conv),
+            (fast_cnn, "Conv", nn.Conv),
             (common, "max_pool", max_pool),
         ):
             patches.enter_context(mock.patch.object(module, name, layer))

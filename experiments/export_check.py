@@ -11,8 +11,8 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,14 +92,16 @@ def compare(
     """
     model_card = card.read(model)
     run_logits = predictions.load(workdir / "predictions" / "test.npz").logits
-    score, threshold = model_card["score"], model_card["threshold"]
+    score = model_card["score"]
     scores = selective.numpy_scores(score["pnorm"], score.get("combination"))
     confidence = scores[score["name"]](run_logits)
-    run_accepts = confidence >= (np.inf if threshold is None else threshold)
+    confident = confidence >= _thresholds(model_card, run_logits)
     images = restore.load_dataset(workdir, data_dir).test.images
 
     def compare_file(name: str) -> Comparison:
         arrays = outputs(model / name, images)
+        # The run has no images any more from which a gate could be computed: the file's is used.
+        run_accepts = confident & ~arrays.get("outlier", np.zeros(len(images), bool))
         return Comparison(
             file=name,
             images=len(images),
@@ -109,6 +111,14 @@ def compare(
         )
 
     return [compare_file(name) for name in model_card["files"]]
+
+
+def _thresholds(model_card: Mapping[str, Any], logits: np.ndarray) -> np.ndarray:
+    """Returns the threshold of each prediction, [n], that of its class if each class has one."""
+    values = model_card.get("class_thresholds") or [model_card["threshold"]]
+    thresholds = np.array([np.inf if value is None else value for value in values])
+    classes = selective.predicted_classes(logits) if len(values) > 1 else np.zeros(len(logits), int)
+    return thresholds[classes]
 
 
 def agree(comparisons: Sequence[Comparison]) -> bool:

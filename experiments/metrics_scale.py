@@ -3,8 +3,8 @@
 python -m experiments.metrics_scale --out=experiments/results/metrics_scale.md [--only NAME ...]
 
 Each function runs in a process of its own, `--rounds` times, in turn with the others; the peak
-memory is that of the process, in which the imports take about 200 MiB and the predictions what the
-column says.
+memory is that of the process while the function runs, in which the imports take about 200 MiB and
+the predictions what the column says. It needs Linux.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import pathlib
 import platform
-import resource
 import shlex
 import statistics
 import sys
@@ -166,11 +165,18 @@ def measure(name: str, n: int, resampled_n: int) -> Measured:
     """Returns the time and memory of a function in this process."""
     work = all_work(n, resampled_n)[name]
     data = work.draw(work.n)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak of the drawing does not count
     start = time.perf_counter()
     work.function(data)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return Measured(seconds, peak, sum(array.nbytes for array in data) / 2**20)
+    return Measured(seconds, _peak(), sum(array.nbytes for array in data) / 2**20)
+
+
+def _peak() -> float:
+    """Returns the largest memory of this process since `clear_refs` was written, in MiB."""
+    status = pathlib.Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 2**10
 
 
 def measure_alone(name: str, n: int, resampled_n: int) -> Measured:

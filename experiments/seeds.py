@@ -112,9 +112,9 @@ def table(all_results: Sequence[Any], metrics: Mapping[str, Metric]) -> str:
     lines = [f"| on test | mean | sd | seeds 0 to {len(all_results) - 1} |", "|---|---|---|---|"]
     for name, metric in metrics.items():
         values = [metric(results) for results in all_results]
-        deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        deviation = f"{np.std(values, ddof=1):.2f}" if len(values) > 1 else "-"
         per_seed = ", ".join(f"{value:.2f}" for value in values)
-        lines.append(f"| {name} | {np.mean(values):.2f} | {deviation:.2f} | {per_seed} |")
+        lines.append(f"| {name} | {np.mean(values):.2f} | {deviation} | {per_seed} |")
     return "\n".join(lines)
 
 
@@ -131,11 +131,11 @@ def main() -> None:
         run(options.config, seed, options.out / f"seed-{seed}", arguments)
         for seed in range(options.seeds)
     ]
-    if len(seeds[0]) > 1:
-        print(f"\n{table(seeds, student_metrics(seeds[0]))}")
-    else:
+    if "student" in seeds[0]:
         results = [each["student"] for each in seeds]
         print(f"\n{table(results, make_metrics(results[0]))}")
+    else:
+        print(f"\n{table(seeds, student_metrics(seeds[0]))}")
 
 
 if __name__ == "__main__":

@@ -48,9 +48,10 @@ def compare(check, tmp_path, monkeypatch):
     monkeypatch.setattr(check.card, "read", lambda folder: model_card)
     monkeypatch.setattr(check.restore, "load_dataset", lambda workdir, data_dir: dataset)
 
-    def run(values, accepted, **changes):
+    def run(values, accepted, outlier=None, **changes):
         model_card.update(changes)
         arrays = {"logits": values, "accepted": accepted}
+        arrays |= {} if outlier is None else {"outlier": outlier}
         monkeypatch.setattr(check, "outputs", lambda file, given: arrays)
         (comparison,) = check.compare(tmp_path / "run", tmp_path / "model")
         return comparison
@@ -66,6 +67,29 @@ def test_file_that_decides_like_the_run_agrees(check, compare):
     assert comparison.difference == pytest.approx(5e-5, rel=0.05)
     assert comparison.accepted == np.sum(accepts(logits())) not in (0, IMAGES)
     assert check.agree([comparison])
+
+
+def test_what_the_gate_of_the_file_stops_is_abstained(check, compare):
+    accepted = accepts(logits())
+    outlier = np.arange(IMAGES) % 3 == 0
+    comparison = compare(logits(), accepted & ~outlier, outlier=outlier)
+    assert comparison.decisions == 0 and check.agree([comparison])
+    assert comparison.accepted < accepted.sum()
+    # A file that accepts what its gate stops differs.
+    wrong = compare(logits(), accepted, outlier=outlier)
+    assert wrong.decisions == np.sum(accepted & outlier) > 0
+
+
+def test_each_class_has_its_threshold(check, compare):
+    values = logits()
+    classes = values[:, :-1].argmax(axis=1)
+    thresholds = np.linspace(0, 1.2, values.shape[1] - 1)
+    thresholds[thresholds > 1] = np.inf
+    confidence = selective.numpy_scores(2.0)["softmax_response"](values)
+    accepted = confidence >= thresholds[classes]
+    given = [None if np.isinf(value) else float(value) for value in thresholds]
+    assert compare(values, accepted, class_thresholds=given).decisions == 0
+    assert compare(values, accepts(values), class_thresholds=given).decisions > 0
 
 
 def test_every_differing_decision_is_counted_in_either_direction(check, compare):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import pytest
 from support.commands import ROOT, python
@@ -42,7 +43,7 @@ def test_table_shows_mean_and_sample_deviation_over_seeds(seeds):
 def test_table_of_one_seed_without_teacher(seeds):
     without_teacher = {key: value for key, value in results(0.5).items() if key != "teacher"}
     lines = seeds.table([without_teacher], seeds.make_metrics(without_teacher)).splitlines()
-    assert lines[2] == "| student accuracy % | 50.00 | 0.00 | 50.00 |"
+    assert lines[2] == "| student accuracy % | 50.00 | - | 50.00 |"
 
 
 def student(accuracy, threshold, **fields):
@@ -95,6 +96,14 @@ def test_results_are_those_of_the_student_or_of_each_student(seeds, tmp_path, mo
     assert seeds.run("x.py", 0, tmp_path / "one", []) == {"student": {"folder": "one"}}
     several = seeds.run("x.py", 0, tmp_path / "many", [])
     assert several == {name: {"folder": f"many/students/{name}"} for name in ("ce", "kd")}
+
+
+def test_a_single_entry_of_students_is_one_of_several(seeds, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(seeds, "run", lambda *_: {"method=kd": student(0.75, 0.5)})
+    arguments = ["seeds.py", "--config=x", "--seeds=2", f"--out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    seeds.main()
+    assert "| accuracy %, method=kd |" in capsys.readouterr().out
 
 
 def run_seeds(folder, config, *flags):

@@ -246,11 +246,14 @@ def test_programs_run_in_turn_and_the_first_round_does_not_count(convolutions, m
 
 
 @pytest.mark.slow
-def test_a_step_with_either_layers_has_the_same_result(convolutions):
-    step, variables = convolutions.training_step("alexnet_small", 4)
+@pytest.mark.parametrize("network", ["alexnet_small", "resnet8", "fast_cnn_shallow"])
+def test_a_step_with_either_layers_has_the_same_result(convolutions, network):
+    step, variables = convolutions.training_step(network, 4)
+    assert "custom_vmap" in str(jax.make_jaxpr(step)(variables))
     ours = jax.jit(step)(variables)
     with convolutions.flax_layers():
-        step, initial = convolutions.training_step("alexnet_small", 4)
+        step, initial = convolutions.training_step(network, 4)
+        assert "custom_vmap" not in str(jax.make_jaxpr(step)(initial))
         theirs = jax.jit(step)(initial)
     leaves = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     assert all(np.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in leaves)

@@ -178,11 +178,11 @@ def _load_tfds(
         [cache.load(root, directory, part, images=not stream) for part in train_parts]
     )
     test = arrays.join([cache.load(root, directory, part) for part in test_parts])
-    _warn_about_empty_classes(name, train)
     images = _on_disk(directory, train_split) if stream else train.images
     rest, dev = splits.stratified_cut(train.labels, cuts.dev_fraction, cuts.seed)
     size = round(cuts.calibration_fraction * len(train.labels))
     kept, calibration = (rest[part] for part in splits.random_cut(len(rest), size, cuts.seed))
+    _warn_about_empty_classes(name, train.labels[kept], train.class_names)
     mean, std = _statistics(train.moments[kept], (len(kept), *images.shape[1:]))
     return Dataset(
         name=directory.parent.relative_to(root).as_posix(),
@@ -297,9 +297,9 @@ def _check_seed(seed: int) -> None:
         raise errors.InputError(f"split_seed is {seed}: must be at least 0")
 
 
-def _warn_about_empty_classes(name: str, loaded: arrays.Arrays) -> None:
-    counts = np.bincount(loaded.labels, minlength=len(loaded.class_names))
-    empty = [repr(str(loaded.class_names[label])) for label in np.flatnonzero(counts == 0)]
+def _warn_about_empty_classes(name: str, labels: np.ndarray, class_names: np.ndarray) -> None:
+    counts = np.bincount(labels, minlength=len(class_names))
+    empty = [repr(str(class_names[label])) for label in np.flatnonzero(counts == 0)]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         warnings.warn(

@@ -148,6 +148,11 @@ def _as_float(value: float | None) -> float | None:
 def _require_vacant(out: pathlib.Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{str(out)!r} exists: choose another --out or remove it")
+    if out.resolve() == pathlib.Path.cwd():
+        raise InputError(
+            f"{str(out)!r} is the current folder, which a model cannot replace: choose another "
+            "--out"
+        )
 
 
 def _file_names(web: str | None) -> list[str]:

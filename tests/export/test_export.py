@@ -517,18 +517,20 @@ def test_existing_output_folder_raises_unless_it_is_empty(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_current_folder_and_links_can_be_filled_and_a_threshold_may_be_an_integer(
+def test_link_to_an_empty_folder_is_filled_and_a_threshold_may_be_an_integer(
     trained, tmp_path, monkeypatch
 ):
-    (tmp_path / "here").mkdir()
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("empty")
+    export(trained("tiny"), tmp_path / "link", threshold=0)
+    assert (tmp_path / "link").is_symlink()
+    threshold = card.read(tmp_path / "empty")["threshold"]
+    assert threshold == 0 and isinstance(threshold, float)
+    (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    for out in (pathlib.Path(), tmp_path / "link"):
-        export(trained("tiny"), out, threshold=0)
-        assert card.read(out)["threshold"] == 0 and isinstance(card.read(out)["threshold"], float)
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "card.json").exists()
-    assert (tmp_path / "here" / "card.json").exists()
+    for out in (".", "../here"):
+        line = error_message(export, trained("tiny"), pathlib.Path(out))
+        assert line.startswith(f"'{out}' is the current folder, which a model cannot replace")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from support.own_teachers import UINT8, class_metadata, fit_linear, predict, write_onnx
 from support.runs import final_arrays, tiny
 
+import kdjax.config
 from kdjax import data, pipeline
 from kdjax.data.augment import Augmentation
 from kdjax.errors import InputError
@@ -22,7 +23,7 @@ from kdjax.evaluation import certification, evaluate
 from kdjax.report import console, page
 from kdjax.runs import restore, teachers, workdir
 from kdjax.training import host_teacher
-from kdjax.training.external import logits_file, onnx_teacher
+from kdjax.training.external import input_fields, logits_file, onnx_teacher, weights_teacher
 
 PLAIN = {"data.pad": 0}  # one augmentation: the logits are cached
 
@@ -252,9 +253,41 @@ def test_normalization_that_the_weights_need_is_named(weights_file, data_dir, tm
     safetensors.numpy.save_file(arrays, weights_file, class_metadata("9876543210"))
     changes = {"teacher.weights": str(weights_file), "teacher.model": "normalized"}
     config = tiny(data_dir, **PLAIN | changes | {"teacher.width": 0})
-    message = r"near chance; with --config.teacher.input_scale=1.0 --config.teacher.input_mean=0 9"
+    fields = r"--config.teacher.input_scale=1 --config.teacher.input_mean=0 "
+    message = rf"near chance; with {fields}--config.teacher.input_std=1 9"
     with pytest.raises(InputError, match=message):
         teachers.set_up(config, tmp_path / "run", restore.load_data(config))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"input_scale": 1.0, "input_mean": "0.5", "input_std": "0.5"},
+        {"input_mean": "data", "input_std": "0.1"},
+        {"input_std": "2"},
+        {"input_scale": 255.0, "input_mean": "imagenet"},
+    ],
+)
+def test_fields_that_are_named_give_the_normalization_whatever_was_given(given) -> None:
+    train = data.Split(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.int32))
+    statistics = {"mean": np.float32([0.1, 0.2, 0.3]), "std": np.float32([0.4, 0.5, 0.6])}
+    splits = dict.fromkeys(("train", "dev", "calibration", "test"), train)
+    dataset = data.Dataset("x", "1", ("a", "b"), **splits, **statistics)
+
+    def normalization(fields: Any) -> Any:
+        values = input_fields.normalization(fields, dataset, ((0.0,), (1.0,)))
+        return fields.input_scale or 255.0, values
+
+    for changes in weights_teacher._other_normalizations(3):
+        fields, expected = (kdjax.config.base().teacher for _ in range(2))
+        fields.update(given)
+        expected.update(changes)
+        flags = weights_teacher._changed_flags(fields, changes)
+        for name, value in flags.items():
+            field = name.removeprefix("teacher.")
+            fields[field] = type(fields[field])(value)
+        assert normalization(fields) == normalization(expected)
 
 
 def test_weights_that_do_not_fit_are_refused(weights_file, data_dir, tmp_path) -> None:

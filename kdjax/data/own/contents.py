@@ -102,8 +102,11 @@ class Rows:
 
     @functools.cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
-        with np.load(self.path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in self.sizes}
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in self.sizes}
+        except atomic_io.DAMAGED_NPZ as error:  # its arrays have not been read to their end before
+            raise InputError(f"npz:{self.path}: damaged: {reason(error)}") from error
 
     @functools.cached_property
     def _stamp(self) -> str:

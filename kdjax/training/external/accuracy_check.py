@@ -71,7 +71,10 @@ def best_alternative(
 
 
 def class_order(
-    logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    logits: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    columns: Sequence[int] | None = None,
 ) -> Alternative | None:
     """Returns the order of the teacher's classes that agrees best with the labels.
 
@@ -83,6 +86,8 @@ def class_order(
         logits: [n, m] with the given settings.
         labels: [n].
         class_names: of the data set, by label.
+        columns: the output of the teacher that each column of `logits` is; None: the same. If the
+            teacher has other outputs too, the names of all are not known, and the answer is None.
     """
     count, num_classes = logits.shape
     confusion = np.zeros((num_classes, num_classes))
@@ -93,9 +98,12 @@ def class_order(
         return None
     if count < 5 * num_classes or (order == np.arange(num_classes)).all():
         return None
+    outputs = range(num_classes) if columns is None else columns
+    if sorted(outputs) != list(range(num_classes)):
+        return None
     names = [""] * num_classes
-    for label, output in enumerate(order):
-        names[output] = class_names[label]
+    for label, column in enumerate(order):
+        names[outputs[column]] = class_names[label]
     return Alternative({"teacher.class_names": _joined(names)}, reordered)
 
 
@@ -114,6 +122,7 @@ def check(
     labels: np.ndarray,
     class_names: Sequence[str],
     alternatives: Callable[[], Sequence[Alternative]],
+    columns: Sequence[int] | None = None,
 ) -> str:
     """Returns a line with the accuracy of a teacher on images of dev; checks it.
 
@@ -126,6 +135,7 @@ def check(
         labels: [n].
         class_names: of the data set, by label.
         alternatives: computes the logits with other settings.
+        columns: see `class_order`.
 
     Raises:
         InputError: if the accuracy is near chance and another setting is clearly better.
@@ -134,7 +144,7 @@ def check(
     def candidates() -> list[Alternative]:
         others = list(alternatives())
         for flags, values in [({}, logits), *others]:
-            order = class_order(values, labels, class_names)
+            order = class_order(values, labels, class_names, columns)
             if order is not None:
                 others.append(Alternative({**flags, **order.flags}, order.logits))
         return sorted(others, key=lambda other: len(other.flags))

@@ -181,8 +181,6 @@ def _other_scalings(
         if values != (fmt.mean, fmt.std):
             flags["teacher.input_mean"] = name or "0"
             flags["teacher.input_std"] = name or "1"
-        if name and name != HALF and flags:
-            flags.pop("teacher.input_std", None)
         if flags:
             yield scale, values, flags
 

@@ -25,6 +25,7 @@ SPLITS = ("train", "dev", "calibration", "test")
 HASH_LENGTH = 32  # hexadecimal digits of the SHA-256 of an image's pixels
 CHUNK = 1024  # images that are read at once
 IMAGES = ("images", "view_images")  # arrays of an index that a file of logits does not need
+NAMES = ("split", "class_names")  # arrays of text
 AUGMENTATION = "augmentation"  # what identifies the fixed views of an index
 REMEDY = "python -m kdjax.logits --write-index=FILE writes the index of a config's images"
 
@@ -166,6 +167,7 @@ def read(path: str | os.PathLike[str]) -> LogitsFile:
             f"{where} has neither 'hashes' nor 'indices', which say to which image a row belongs: "
             f"copy them from the index; {REMEDY}"
         )
+    arrays |= {key: _names(arrays[key], f"{where}: {key}") for key in NAMES if key in arrays}
     rows = {key: arrays.get(key) for key in ("hashes", "indices", "split", "labels")}
     for key, values in rows.items():
         if values is not None and values.shape != (logits.shape[1],):
@@ -181,6 +183,20 @@ def read(path: str | os.PathLike[str]) -> LogitsFile:
     if augmentation is not None and augmentation.shape != (4,):
         raise InputError(f"{where}: {AUGMENTATION} {augmentation.shape} is not that of the index")
     return LogitsFile(logits, **rows, class_names=names, augmentation=augmentation)
+
+
+def _names(array: np.ndarray, where: str) -> np.ndarray:
+    """Returns names as str [n], also those that are stored as bytes.
+
+    Raises:
+        InputError: for an array of other things, or of another number of dimensions.
+    """
+    if array.ndim != 1 or array.dtype.kind not in "US":
+        raise InputError(f"{where}: {array.dtype} {array.shape} is not a list of names")
+    try:
+        return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not text in UTF-8") from None
 
 
 def _read_arrays(path: pathlib.Path, where: str) -> dict[str, np.ndarray]:
@@ -215,7 +231,7 @@ def rows_of(content: LogitsFile, name: str, split: Split, where: str) -> np.ndar
     if content.split is None:
         rows = np.arange(content.logits.shape[1] if name == "train" else 0)
     else:
-        rows = np.flatnonzero(content.split.astype(str) == name)
+        rows = np.flatnonzero(content.split == name)
     if not len(rows):
         return None
     if content.hashes is not None:

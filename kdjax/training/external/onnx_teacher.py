@@ -57,7 +57,9 @@ def describe_source(fields: Any, dataset: Dataset) -> tuple[dict[str, Any], str]
         return [Alternative(flags, logits_with(other)) for other, flags in formats]
 
     logits = class_order.select(onnx_file.to_logits(outputs), columns)
-    note = accuracy_check.check(where(path), logits, labels, dataset.class_names, alternatives)
+    note = accuracy_check.check(
+        where(path), logits, labels, dataset.class_names, alternatives, columns
+    )
     source = {
         "kind": KIND,
         "file": path.name,

@@ -50,13 +50,16 @@ def describe_source(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any
     def alternatives() -> list[Alternative]:
         return [
             Alternative(
-                {f"teacher.{name}": str(value) for name, value in changes.items() if value},
+                _changed_flags(config.teacher, changes),
                 _logits(_with_fields(config, changes), dataset, images),
             )
             for changes in _other_normalizations(dataset.image_shape[-1])
         ]
 
-    note = accuracy_check.check(where(path), logits, labels, dataset.class_names, alternatives)
+    columns = class_order.columns(_names(config), dataset.class_names, where(path))
+    note = accuracy_check.check(
+        where(path), logits, labels, dataset.class_names, alternatives, columns
+    )
     return {"kind": KIND, "file": path.name, "sha256": atomic_io.file_hash(path)}, note
 
 
@@ -77,11 +80,32 @@ def _other_normalizations(channels: int) -> list[dict[str, Any]]:
     """Returns common values of `teacher.input_*`, all three of each."""
     names = (input_fields.DATA, *(input_fields.NORMALIZATIONS if channels == 3 else ()))
     return [
-        {"input_scale": 0.0, "input_mean": "0", "input_std": ""},
-        {"input_scale": 1.0, "input_mean": "0", "input_std": ""},
-        *({"input_scale": 0.0, "input_mean": name, "input_std": ""} for name in names),
-        {"input_scale": 0.0, "input_mean": input_fields.HALF, "input_std": input_fields.HALF},
+        {"input_scale": scale, "input_mean": mean, "input_std": std}
+        for scale, mean, std in (
+            (input_fields.FLOAT_SCALE, "0", "1"),
+            (1.0, "0", "1"),
+            *((input_fields.FLOAT_SCALE, name, name) for name in names),
+            (input_fields.FLOAT_SCALE, input_fields.HALF, input_fields.HALF),
+        )
     ]
+
+
+def _changed_flags(fields: ConfigDict, changes: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the config fields to set for a normalization, without those that have its values."""
+    given = {**fields, "input_scale": fields.input_scale or input_fields.FLOAT_SCALE}
+    return {
+        f"teacher.{name}": f"{value:g}" if isinstance(value, float) else value
+        for name, value in changes.items()
+        if value != given[name]
+    }
+
+
+def _names(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the class names by output: given ones, else those in the file; empty if unknown."""
+    fields = config.teacher
+    if fields.class_names:
+        return class_order.parse_names(fields.class_names)
+    return class_order.names_in_metadata(weights.read(user_path(fields.weights)).metadata)
 
 
 def load(config: ConfigDict, dataset: Dataset) -> tuple[Any, Variables]:
@@ -92,9 +116,7 @@ def load(config: ConfigDict, dataset: Dataset) -> tuple[Any, Variables]:
     Raises:
         InputError: as `describe_source`.
     """
-    fields, path = config.teacher, user_path(config.teacher.weights)
-    names = class_order.parse_names(fields.class_names) if fields.class_names else ()
-    names = names or class_order.names_in_metadata(weights.read(path).metadata)
+    fields, path, names = config.teacher, user_path(config.teacher.weights), _names(config)
     model = spec.create_network(
         config, spec.TEACHER, len(names) or dataset.num_classes, dataset.image_shape
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdjax import data
 from kdjax.data.own import csv, folder, npz
 from kdjax.data.own.listing import Listing, check
 from kdjax.errors import InputError
@@ -314,3 +315,18 @@ def test_damaged_array_raises(tmp_path: pathlib.Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"set\.npz: damaged: "):
         npz.read(path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("stream", [False, True])
+def test_damage_behind_the_header_is_one_line(tmp_path, save, stream) -> None:
+    """A large array is not read when its file is listed."""
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 16, 16), np.uint8)
+    path = tmp_path / "set.npz"
+    save(path, images=pixels, labels=np.arange(600) % 2)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^npz:.*set\.npz: damaged: ") as raised:
+        data.load(f"npz:{path}", data_dir=tmp_path / "cache", stream=stream)
+    assert "\n" not in str(raised.value)

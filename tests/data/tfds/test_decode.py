@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,7 @@ def by_label(dataset: data.Dataset) -> dict[int, np.ndarray]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:.* has no training image:RuntimeWarning")  # one of each class
 @pytest.mark.parametrize("channels", [1, 3])
 def test_training_gets_the_pixels_that_prediction_gets(
     channels: int, encoded_set: Callable[..., pathlib.Path], tmp_path: pathlib.Path
@@ -193,3 +195,17 @@ def test_class_without_training_images_is_warned_about(
     root = encoded_set([(RIGHT, i % 2) for i in range(20)], shape=(H, W, 3), classes=4)
     with pytest.warns(RuntimeWarning, match="has no training image of class '2', '3'"):
         assert data.load("encoded_set", data_dir=root).num_classes == 4
+
+
+def test_class_whose_images_are_all_cut_off_is_warned_about(
+    encoded_set: Callable[..., pathlib.Path],
+) -> None:
+    root = encoded_set([(RIGHT, i % 2 if i else 2) for i in range(40)], shape=(H, W, 3), classes=3)
+    lost = []
+    for seed in range(12):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loaded = data.load("encoded_set", data_dir=root, split_seed=seed)
+        lost.append(2 not in loaded.train.labels)
+        assert lost[-1] == any("no training image of class '2'" in str(w.message) for w in caught)
+    assert any(lost)

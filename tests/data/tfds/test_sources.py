@@ -20,6 +20,8 @@ from support import stand_ins
 from kdjax import data, errors
 from kdjax.data.tfds import builders, parse, sources
 
+# The stand-ins have few images of each class.
+pytestmark = pytest.mark.filterwarnings("ignore:.* has no training image:RuntimeWarning")
 NAMES = tuple(stand_ins.ORIGINALS)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.training.external import accuracy_check
+from kdjax.training.external import accuracy_check, class_order
 from kdjax.training.external.accuracy_check import Alternative
 
 CLASSES = tuple("abcde")
@@ -57,6 +57,24 @@ def test_class_order_is_found_only_where_it_is_clear() -> None:
     assert accuracy_check.accuracy(found.logits, LABELS) == pytest.approx(0.9)
     noise = np.random.default_rng(0).normal(size=(200, 5))
     assert accuracy_check.class_order(noise, LABELS, CLASSES) is None
+
+
+@pytest.mark.parametrize("given", [None, (2, 1, 0, 3, 4), (4, 3, 2, 1, 0)])
+def test_class_order_that_is_named_gives_the_accuracy_that_is_promised(given) -> None:
+    raw = logits_with(0.9)[:, [2, 0, 1, 4, 3]]  # the outputs are those of c, a, b, e, d
+    found = accuracy_check.class_order(class_order.select(raw, given), LABELS, CLASSES, given)
+    assert found is not None
+    names = found.flags["teacher.class_names"]
+    columns = class_order.chosen_columns(names, (), 5, CLASSES, "teacher x")
+    assert names == "c,a,b,e,d"
+    followed = class_order.select(raw, columns)
+    assert accuracy_check.accuracy(followed, LABELS) == pytest.approx(0.9)
+    np.testing.assert_array_equal(followed, found.logits)
+
+
+def test_no_class_order_is_named_for_a_teacher_with_other_classes_too() -> None:
+    logits = logits_with(0.9)[:, [1, 0, 2, 3, 4]]
+    assert accuracy_check.class_order(logits, LABELS, CLASSES, (7, 0, 1, 2, 3)) is None
 
 
 @pytest.mark.parametrize("count", [6, 20, 200, 2000])

@@ -104,6 +104,23 @@ def test_view_of_each_augmentation_is_chosen_in_training(dataset, arrays, tmp_pa
     np.testing.assert_array_equal(plain, arrays["logits"][arrays["split"] == "test"][:4])
 
 
+def test_views_that_the_teacher_does_not_know_are_one_warning(dataset, arrays, tmp_path) -> None:
+    path, moved = tmp_path / "logits.npz", permuted(arrays, "logits")["logits"]
+    views = [moved] * 18
+    views[8:10] = [arrays["logits"]] * 2  # without a shift, and mirrored
+    with pytest.warns(RuntimeWarning, match="16 of 18 views are classified near chance, such as"):
+        _, note = describe(path, {**arrays, "logits": np.stack(views)}, dataset, CROP)
+    assert note.count("%") == 18
+    views[9] = moved
+    with pytest.raises(InputError, match="view 9 classifies"):
+        describe(path, {**arrays, "logits": np.stack(views)}, dataset, CROP)
+
+
+def test_splits_may_be_bytes(dataset, arrays, tmp_path) -> None:
+    changed = {**arrays, "split": arrays["split"].astype(np.bytes_)}
+    assert describe(tmp_path / "logits.npz", changed, dataset)[0]["splits"][0] == "train"
+
+
 @pytest.mark.slow
 def test_fixed_views_of_a_file_are_those_of_the_index(dataset, arrays, tmp_path) -> None:
     path, index = tmp_path / "logits.npz", logits_file.view_arrays(dataset, VIEWS, images=True)
@@ -295,6 +312,15 @@ BAD: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
         "9 outputs for the 10 classes",
     ),
     "class names": (lambda a: {**a, "class_names": a["class_names"][:9]}, "9 class_names for 10"),
+    "one text": (lambda a: {**a, "class_names": "a,b"}, r"class_names: <U3 \(\) is not a list"),
+    "numbers": (
+        lambda a: {**a, "split": np.zeros(len(a["split"]))},
+        "split: float64 .* not a list",
+    ),
+    "bytes": (
+        lambda a: {**a, "split": np.full(len(a["split"]), b"\xff")},
+        "split: not text in UTF-8",
+    ),
 }
 
 
