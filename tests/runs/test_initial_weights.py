@@ -16,6 +16,14 @@ from kdjax.runs import initial_weights, restore
 from kdjax.training import initial
 from kdjax.training.initial import InitialWeights
 
+# A training that leaves the weights as they are.
+STILL = {
+    "objective.method": "gambler",
+    "student.learning_rate": 1e-12,
+    "student.weight_decay": 0.0,
+    "student.epochs": 1,
+}
+
 
 @pytest.fixture
 def dataset(finished_run: Any) -> Any:
@@ -99,19 +107,12 @@ def test_weights_are_read_before_training_unless_there_is_a_checkpoint(data_dir,
 @pytest.mark.slow
 def test_students_that_start_again_have_the_given_weights(finished_run, data_dir, tmp_path):
     """After a kill between two saves, one student has a checkpoint and the other one has none."""
-    still = {
-        "objective.method": "gambler",
-        "student.learning_rate": 1e-12,
-        "student.weight_decay": 0.0,
-        "student.epochs": 1,
-        "students": ({"seed": 1}, {"seed": 2}),
-    }
-    start = str(finished_run.folder)
-    pipeline.train(config(data_dir, start, **still), tmp_path / "run")
+    start, students = str(finished_run.folder), {"students": ({"seed": 1}, {"seed": 2})}
+    pipeline.train(config(data_dir, start, **STILL, **students), tmp_path / "run")
     first, second = sorted((tmp_path / "run" / "students").iterdir())
     for path in (second / "checkpoints").iterdir():
         path.rename(path.with_name(f"{path.name}.orbax-checkpoint-tmp"))
-    pipeline.train(config(data_dir, start, **still), tmp_path / "run")
+    pipeline.train(config(data_dir, start, **STILL, **students), tmp_path / "run")
     expected = restore.restore(finished_run.folder).variables["params"]
     for folder in (first, second):
         found = restore.restore(folder).variables["params"]
@@ -121,15 +122,9 @@ def test_students_that_start_again_have_the_given_weights(finished_run, data_dir
 @pytest.mark.slow
 def test_training_starts_with_the_given_weights(finished_run, data_dir, tmp_path):
     """With a tiny learning rate the weights stay near those given, also in the average."""
-    still = {
-        "objective.method": "gambler",
-        "student.learning_rate": 1e-12,
-        "student.weight_decay": 0.0,
-        "student.average": "ema",
-        "student.average_start": 0.0,
-        "student.epochs": 1,
-    }
-    pipeline.train(config(data_dir, str(finished_run.folder), **still), tmp_path / "run")
+    average = {"student.average": "ema", "student.average_start": 0.0}
+    changed = config(data_dir, str(finished_run.folder), **STILL, **average)
+    pipeline.train(changed, tmp_path / "run")
     given, trained = (
         restore.restore(folder).variables["params"]
         for folder in (finished_run.folder, tmp_path / "run")
