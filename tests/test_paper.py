@@ -120,6 +120,24 @@ def test_networks_with_different_settings_are_not_put_into_one_table(out: pathli
     )
 
 
+def test_means_over_fewer_seeds_are_not_the_best_ones(tmp_path: pathlib.Path) -> None:
+    """Of seed 0 alone `ce` has fewer errors, but `kd` has the most seeds."""
+    errors = {"ce": [40], "kd": [60, 30, 60]}
+    for seed in range(3):
+        job = plan.Job("cifar10", "structure", plan.IN_SAMPLE, seed)
+        ranked = {
+            method: ranking_with_errors(values[seed])
+            for method, values in errors.items()
+            if seed < len(values)
+        }
+        write_job(tmp_path, job, ranked, lambda method, *_, ranked=ranked: ranked[method])
+    (group,) = result_files.read(tmp_path)
+    assert [row.method for row in group.complete(group.judged())] == ["kd"]
+    assert group.best(group.judged(), "test", table.AURC).method == "kd"
+    assert page.recommendation(group).startswith("**cifar10, setting structure**: `kd` with the")
+    assert "**15.00**" not in page.markdown([group])
+
+
 def test_method_without_a_teacher_is_trained_in_one_of_the_two_jobs() -> None:
     jobs = plan.jobs(["cifar10"], ["structure"], [0])
     trained = [plan.methods(job, ["ce", "kd"]) for job in jobs]

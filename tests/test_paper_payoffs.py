@@ -175,7 +175,9 @@ def test_page_says_where_the_payoff_was_chosen(group: table.Group) -> None:
     ) in text
     assert "the payoff was chosen on dev in the rows with “payoff by dev”." in text
     assert "None of these was tuned" not in text and "tuned payoffs" not in text
-    assert "payoffs chosen on dev for" not in text
+    assert "tuned temperatures, weights and other payoffs." in text
+    lacks = "payoffs chosen on dev for cifar10, setting structure (`ka_gambler_sum`)"
+    assert f"; {lacks}" in text or f"Missing: {lacks}" in text
     assert "| gambler, payoff by dev | - | flip | doctor |" in text
     jobs = page.trained([group])[0]
     assert "payoff by dev" not in jobs and "another library" not in jobs

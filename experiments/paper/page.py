@@ -88,7 +88,7 @@ def trained(groups: Sequence[Group]) -> list[str]:
     methods = {name for group in groups for record in group.records for name in record["students"]}
     if untrained := [name for name in METHODS if name not in methods]:
         absent.append(f"the methods {tables.listed(untrained)}")
-    if without_payoffs := [group.title for group in groups if not group.payoffs]:
+    if without_payoffs := [*filter(None, map(_without_payoffs, groups))]:
         absent.append(f"payoffs chosen on dev for {' and for '.join(without_payoffs)}")
     if methods <= METHODS.keys():
         absent.append("networks trained in another library")
@@ -135,6 +135,17 @@ def _payoffs(group: Group) -> str:
     return f"{group.title}, payoffs from which dev chose: {'; '.join(parts)}."
 
 
+def _without_payoffs(group: Group) -> str:
+    """Returns the title of a group with what it lacks of chosen payoffs; empty without a lack."""
+    lacks = [f"`{name}`" for name in payoffs.untuned(group)]
+    if not group.payoffs:
+        return group.title if lacks else ""
+    chosen = min(len(payoffs.choose(of_row)) for of_row in group.payoffs.values())
+    if chosen < len(group.seeds):
+        lacks.append(f"{len(group.seeds) - chosen} of {len(group.seeds)} seeds")
+    return f"{group.title} ({', '.join(lacks)})" if lacks else ""
+
+
 def _devices(group: Group) -> str:
     """Returns the devices of the jobs, then those of the networks of another library."""
     ours: set[str] = set()
@@ -147,7 +158,7 @@ def _devices(group: Group) -> str:
 
 def recommendation(group: Group) -> str:
     """Returns a sentence: the network with the lowest AURC and the highest accuracy on dev."""
-    rows = tables.ranked_on_dev(group)
+    rows = group.complete(tables.ranked_on_dev(group))
     if not rows:
         return f"{group.title}: nothing was measured."
     first, rest = rows[0], rows[1:]

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.paper import plan, queue_options
 from experiments.paper.collect import Ranking
-from experiments.paper.table import AURC, Cells, Row, metrics
+from experiments.paper.table import AURC, Cells, Group, Row, metrics
 
 # Rankings of a row by payoff.
 Candidates = Mapping[float, Cells]
@@ -26,6 +26,13 @@ def payoff_of(record: Mapping[str, Any]) -> float | None:
         return None
     job, changes = plan.Job(**record["job"]), plan.parse_changes(options.changes)
     return plan.config(job, options.budget, options.methods, changes).objective.payoff
+
+
+def untuned(group: Group) -> list[str]:
+    """Returns the trained methods with a payoff for which none was chosen on dev."""
+    tuned = {row.method for row in group.payoffs}
+    trained = {row.base.method for row in group.rows if row.is_ours}
+    return sorted(name for name in trained if plan.has_payoff(name) and name not in tuned)
 
 
 def choose(candidates: Candidates) -> dict[int, float]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.paper import claims, collect, training
+from experiments.paper import claims, collect, payoffs, training
 from experiments.paper.claims import CONTRADICTED, HOLDS, UNDECIDED, Claim, Finding
 from experiments.paper.table import ACCURACY, AURC, ERRORS, PAYOFF_BY_DEV, Group
 from experiments.paper.tables import interval, word
@@ -79,7 +79,10 @@ def text(groups: Sequence[Group]) -> str:
 
 def _limits(group: Group) -> str:
     """Returns a sentence: what the comparison does not cover."""
-    tuned = "temperatures and weights" if group.payoffs else "payoffs, temperatures and weights"
+    tuned = "payoffs, temperatures and weights"
+    if group.payoffs:
+        other = payoffs.untuned(group)
+        tuned = "temperatures, weights and other payoffs" if other else "temperatures and weights"
     return (
         "Nothing is said about the paper's own networks, other data, other teachers, or tuned "
         f"{tuned}."

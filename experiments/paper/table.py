@@ -141,10 +141,15 @@ class Group:
         """Returns the mean of a metric over seeds."""
         return float(np.mean(self.values(row, split)[metric]))
 
+    def complete(self, rows: Iterable[Row]) -> list[Row]:
+        """Returns the rows with the most seeds: means over other seeds are not compared."""
+        seeds = {row: len({seed for _, seed in self.rows[row]}) for row in rows}
+        return [row for row, count in seeds.items() if count == max(seeds.values())]
+
     def best(self, rows: Iterable[Row], split: str, metric: str) -> Row:
-        """Returns the row with the best mean of a metric."""
+        """Returns the row with the best mean of a metric, of those with the most seeds."""
         sign = -1 if metric == ACCURACY else 1
-        return min(rows, key=lambda row: sign * self.mean(row, split, metric))
+        return min(self.complete(rows), key=lambda row: sign * self.mean(row, split, metric))
 
     def reference(self, row: Row, method: str) -> Row | None:
         """Returns the row of a method with which another row is compared; None without one.
