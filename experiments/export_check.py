@@ -100,7 +100,7 @@ def compare(
 
     def compare_file(name: str) -> Comparison:
         arrays = outputs(model / name, images)
-        # The run has no images any more from which a gate could be computed: the file's is used.
+        # Which images a gate stops is taken from the file.
         run_accepts = confident & ~arrays.get("outlier", np.zeros(len(images), bool))
         return Comparison(
             file=name,

@@ -79,10 +79,10 @@ def test_table_has_the_mean_and_the_deviation_over_seeds(out: pathlib.Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "differences"),
     [
-        (["--set", "student.epochs=60"], "student.epochs 30, not 60."),
-        (["--set", "student.epochs=30", "data.name=npz:x.npz"], "data.name cifar10, not npz:"),
+        (["--set", "student.epochs=60"], "student.epochs: 30 -> 60."),
+        (["--set", "student.epochs=30", "data.name=npz:x.npz"], "data.name: 'cifar10' -> 'npz:"),
         (["--budget=full", "--set", "student.epochs=30"], "; and "),
-        (["--methods", "ce", "kd", "--set", "student.epochs=30"], "settings: no ce."),
+        (["--methods", "ce", "kd", "--set", "student.epochs=30"], "than yours: no ce."),
     ],
 )
 def test_job_that_is_finished_with_other_settings_is_not_skipped(
@@ -92,7 +92,9 @@ def test_job_that_is_finished_with_other_settings_is_not_skipped(
     with pytest.raises(SystemExit) as stopped:
         paper.main([command, "--seeds", "1", f"--out={out}", *arguments])
     message = str(stopped.value)
-    assert "cifar10-structure-in_sample-seed1 is finished with other settings: " in message
+    assert (
+        "cifar10-structure-in_sample-seed1 is finished with other settings than yours: " in message
+    )
     assert differences in message and message.count("\n") == 0
 
 
@@ -116,7 +118,7 @@ def test_networks_with_different_settings_are_not_put_into_one_table(out: pathli
         result_files.read(out)
     assert str(refused.value).startswith(
         "cifar10-structure-in_sample-seed0.json and cifar10-structure-in_sample-seed3.json had "
-        "different settings: student.epochs 30, not 31; student.learning_rate 0.1, not 0.2. Keep"
+        "different settings: student.epochs: 30 -> 31; student.learning_rate: 0.1 -> 0.2. Keep"
     )
 
 

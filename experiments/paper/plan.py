@@ -10,11 +10,10 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
-from kdjax import config_files, recipes
+from kdjax import config_fields, config_files, recipes
 from kdjax.errors import InputError
 from kdjax.objectives import METHODS
 from kdjax.runs.workdir import FREE_FIELDS
@@ -182,7 +181,7 @@ def config(
 
 
 def differences(job: Job, made: tuple[str, Fields], wanted: tuple[str, Fields]) -> list[str]:
-    """Returns the fields in which the configs of two commands differ, with their values.
+    """Returns a line `field: made -> wanted` for each field in which two commands differ.
 
     Fields that may change in a workdir, such as `data.dir`, are left out.
 
@@ -191,15 +190,9 @@ def differences(job: Job, made: tuple[str, Fields], wanted: tuple[str, Fields]) 
         made: budget and changed fields of one command, see `config`.
         wanted: those of the other one.
     """
-    first, second = (
-        flatten_dict(config(job, budget, (), changes).to_dict(), sep=".")
-        for budget, changes in (made, wanted)
-    )
-    return [
-        f"{name} {first.get(name)}, not {second.get(name)}"
-        for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name) and name not in FREE_FIELDS
-    ]
+    configs_of = (config(job, budget, (), changes).to_dict() for budget, changes in (made, wanted))
+    lines = config_fields.differences(*configs_of)
+    return [line for line in lines if line.partition(":")[0] not in FREE_FIELDS]
 
 
 def teacher_job(job: Job, names: Iterable[str], seeds: Sequence[int], *, share: bool) -> Job | None:

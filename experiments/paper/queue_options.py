@@ -84,8 +84,8 @@ def check_recorded(options: argparse.Namespace, job: plan.Job, record: Mapping[s
     different += [f"no {', '.join(missing)}"] if missing else []
     if different:
         raise InputError(
-            f"{job.name} is finished with other settings: {in_words(different)}. Give those, or "
-            "another --out and --runs"
+            f"{job.name} is finished with other settings than yours: {in_words(different)}. Give "
+            "those, or another --out and --runs"
         )
 
 

@@ -28,6 +28,11 @@ class Gate(NamedTuple):
     name: str
     threshold: float | None
 
+    @property
+    def stops(self) -> bool:
+        """Whether there are images that do not pass."""
+        return self.threshold is not None
+
     def scores(self, logits: Any, given: Any = None) -> Any:
         """Returns the gate score of each image, [n]; higher = more like those of training.
 
@@ -74,7 +79,7 @@ def least_float32(threshold: float) -> np.float32:
 
 def kept(gate: Gate | None, split: Predictions) -> Predictions:
     """Returns the predictions for the images that pass; all of them without a gate."""
-    if gate is None or gate.threshold is None:
+    if gate is None or not gate.stops:
         return split
     passed = gate.passed(split)
     scores = None if split.gate is None else split.gate[passed]

@@ -34,6 +34,8 @@ class Session:
         files: beginnings of files that were read: `name`, `bytes`, `sha256` and `lines`.
         labelled: number of examples with a true label.
         last: place of the last example.
+        complete: the state after the last rows that were read; None before any. An interruption may
+            leave the other attributes with a part of the next rows.
     """
 
     def __init__(self, model_card: Mapping[str, Any], settings: Settings) -> None:
@@ -46,6 +48,7 @@ class Session:
         self.files: list[dict[str, Any]] = []
         self.labelled = 0
         self.last: dict[str, Any] = {}
+        self.complete: dict[str, Any] | None = None
 
     def feed(self, rows: Sequence[Outcome], name: str) -> list[str]:
         """Adds rows of a file; returns the names of the tests that raise their first alarm."""
@@ -79,13 +82,7 @@ class Session:
             self.history, self.stride = self.history[::2], 2 * self.stride
 
     def read(
-        self,
-        name: str,
-        file: IO[bytes],
-        *,
-        resumable: bool,
-        on_alarm: Callable[[str], None],
-        on_batch: Callable[[], None],
+        self, name: str, file: IO[bytes], *, resumable: bool, on_alarm: Callable[[str], None]
     ) -> str | None:
         """Reads a file to its end; what was read of it before is skipped if it is resumable.
 
@@ -94,7 +91,6 @@ class Session:
             file: at its start.
             resumable: whether its beginning is remembered, and a last line without an end left.
             on_alarm: called with a line of text for each test that raises its first alarm.
-            on_batch: called whenever some lines are completely taken into account.
 
         Returns:
             A note; None: there is nothing to say.
@@ -112,14 +108,15 @@ class Session:
             if resumable:
                 beginning = {"bytes": lines.bytes, "sha256": lines.sha256, "lines": lines.count}
                 self.files = [*others, {"name": name, **beginning}]
-            on_batch()
+            self.complete = self.state()
             for test in alarms:
                 on_alarm(alarm_line(self, test))
         return _note(name, known, lines, self.monitor.examples - examples)
 
     def state(self) -> dict[str, Any]:
         """Returns all that was seen, as a value for JSON."""
-        return {"monitor": self.monitor.state(), **{name: getattr(self, name) for name in _STORED}}
+        stored = {name: copy.copy(getattr(self, name)) for name in _STORED}
+        return {"monitor": self.monitor.state(), **stored}
 
     def restore(self, state: Mapping[str, Any], path: str) -> None:
         """Continues from a state.
@@ -167,9 +164,9 @@ def watch(
     session = Session(model_card, settings)
     names = [os.fspath(file) for file in files]
 
-    def read_all(resumable: bool, on_batch: Callable[[], None] = lambda: None) -> None:
+    def read_all(resumable: bool) -> None:
         for name in names:
-            if note := _read(session, name, resumable, on_alarm, on_batch):
+            if note := _read(session, name, resumable, on_alarm):
                 on_note(note)
         if not session.monitor.examples:
             raise InputError("no rows: give the output of kdjax predict --csv or --json")
@@ -181,36 +178,26 @@ def watch(
     with monitor_state.lock(location):
         if content := monitor_state.load(location, model):
             session.restore(content, str(location))
-        complete: list[dict[str, Any]] = []  # the last state between two batches
-
-        def keep() -> None:
-            complete[:] = [copy.deepcopy(session.state())]
-
         try:
-            read_all(True, keep)
+            read_all(True)
         except (KeyboardInterrupt, SystemExit, Preempted):
             # Ctrl-C or SIGTERM: what was read of a pipe cannot be read again.
-            for seen in complete:
-                monitor_state.save(location, model, seen)
+            if session.complete:
+                monitor_state.save(location, model, session.complete)
             raise
         monitor_state.save(location, model, session.state())
     return session
 
 
 def _read(
-    session: Session,
-    name: str,
-    resumable: bool,
-    on_alarm: Callable[[str], None],
-    on_batch: Callable[[], None],
+    session: Session, name: str, resumable: bool, on_alarm: Callable[[str], None]
 ) -> str | None:
-    events: dict[str, Any] = {"on_alarm": on_alarm, "on_batch": on_batch}
     if name == STDIN:
-        return session.read("standard input", sys.stdin.buffer, resumable=False, **events)
+        return session.read("standard input", sys.stdin.buffer, resumable=False, on_alarm=on_alarm)
     try:
         with user_path(name).open("rb") as file:
             again = resumable and file.seekable()  # a pipe is not
-            return session.read(name, file, resumable=again, **events)
+            return session.read(name, file, resumable=again, on_alarm=on_alarm)
     except OSError as error:
         raise InputError(f"{name!r} cannot be read: {error.strerror}") from error
 

@@ -92,7 +92,7 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
     ) -> tuple[Any, Any]:
         """Returns the statistics of a batch, and which of them are running means."""
         images = make_batch(batches, source, step).images
-        kept = momentum(images, before)
+        kept = _kept_share(model, images, before)
         running = jax.tree.map(lambda share: (share > 0) & (share < 1), kept)
         start = jax.tree.map(lambda means, leaf: jnp.where(means, 0, leaf), running, before)
         key = jax.random.fold_in(prng.key(0), step)
@@ -103,19 +103,6 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
             return jnp.where(means, leaf / jnp.where(means, 1 - share, 1), leaf)
 
         return jax.tree.map(of_batch, stats, kept, running), running
-
-    def momentum(images: jax.Array, stats: Any) -> Any:
-        """Returns the share of the old statistics in each update."""
-        if not isinstance(model, OwnNetwork):
-            return jax.tree.map(lambda _: NORM_MOMENTUM, stats)
-        # Without weights, the statistics of a batch are zero after the first layer.
-        shapes = apply.abstract_variables(model, images.shape[1:])["params"]
-        params = jax.tree.map(jnp.zeros_like, shapes)
-        before, after = (
-            apply_train(model, {"params": params, "batch_stats": start}, images * 0, prng.key(0))[1]
-            for start in (jax.tree.map(fill, stats) for fill in (jnp.zeros_like, jnp.ones_like))
-        )
-        return jax.tree.map(jnp.subtract, after, before)
 
     batch_stats = functools.partial(compiler.jit(compute_stats), prng.with_array_seeds(batches))
     count = min(count, batches.steps_per_epoch)
@@ -138,3 +125,17 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
         return {**average, "batch_stats": stats}
 
     return update
+
+
+def _kept_share(model: nn.Module, images: jax.Array, stats: Any) -> Any:
+    """Returns the share of the old batch statistics in each update, of the structure of `stats`."""
+    if not isinstance(model, OwnNetwork):
+        return jax.tree.map(lambda _: NORM_MOMENTUM, stats)
+    # Without weights, the statistics of a batch are zero after the first layer.
+    shapes = apply.abstract_variables(model, images.shape[1:])["params"]
+    params = jax.tree.map(jnp.zeros_like, shapes)
+    before, after = (
+        apply_train(model, {"params": params, "batch_stats": start}, images * 0, prng.key(0))[1]
+        for start in (jax.tree.map(fill, stats) for fill in (jnp.zeros_like, jnp.ones_like))
+    )
+    return jax.tree.map(jnp.subtract, after, before)

@@ -122,7 +122,7 @@ def load(
             for name, part in parts.items()
         },
         _groups(kept, parts),
-        _divided_units(parts["train"]),
+        _units(parts["train"]),
         np.asarray(decoded["moments"])[parts["train"].rows],
     )
 
@@ -227,7 +227,7 @@ def _groups(table: splits.Table, parts: dict[str, splits.Table]) -> dict[str, np
     return {name: getattr(part, column) if present else None for name, part in parts.items()}
 
 
-def _divided_units(train: splits.Table) -> np.ndarray | None:
+def _units(train: splits.Table) -> np.ndarray | None:
     """Returns the number of the unit of each example; None if each is one of its own."""
     units = splits.units_of(train)
     return units if len(np.unique(units)) < len(units) else None

@@ -61,12 +61,10 @@ def _certified(run: Run, guarantee: Mapping[str, Any]) -> list[str]:
         else f"accepts {formatting.percent(accepted.mean())} of the test images (its coverage) and "
         "abstains on the rest"
     )
-    point, gate = run.operating_point, run.results.get("gate") or {}
-    has_gate = gate.get("threshold") is not None
-    passes = f", and its image passes the gate ({gate['name']})" if has_gate else ""
-    images = f"{guarantee['examples']:,} images"
-    if has_gate:
+    point, passes, images = run.operating_point, "", f"{guarantee['examples']:,} images"
+    if point.gate and point.gate.stops:
         total = run.results["calibration"]["examples"]
+        passes = f", and its image passes the gate ({point.gate.name})"
         images = f"{guarantee['examples']:,} of {total:,} images, those that pass the gate,"
     return [
         f"This model {acceptance}. On new images its {SELECTIVE_RISK} is at most "

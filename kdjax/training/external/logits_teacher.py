@@ -63,7 +63,7 @@ def describe_source(
     views = {"views": len(content.logits), "fixed_views": fixed_views}
     clean = _clean_view(views, batches.augmentation)
     mirrored = batches.augmentation.flip and len(content.logits) > 1
-    unmoved = () if clean is None else (clean, clean + 1)[: 1 + mirrored]
+    unmoved = [] if clean is None else [clean, clean + 1] if mirrored else [clean]
     note = _check_accuracy(content, rows["train"], columns, unmoved, dataset, where(path))
     source = {
         "kind": KIND,
