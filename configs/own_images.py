@@ -1,8 +1,8 @@
-"""own_images: your own pictures, a few hundred or more, in class folders, a CSV or an npz file.
+"""own_images: your own images, a few hundred or more, in class folders, a CSV or an npz file.
 
 python -m kdjax.main --config=configs/own_images.py --config.data.name=folder:PATH
 
-Small networks on images of 32 x 32 pixels. With more pictures, a larger `data.image_size`
+Small networks on images of 32 x 32 pixels. With more images, a larger `data.image_size`
 and a lower `selective.risk`: docs/how-to/own-data.md.
 """
 
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.name = "own_images"
     config.size = "laptop"
 
-    config.data.name = "folder:pictures"  # or csv:FILE, npz:FILE
+    config.data.name = "folder:images"  # or csv:FILE, npz:FILE
     config.data.image_size = 32
     config.data.calibration_fraction = 0.25
     config.data.pad = 2

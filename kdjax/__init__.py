@@ -1,4 +1,4 @@
-"""Distil a large image classifier into a small one that knows when to abstain."""
+"""Distil a large image classifier into a small one that abstains when it is unsure."""
 
 import importlib
 from typing import Any

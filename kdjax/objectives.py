@@ -175,7 +175,7 @@ def dkd(
     *,
     hyper: Hyperparameters,
 ) -> Loss:
-    """Decoupled distillation: the confidence in the label, and the other classes, weighted apart.
+    """Decoupled distillation: separate weights of the label's confidence and the other classes.
 
     CE(z[:m], y) + lambda T^2 (a KL([p_y, 1-p_y] || [r_y, 1-r_y]) + b KL(p' || r')), p' and r' over
     the classes except y; p and r are at temperature T, a is `target_weight` and b is
@@ -255,8 +255,9 @@ def reservation_distillation(
     """Abstention learnt from a teacher's errors: logsumexp(z) - sum_i B_i z_i over m+1 outputs.
 
     B = (p_y A(p, y), 1 - p_y) for a teacher that has not seen the image. The optimum is q = B, so
-    q_a estimates the probability of an error; there is no payoff, and no collapse to abstention.
-    p is at temperature 1 and of logits that are not standardized, whatever the config says.
+    q_a estimates the mean of 1 - p_y. There is no payoff, and abstaining on every image does not
+    lower the loss. p is at temperature 1 and of logits that are not standardized, whatever the
+    config says.
 
     Source: ours.
     """

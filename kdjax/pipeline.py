@@ -255,8 +255,8 @@ def _warn_if_distillation_starts_too_fast(config: ConfigDict) -> None:
     if decoupled and ratio > MAX_GRADIENT_RATIO and not fields.distill_warmup_epochs:
         warnings.warn(
             f"objective.method {fields.method} without warm-up: the first gradients of distillation"
-            f" are up to {ratio:g} times those of cross-entropy, which can ruin the network; use "
-            "--config.objective.distill_warmup_epochs=20, or fewer in a short training",
+            f" are up to {ratio:g} times those of cross-entropy, with which training can diverge; "
+            "use --config.objective.distill_warmup_epochs=20, or fewer in a short training",
             RuntimeWarning,
             stacklevel=2,
         )

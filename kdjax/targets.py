@@ -122,9 +122,10 @@ def reservation_targets(
 ) -> jax.Array:
     """Returns the distribution over classes and abstention that a teacher's error suggests.
 
-    B = (p_y A(p, y), 1 - p_y), p = softmax(t): 1 - p_y is the probability with which the teacher
-    errs, and the abstention output gets it. The temperature is 1, because at another one p_y is no
-    such probability; `hyper.temperature` and `hyper.logit_standardization` have no effect.
+    B = (p_y A(p, y), 1 - p_y), p = softmax(t): 1 - p_y is the probability that the teacher
+    gives to the wrong classes, and the abstention output gets it. The temperature is 1, because at
+    any other one 1 - p_y is not the teacher's own probability; `hyper.temperature` and
+    `hyper.logit_standardization` have no effect.
 
     Returns:
         `[B, m + 1]`.

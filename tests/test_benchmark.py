@@ -425,11 +425,11 @@ def test_page_shows_all_results_and_is_checked_against_them(results, tmp_path):
     command.main(arguments)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    for python in ("3.12", "3.11"):
-        start = f"| Python {python}, jax 0.12 | resnet18 -> alexnet"
+    for run in ("A: Python 3.12, jax 0.12", "B: Python 3.11, jax 0.12"):
+        start = f"| {run} | resnet18 -> alexnet"
         assert f"{start} | epoch with input and logging |" in text
         assert f"{start} | training step |" in text
-        assert f"\n\nPython {python}, jax 0.12: " in text
+        assert f"\n\n{run}: " in text
     assert text.count("| images/s |") == 1
     with pytest.raises(SystemExit) as exit_info:
         command.main([*arguments, "--check"])

@@ -179,6 +179,6 @@ def test_invalid_pictures_are_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "pictures" / "cats").mkdir(parents=True)
     config = small(folders, **{"data.name": f"folder:{tmp_path / 'pictures'}"})
-    with pytest.raises(InputError, match=r"no picture in class folder 'cats' \(it is empty\)"):
+    with pytest.raises(InputError, match=r"no image in class folder 'cats' \(it is empty\)"):
         pipeline.train(config, tmp_path / "run")
     assert not any((tmp_path / "run").iterdir())

@@ -88,7 +88,7 @@ def test_fastapi_server_answers_as_the_model(blocks):
         probabilities = dict(zip(CLASSES, expected.probabilities[0].tolist(), strict=True))
         assert answer["probabilities"] == pytest.approx(probabilities)
     refused = client.post("/predict", content=b"text", headers=headers)
-    assert refused.status_code == 415 and "not a picture" in refused.json()["detail"]
+    assert refused.status_code == 415 and "not an image" in refused.json()["detail"]
     assert client.get("/card").json()["classes"] == CLASSES
 
 

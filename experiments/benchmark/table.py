@@ -1,7 +1,8 @@
 """Formats the results of the benchmark as Markdown: the full report, and the section of a page."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import string
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.benchmark import utilization
@@ -19,29 +20,35 @@ SIDES = {
     "onnxruntime": "ONNX Runtime",
 }
 HEADER = (
-    "kdjax on", "networks", "measured", "library", "images/s",
+    "run", "networks", "measured", "library", "images/s",
     "speed relative to PyTorch (min to max)", "relative to PyTorch with cached teacher",
     "MFU, %", "memory of a step, MiB",
 )  # fmt: skip
+COMPARE = "Compare rows of one run only: the variants of a run take turns."
 NOTE = (
-    "MFU (model FLOPs utilization) is the share of the time that the nominal operations would take "
-    "at the rate of the best large matrix product on the same machine. Nominal are two operations "
-    "for each multiply-add that follows from the shapes of a network, three times for the network "
-    "that is trained, once for a teacher that is not cached and for a forward pass. MFU is left "
-    "out where the ceiling of a dtype was not measured. It may exceed 100 %: Winograd's algorithm "
-    "needs fewer operations than nominal."
+    "MFU (model FLOPs utilization) is the time that the nominal operations would take at the rate "
+    "of the best large matrix product on the same machine, divided by the measured time. Nominal "
+    "operations are two per multiply-add of a forward pass, as given by the shapes of the network; "
+    "they count three times for the network that is trained, and once for an uncached teacher or a "
+    "forward pass. MFU is left out where the ceiling of a dtype was not measured. It may exceed "
+    "100 %: Winograd's algorithm needs fewer operations than nominal."
 )
 
 
 def full_report(results: Results) -> str:
     """Returns everything that was measured, as Markdown."""
-    return "\n\n".join(filter(None, (_conditions(results), _table([results]), _notes(results))))
+    table = _table({_environment(results): results})
+    return "\n\n".join(filter(None, (_conditions(results), table, _notes(results))))
 
 
 def page_section(all_results: Sequence[Results]) -> str:
-    """Returns the section of the page: one table of all measurements, and how each was made."""
-    conditions = [f"{_environment(results)}: {_conditions(results)}" for results in all_results]
-    return "\n\n".join([_table(all_results), *conditions, NOTE])
+    """Returns the section of the page: one table of all runs, and how each was made."""
+    runs = {
+        f"{letter}: {_environment(results)}": results
+        for letter, results in zip(string.ascii_uppercase, all_results, strict=False)
+    }
+    conditions = [f"{run}: {_conditions(results)}" for run, results in runs.items()]
+    return "\n\n".join([COMPARE, _table(runs), *conditions, NOTE])
 
 
 def replace_section(text: str, section: str) -> str:
@@ -57,8 +64,10 @@ def replace_section(text: str, section: str) -> str:
     return f"{before}{START}\n{section}\n{END}{after}"
 
 
-def _table(all_results: Iterable[Results]) -> str:
-    rows = [_cells(row, results) for results in all_results for row in results["rows"]]
+def _table(runs: Mapping[str, Results]) -> str:
+    rows = [
+        (run, *_cells(row, results)) for run, results in runs.items() for row in results["rows"]
+    ]
     lines = [HEADER, ("---",) * len(HEADER), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -73,7 +82,6 @@ def _environment(results: Results) -> str:
 def _cells(row: Row, results: Results) -> tuple[str, ...]:
     memory, share = row["memory_of_step"], utilization.mfu(row, results)
     return (
-        _environment(results),
         CASES[row["case"]].title,
         PHASES[row["road"]],
         f"{SIDES[row['side']]}, {row['title']}",
@@ -100,9 +108,10 @@ def _conditions(results: Results) -> str:
     )
     devices = {description["device_name"] for description in sides.values()} - {""}
     machine = ", ".join([*sorted(devices), f"{results['processor']}, {results['cores']} cores"])
+    steps = f"{results['steps']} step{'s' if results['steps'] > 1 else ''}"
     return (
         f"{machine}; batch size {results['batch']}; medians over {results['rounds']} rounds of "
-        f"{results['steps']} steps, in which the variants run in turn. Memory is that of the "
+        f"{steps}, in which the variants run in turn. Memory is that of the "
         "compiled training step; on the CPU the teacher has a separate program. "
         f"{_sentence(utilization.ceilings_line(results))}{versions}. "
         f"`{shlex.join(results['command'])}`"

@@ -1,10 +1,10 @@
 """Three claims, derived from the paper's abstract, and what the comparison says about each.
 
-A claim says that some methods have a lower (or, of accuracy, higher) metric on test than others. A
+A claim says that some methods have a lower (for accuracy, higher) metric on test than others. A
 comparison of two networks is decided if the 95 % interval of their paired difference, over test
 images and seeds, does not contain 0. One seed decides nothing: its comparisons are shown, but no
-verdict depends on them. "Not decided" does not mean "equal": three seeds show large differences
-only.
+verdict depends on them. "Not decided" does not mean "equal": with three seeds, only large
+differences can be detected.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ class Claim(NamedTuple):
 JOINT = ("ka_gambler_sum", "ka_gambler_soft")
 CLAIMS = (
     Claim(
-        "Knowledge adjustment beats combining the losses of teacher and truth",
+        "Knowledge adjustment beats combining a teacher loss with a label loss",
         "Accuracy of `ka`, which learns from the teacher corrected by the label, against that of "
         "`kd`, which adds the loss of the label to that of the teacher as it is. Where a teacher "
         "is right on every training image there is nothing to correct; the two then differ by the "
@@ -65,8 +65,8 @@ CLAIMS = (
     Claim(
         "The gambler loss gives a lower error at coverage",
         "Error of `gambler` against that of cross-entropy, `ce`, at each coverage; both without a "
-        "teacher. Both are ranked by the score that dev chose for each; apart, `gambler` is ranked "
-        "by the score of its loss, the reservation.",
+        "teacher. Both are ranked by the score that dev chose for each; separately, `gambler` is "
+        "also ranked by the score of its own loss, the reservation.",
         ("gambler",),
         ("ce",),
         tuple(ERRORS.values()),
@@ -174,9 +174,9 @@ def _rule(found: Sequence[Finding]) -> str:
     decided = sum(each.verdict != UNDECIDED for each in found)
     return (
         f"{rule} Of the {len(found)} comparisons with several seeds {decided} are decided. "
-        "Intervals are not widened for this number: if no two networks differed, on average "
-        f"{(1 - LEVEL) * len(found):.1f} would be decided by chance at the nominal level of "
-        f"{100 * LEVEL:g} %. Comparisons share networks and images, so they are not independent."
+        "Intervals are not corrected for multiple comparisons: if no two networks differed, on "
+        f"average {(1 - LEVEL) * len(found):.1f} would be decided by chance at the nominal level "
+        f"of {100 * LEVEL:g} %. Comparisons share networks and images, so they are not independent."
     )
 
 
@@ -244,7 +244,10 @@ def _gain_of_teacher(found: Sequence[Finding]) -> str:
                 beaten.append(each)
     if not beaten:
         return ""
-    return f" Against {_methods(beaten)} the teacher alone gives a gain: `kd` is better too."
+    return (
+        f" `kd`, which has the teacher but no gambler loss, is also better than {_methods(beaten)} "
+        "in such a comparison."
+    )
 
 
 def _methods(found: Iterable[Finding]) -> str:
@@ -263,7 +266,7 @@ def _leader(claim: Claim, group: Group) -> str:
         for metric, row in best.items()
     )
     which = "Highest" if ACCURACY in claim.metrics else "Lowest"
-    return f"{which} {DESCRIPTION} of these methods on {group.title}: {means}."
+    return f"{which} {DESCRIPTION} among these methods, {group.title}: {means}."
 
 
 def _summary(found: Sequence[Finding]) -> Table:
@@ -290,7 +293,7 @@ def _details(found: Sequence[Finding]) -> Table:
         ]
         for each in found
     ]
-    columns = ["data", "better?", "by score", "than", "teacher", "metric", "verdict"]
+    columns = ["data", "method", "by score", "compared with", "teacher", "metric", "verdict"]
     numbers = ["difference", "seeds"]
     return Table("Every comparison", [*columns, *numbers], lines, len(columns))
 

@@ -31,8 +31,8 @@ CAMPAIGN = (
 )
 SEEDS = 3
 SVHN = (
-    "SVHN is not compared: only 1,083 of its images were to be had where this was measured; "
-    "the queue runs with it (`--budget=smoke`)."
+    "SVHN is not compared: only 1,083 of its images were available on the measuring machine; that "
+    "the queue runs on SVHN was checked with `--budget=smoke`."
 )
 
 
@@ -197,7 +197,7 @@ def _most_accurate(group: Group, rows: Sequence[Row]) -> str:
 
 def _named(row: Row) -> str:
     views = {"flip": "mirror views", "none": "the image alone"}[row.views]
-    return f"`{row.method}`{tables.with_teacher(row)} and {views}"
+    return f"`{row.method}`{tables.with_teacher(row)} ({views})"
 
 
 def _means(group: Group, row: Row, metric: str) -> str:

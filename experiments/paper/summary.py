@@ -10,18 +10,19 @@ from experiments.paper.claims import CONTRADICTED, HOLDS, UNDECIDED, Claim, Find
 from experiments.paper.table import ACCURACY, AURC, ERRORS, PAYOFF_BY_DEV, Group
 from experiments.paper.tables import interval, word
 
+IN_PART = "than {} in some comparisons"
 # Verdicts of all comparisons of a line that are counted -> what they say together; {} is with what
 # was compared.
 WORDS = {
-    frozenset(): "is not judged against {} with one seed",
+    frozenset(): "has one seed, so that the comparison with {} is not decided",
     frozenset({HOLDS}): "is better than {}",
     frozenset({CONTRADICTED}): "is worse than {}",
     frozenset({UNDECIDED}): "is not shown to be better or worse than {}",
-    frozenset({HOLDS, UNDECIDED}): "is better than {} in part, otherwise not decided",
-    frozenset({CONTRADICTED, UNDECIDED}): "is not shown to be better than {}, in part worse",
-    frozenset({HOLDS, CONTRADICTED}): "is better than {} in part, in part worse",
+    frozenset({HOLDS, UNDECIDED}): f"is better {IN_PART}; the others are not decided",
+    frozenset({CONTRADICTED, UNDECIDED}): f"is worse {IN_PART}; the others are not decided",
+    frozenset({HOLDS, CONTRADICTED}): f"is better {IN_PART} and worse in others",
     frozenset({HOLDS, CONTRADICTED, UNDECIDED}): (
-        "is better than {} in part, in part worse, otherwise not decided"
+        f"is better {IN_PART} and worse in others; the rest are not decided"
     ),
 }
 STARTS = {
@@ -105,8 +106,8 @@ def _head(group: Group) -> str:
         over = "images"
     facts += ["one teacher of each kind for all seeds"] if training.shares_teacher(group) else []
     return (
-        f"**{group.title}** ({'; '.join(facts)}; test, mirror views; in brackets differences with "
-        f"95 % intervals over {over}):"
+        f"**{group.title}** ({'; '.join(facts)}; test, mirror views; in "
+        f"parentheses: difference [95 % interval over {over}]):"
     )
 
 

@@ -25,7 +25,7 @@ COMPARED = (ACCURACY, AURC, ERRORS[0.9], ERRORS[0.8])
 LABELS = ("method", "teacher")
 FEW = 8  # lines of the ranking on dev
 NONE = "-"
-DESCRIPTION = "mean on test (a description, not a choice)"
+DESCRIPTION = "mean on test (for description only; nothing was chosen by it)"
 
 
 class Table(NamedTuple):
@@ -76,8 +76,9 @@ def teachers(group: Group) -> Table:
     title = "Teachers"
     if any(row[0] == word(plan.OUT_OF_FOLD) for row in rows):
         title += (
-            f"; accuracy of out-of-fold: of the average of all {plan.FOLDS} networks, while "
-            f"students learn from single ones, of {plan.FOLDS - 1}/{plan.FOLDS} of the images"
+            f". Accuracies of out-of-fold teachers are those of the average of all {plan.FOLDS} "
+            f"networks; each training image is taught by the one network, trained on "
+            f"{plan.FOLDS - 1}/{plan.FOLDS} of the images, that has not seen it"
         )
     return Table(title, columns, rows, 2)
 
@@ -105,7 +106,7 @@ def at_coverage(group: Group, score: str) -> Table:
     by = "the score that dev chose" if score == collect.CHOSEN else "the reservation, 1 - q_a"
     title = f"Error on test at each coverage by {by}{_over_seeds(group)}"
     columns = [*LABELS, "error % at 100 % coverage", *(f"{100 * c:g} %" for c in ERRORS), AURC]
-    return Table(f"{title}; bold: lowest {DESCRIPTION} of ours", columns, lines)
+    return Table(f"{title}; bold: lowest {DESCRIPTION} among the networks of kdjax", columns, lines)
 
 
 def published(group: Group) -> Table:
@@ -125,9 +126,9 @@ def published(group: Group) -> Table:
     columns = ["method", "network", "source", "error % at 100 % coverage"]
     columns += [*(f"{100 * coverage:g} %" for coverage in ERRORS), AURC]
     title = (
-        "Figures of other networks and budgets, measured with published weights, and published; "
-        "ours with mirror views and trained without dev and calibration, the others without "
-        "mirror views unless they say so"
+        "Results of other networks and training budgets: as published, or measured here with "
+        "published weights. Our networks use mirror views and were trained without the dev and "
+        "calibration splits; the others use no mirror views unless stated"
     )
     return Table(title, columns, lines, 3)
 

@@ -46,8 +46,8 @@ def image_suffixes() -> set[str]:
     }
 
 
-def open_picture(path: pathlib.Path) -> PIL.Image.Image:
-    """Returns the picture in a file.
+def open_image(path: pathlib.Path) -> PIL.Image.Image:
+    """Returns the image in a file.
 
     It is opened from its bytes, as in training: from a path, Pillow turns some TIFF files by their
     EXIF orientation already.
@@ -93,7 +93,7 @@ def _walk(
 
 
 def _is_hidden(path: pathlib.Path) -> bool:
-    # macOS adds __MACOSX to its archives, with a hidden file for each picture.
+    # macOS adds __MACOSX to its archives, with a hidden file for each image.
     return path.name.startswith(".") or path.name == "__MACOSX"
 
 

@@ -118,9 +118,9 @@ def rld(
 
     L = T^2 (a KL([max p, 1 - max p] || [r_y, 1 - r_y]) + b KL(p' || r')), p = softmax(t / T),
     r = softmax(v / T); p' and r' are p and r over the classes with t_i < t_y, divided by their sum.
-    The student learns how confident the teacher is, but in the label, and nothing about the classes
-    that the teacher prefers to it. The second term is 0 if the teacher gives no class below the
-    label a probability.
+    The teacher's largest probability is the target of the student's probability of the label;
+    classes that the teacher ranks at or above the label are left out of the second term. That term
+    is 0 if no class below the label has a positive teacher probability.
 
     Args:
         logits: v, the student's class logits (without abstention), `[..., m]`; may be -inf, which

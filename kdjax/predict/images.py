@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax.data.fit import STRETCH, fit
-from kdjax.data.image_files import count_files, list_folder, open_picture
+from kdjax.data.image_files import count_files, list_folder, open_image
 from kdjax.data.own.contents import reason
 from kdjax.errors import InputError
 from kdjax.predict.inputs import Shape, check
@@ -91,7 +91,7 @@ def _read_file(path: pathlib.Path, shape: Shape, resize: str) -> Iterator[Loaded
         for index, pixels in enumerate(_read_array(path, shape)):
             yield LoadedImage(str(path), index, pixels, "")
     else:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             pixels, note = fit(image, shape, resize)
         yield LoadedImage(str(path), None, pixels, note)
 

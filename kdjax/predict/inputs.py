@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 
 from kdjax.data.fit import STRETCH, fit
-from kdjax.data.image_files import open_picture
+from kdjax.data.image_files import open_image
 from kdjax.data.own.contents import reason
 from kdjax.errors import InputError
 
@@ -64,26 +64,26 @@ def sources_of(images: Any, pixels: np.ndarray) -> list[Any]:
         images: as for `to_pixels`.
         pixels: what that returned for them, [n, h, w, c].
     """
-    if _is_picture(images):
+    if _is_single_image(images):
         return [images]
     if isinstance(images, np.ndarray) or not isinstance(images, Iterable):
         return list(pixels)
     items = list(images)
-    return [item if _is_picture(item) else pixels[row] for row, item in enumerate(items)]
+    return [item if _is_single_image(item) else pixels[row] for row, item in enumerate(items)]
 
 
-def _is_picture(value: Any) -> bool:
+def _is_single_image(value: Any) -> bool:
     return isinstance(value, str | os.PathLike | PIL.Image.Image)
 
 
 def _converted(images: Any, shape: Shape, resize: str) -> Any:
     """Returns images with each path and each Pillow image replaced by its pixels."""
-    if _is_picture(images):
+    if _is_single_image(images):
         images = [images]
     if isinstance(images, np.ndarray) or not isinstance(images, Iterable):
         return images
     items = list(images)
-    if not any(map(_is_picture, items)):
+    if not any(map(_is_single_image, items)):
         return items
     return [_convert(item, shape, resize) for item in items]
 
@@ -91,12 +91,12 @@ def _converted(images: Any, shape: Shape, resize: str) -> Any:
 def _convert(item: Any, shape: Shape, resize: str) -> np.ndarray:
     if isinstance(item, PIL.Image.Image):
         return fit(item, shape, resize)[0]
-    if not _is_picture(item):
+    if not _is_single_image(item):
         check(np.asarray(item)[None], shape)
         return np.asarray(item)
     path = pathlib.Path(item)
     try:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             return fit(image, shape, resize)[0]
     except Exception as error:  # the type depends on the decoder of a damaged file
         raise InputError(f"{path}: {reason(error)}") from error

@@ -35,7 +35,7 @@ def e_process(values: ArrayLike, *, mean: float, bets: ArrayLike) -> Array:
         bets: b, a number or `[n]`, in [0, 1 / r].
 
     Returns:
-        `[n]`, `-inf` from a lost bet of 1 / r on.
+        `[n]`, `-inf` from the first time that a bet of 1 / r is lost.
 
     Raises:
         ValueError: for n = 0, or a value, mean or bet out of range.
@@ -121,7 +121,7 @@ def log_reserve(count: ArrayLike) -> Array:
     """Logarithm of the part of the initial wealth that is not invested after t values.
 
     1 / (1 + log2(1 + t)): half of the wealth starts with the first value, and the rest later; so
-    the wealth is never below this, however long all went well.
+    the wealth never falls below this, however long the hypothesis has held.
     """
     return -np.log1p(np.log2(1.0 + np.asarray(count, np.float64)))
 

@@ -247,7 +247,7 @@ def coverage_at_risk(
 
 
 def threshold_at_coverage(confidence: ArrayLike, *, coverage: float) -> float:
-    """Threshold that accepts the least fraction of a sample that is at least a given one.
+    """Threshold with the smallest coverage of a sample that is at least a requested one.
 
     Half-way between the k-th largest confidence and the next smaller one, so that rounding of a
     confidence does not change a decision; k is the least count with k / n >= coverage. If all are

@@ -131,8 +131,8 @@ def compare(
         seed: >= 0; equal seeds and equal n draw the same rows.
 
     Returns:
-        Intervals of the differences in `accuracy`, `aurc`, `augrc` and each `error_at_c`; nan are
-        the ends of those that do not exist. Their measured coverage is in
+        Intervals of the differences in `accuracy`, `aurc`, `augrc` and each `error_at_c`; their
+        ends are nan where there is no interval. Their measured coverage is in
         experiments/results/intervals.md.
 
     Raises:

@@ -1,12 +1,12 @@
 """Confidence scores of a classifier: logits in, `[...]` out, higher = more confident.
 
 The caller says what the last column is: `abstention=True` for logits `[..., m+1]` with an
-abstention output, which may be -inf; `abstention=False` for `[..., m]`, all of them classes, as of
-other libraries. There is no default, because the wrong one would silently drop a class. A class
-logit of -inf is a masked class, of probability 0. Without a class that is left, and for NaN and
-+inf, a score is NaN, which metrics and certificates refuse. Every score computes in float32
-(float64 for float64 input) and can be jitted, vmapped and differentiated. q = softmax(z), q_a is
-its last entry, r = softmax(z[:m]).
+abstention output, which may be -inf; `abstention=False` for `[..., m]` if all columns are classes,
+as in other libraries. There is no default, because the wrong one would silently drop a class. A
+class logit of -inf is a masked class, of probability 0. If all classes are masked, or a logit is
+NaN or +inf, the score is NaN, which metrics and certificates reject. Every score computes in
+float32 (float64 for float64 input) and can be jitted, vmapped and differentiated. q = softmax(z),
+q_a is its last entry, r = softmax(z[:m]).
 
 Probabilities saturate: near 1 many examples have the same float32 value. Evaluations use the forms
 in the log domain of `log_odds`, which rank alike without ties.

@@ -17,10 +17,11 @@ class Alarm(NamedTuple):
     Attributes:
         example: number of the example, from 1.
         log_wealth: logarithm of the wealth after it.
-        since: number of the example from which on the bet that gained most would have gained most,
-            an estimate of the beginning of the change.
+        since: number of the example from which the bet with the largest wealth would have gained
+            most if it had started there, an estimate of the beginning of the change.
         size: number of values of the test from then until the alarm.
-        mean: their mean. As it was chosen where it is high, it is biased, and has no interval.
+        mean: their mean. It is biased upwards, because the start was chosen to maximize the gain,
+            and has no interval.
     """
 
     example: int

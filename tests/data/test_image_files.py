@@ -57,7 +57,7 @@ def test_pipe_is_not_a_picture_and_is_not_read(tmp_path):
     pictures, others = image_files.list_folder(tmp_path, fail)
     assert (pictures, names(tmp_path, others)) == ([], ["pipe.png"])
     with pytest.raises(InputError, match="not a file"):
-        image_files.open_picture(tmp_path / "pipe.png")
+        image_files.open_image(tmp_path / "pipe.png")
 
 
 def test_folder_that_cannot_be_listed_is_reported_and_left_out(tmp_path, monkeypatch):
@@ -84,12 +84,12 @@ def test_common_formats_can_be_decoded_and_films_and_stubs_cannot():
 def test_picture_is_opened_from_its_bytes(tmp_path):
     content = io.BytesIO()
     PIL.Image.new("RGB", (4, 3), (9, 8, 7)).save(content, "png")
-    picture = image_files.open_picture(write(tmp_path / "wrong_suffix.jpg", content.getvalue()))
+    picture = image_files.open_image(write(tmp_path / "wrong_suffix.jpg", content.getvalue()))
     assert (picture.size, picture.format, picture.getpixel((0, 0))) == ((4, 3), "PNG", (9, 8, 7))
     with pytest.raises(InputError, match="the file is empty"):
-        image_files.open_picture(write(tmp_path / "empty.png", b""))
+        image_files.open_image(write(tmp_path / "empty.png", b""))
     with pytest.raises(IsADirectoryError):
-        image_files.open_picture(tmp_path)
+        image_files.open_image(tmp_path)
 
 
 @pytest.mark.parametrize(

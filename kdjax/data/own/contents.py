@@ -1,4 +1,4 @@
-"""The contents of pictures: their hashes and modes, remembered between runs."""
+"""The contents of images: their hashes and modes, remembered between runs."""
 
 import concurrent.futures
 import dataclasses
@@ -17,7 +17,7 @@ import PIL
 import PIL.Image
 
 from kdjax.data import progress
-from kdjax.data.own.listing import Header, Pictures
+from kdjax.data.own.listing import Header, Images
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
 
@@ -27,12 +27,12 @@ _BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Pictures in files; see `listing.Pictures`.
+    """Images in files; see `listing.Images`.
 
     Attributes:
         title: of the listing.
         paths: of the files.
-        names: of the pictures in messages.
+        names: of the images in messages.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Files:
         return file_stamp(self.paths[number])
 
     def header(self, number: int) -> Header:
-        """Returns the header of a picture."""
+        """Returns the header of an image."""
         path = self.paths[number]
         try:
             if path.exists() and not path.is_file():  # reading a pipe could wait forever
@@ -63,7 +63,7 @@ class Files:
             return Header("", "", reason(error))
 
     def open(self, number: int, digest: str) -> PIL.Image.Image:
-        """Returns a picture with this digest of `header`."""
+        """Returns an image with this digest of `header`."""
         try:
             content = self.paths[number].read_bytes()
         except OSError as error:
@@ -77,12 +77,12 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Pictures in arrays of an npz file; see `listing.Pictures`.
+    """Images in arrays of an npz file; see `listing.Images`.
 
     Attributes:
         path: of the file.
-        sizes: number of pictures in each array, by name.
-        mode: of the pictures, L or RGB.
+        sizes: number of images in each array, by name.
+        mode: of the images, L or RGB.
         lock: taken while the arrays are read.
     """
 
@@ -118,12 +118,12 @@ class Rows:
         return f"{self._stamp} {name}[{row}]"
 
     def header(self, number: int) -> Header:
-        """Returns the header of a picture."""
+        """Returns the header of an image."""
         name, row = self._places[number]
         return Header(f"{self._digest} {name}[{row}]", self.mode, "")
 
     def open(self, number: int, digest: str) -> PIL.Image.Image:
-        """Returns a picture."""
+        """Returns an image."""
         name, row = self._places[number]
         with self.lock:
             pixels = self._arrays[name][row]
@@ -144,7 +144,7 @@ def file_stamp(path: pathlib.Path) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Returns why a picture cannot be read, in one line."""
+    """Returns why an image cannot be read, in one line."""
     if isinstance(error, PIL.UnidentifiedImageError):  # its message has the address of an object
         return "not an image that Pillow can read"
     text = getattr(error, "strerror", None) or str(error)
@@ -168,25 +168,25 @@ def read_index(path: pathlib.Path) -> Index:
     return index if index["pillow"] == PIL.__version__ else empty | {"arrays": index["arrays"]}
 
 
-def headers(pictures: Pictures, count: int, index: Index) -> list[Header]:
-    """Returns the headers of all pictures; only new and changed ones are read.
+def headers(images: Images, count: int, index: Index) -> list[Header]:
+    """Returns the headers of all images; only new and changed ones are read.
 
     Args:
-        pictures: of a listing.
+        images: of a listing.
         count: their number.
         index: of `read_index`; its headers are replaced by these.
     """
-    # Here and in what follows, threads open pictures. If a format is loaded by one of them, another
+    # Here and in what follows, threads open images. If a format is loaded by one of them, another
     # that needs the same format at that moment may fail to recognize its file.
     PIL.Image.init()
-    stamps = [pictures.stamp(number) for number in range(count)]
+    stamps = [images.stamp(number) for number in range(count)]
     known = index["headers"]
     new = [number for number, stamp in enumerate(stamps) if stamp not in known]
     read: dict[int, Header] = {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, quiet_pillow():
-        for rows in progress.batches(len(new), _BATCH, "reading pictures"):
+        for rows in progress.batches(len(new), _BATCH, "reading images"):
             numbers = new[rows.start : rows.stop]
-            read.update(zip(numbers, pool.map(pictures.header, numbers), strict=True))
+            read.update(zip(numbers, pool.map(images.header, numbers), strict=True))
     result = [
         read[number] if number in read else Header(*known[stamp])
         for number, stamp in enumerate(stamps)
@@ -203,7 +203,7 @@ def quiet_pillow() -> warnings.catch_warnings:
 
 
 def unique_digests(found: Iterable[Header]) -> dict[str, int]:
-    """Returns the number of the first picture with each digest, sorted by digest."""
+    """Returns the number of the first image with each digest, sorted by digest."""
     first: dict[str, int] = {}
     for number, header in enumerate(found):
         if not header.error:

@@ -60,14 +60,14 @@ def _example(values: Mapping[str, str], where: str) -> Example:
 
 
 def _file(folder: pathlib.Path, text: str, where: str) -> pathlib.Path:
-    """Returns the path of a picture, without `..`."""
+    """Returns the path of an image, without `..`."""
     if not text or "\0" in text:
         raise InputError(f"{where}: path {text!r} is not a path")
     file = pathlib.Path(os.path.normpath(folder / text))
     if not file.is_relative_to(os.path.normpath(folder)):
         raise InputError(
             f"{where}: path {text!r} leads out of the folder of the file: put the file above all "
-            "pictures"
+            "images"
         )
     return file
 

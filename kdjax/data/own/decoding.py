@@ -13,7 +13,7 @@ from kdjax.data.own.contents import quiet_pillow, reason
 from kdjax.data.own.listing import Header, Listing
 from kdjax.errors import InputError
 
-# Increased when the arrays of some pictures change.
+# Increased when the arrays of some images change.
 FORMAT = 1
 NAMES = ("images", "keys", "moments", "errors")
 _BATCH = 256
@@ -22,12 +22,12 @@ Shape = tuple[int, int, int]
 
 
 class Conversion(NamedTuple):
-    """How pictures become arrays.
+    """How images become arrays.
 
     Attributes:
         shape: height, width, channels.
-        resize: one of `fit.RESIZES`; "": no picture is resized, all must have this size.
-        example: name of a picture of this size, for the message.
+        resize: one of `fit.RESIZES`; "": no image is resized, all must have this size.
+        example: name of an image of this size, for the message.
     """
 
     shape: Shape
@@ -38,19 +38,19 @@ class Conversion(NamedTuple):
 def choose_conversion(
     listing: Listing, headers: Sequence[Header], image_size: int, resize: str
 ) -> Conversion:
-    """Returns the conversion of the pictures of a listing.
+    """Returns the conversion of the images of a listing.
 
     Args:
-        listing: of the pictures.
-        headers: of the pictures.
-        image_size: height and width; 0: that of the pictures, which must be the same.
+        listing: of the images.
+        headers: of the images.
+        image_size: height and width; 0: that of the images, which must be the same.
         resize: `pad` or `crop`.
 
     Returns:
-        With 3 channels if a picture that can be decoded has colours by its mode, else with 1.
+        With 3 channels if an image that can be decoded has colours by its mode, else with 1.
 
     Raises:
-        InputError: if no picture can be decoded.
+        InputError: if no image can be decoded.
     """
     numbers = [number for number, header in enumerate(headers) if not header.error]
     coloured = [number for number in numbers if not fit.is_grey(headers[number].mode)]
@@ -59,7 +59,7 @@ def choose_conversion(
     if first is None:
         example, why = listing.examples[0].name, headers[0].error or "damaged"
         raise InputError(
-            f"{listing.title}: none of the {len(headers):,} pictures can be read, such as "
+            f"{listing.title}: none of the {len(headers):,} images can be read, such as "
             f"{example!r}: {why}"
         )
     if image_size:
@@ -76,17 +76,17 @@ def decode(
     *,
     images: bool,
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of pictures, in the order of their digests.
+    """Returns the arrays of images, in the order of their digests.
 
     Args:
-        listing: of the pictures.
+        listing: of the images.
         digests: digest -> number in the listing.
-        conversion: of the pictures.
+        conversion: of the images.
         images: whether to return the images; if not, only some are in memory at once.
 
     Returns:
         `images` uint8 [n, h, w, c]; `keys` uint8 [n, 32], SHA-256 of the pixels; `moments` of
-        `arrays.moments`; `errors` str [n], why a picture cannot be decoded, else "".
+        `arrays.moments`; `errors` str [n], why an image cannot be decoded, else "".
 
     Raises:
         InputError: if there is no resizing and the sizes differ.
@@ -100,7 +100,7 @@ def decode(
 
     def decode_one(item: tuple[str, int]) -> np.ndarray | str:
         digest, number = item
-        return decode_picture(listing, number, digest, conversion)
+        return decode_image(listing, number, digest, conversion)
 
     items = list(digests.items())
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, quiet_pillow():
@@ -122,15 +122,15 @@ def decode(
     return {"images": pixels, **decoded} if images else decoded
 
 
-def decode_picture(
+def decode_image(
     listing: Listing, number: int, digest: str, conversion: Conversion
 ) -> np.ndarray | str:
-    """Returns the pixels of a picture, uint8 [h, w, c], or why it cannot be decoded.
+    """Returns the pixels of an image, uint8 [h, w, c], or why it cannot be decoded.
 
     Raises:
-        InputError: if the picture was changed, or must be resized and `conversion` does not.
+        InputError: if the image was changed, or must be resized and `conversion` does not.
     """
-    image = listing.pictures.open(number, digest)
+    image = listing.images.open(number, digest)
     try:
         if conversion.resize:
             return fit.fit(image, conversion.shape, conversion.resize)[0]
@@ -142,7 +142,7 @@ def decode_picture(
     if pixels.shape != conversion.shape:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (conversion.shape, pixels.shape)]
         raise InputError(
-            f"{listing.title}: pictures of several sizes, such as {conversion.example!r} "
+            f"{listing.title}: images of several sizes, such as {conversion.example!r} "
             f"({sizes[0]}) and {listing.examples[number].name!r} ({sizes[1]}): give the size to "
             f"which all are resized, such as {_EXAMPLE}"
         )
@@ -152,15 +152,15 @@ def decode_picture(
 def _first_decoded(
     listing: Listing, headers: Sequence[Header], numbers: Iterable[int], channels: int
 ) -> tuple[int, np.ndarray] | None:
-    """Returns number and pixels of the first picture that can be decoded."""
+    """Returns number and pixels of the first image that can be decoded."""
     for number in numbers:
-        image = listing.pictures.open(number, headers[number].digest)
+        image = listing.images.open(number, headers[number].digest)
         try:
             with quiet_pillow():
                 return number, fit.decode(image, channels)
         except MemoryError:
             raise
-        except Exception:  # as in `decode_picture`
+        except Exception:  # as in `decode_image`
             continue
     return None
 

@@ -25,14 +25,14 @@ def read(path: pathlib.Path) -> Listing:
     """Returns the listing of a folder.
 
     The folder holds one folder for each class; or folders `train`, and `test`, `dev` and
-    `calibration` if given, with the class folders in them; or pictures that are named after their
-    class and numbered. Pictures may be in subfolders of a class folder.
+    `calibration` if given, with the class folders in them; or images that are named after their
+    class and numbered. Images may be in subfolders of a class folder.
 
     Args:
         path: an existing folder.
 
     Raises:
-        InputError: if there is no picture, if class folders and folders of splits are mixed, or if
+        InputError: if there is no image, if class folders and folders of splits are mixed, or if
             a folder cannot be read.
     """
     title = f"folder:{path}"
@@ -104,7 +104,7 @@ def _split(
     folders = image_files.subfolders(folder)
     if not folders:
         raise InputError(
-            f"{title}: the folder of split {folder.name!r} has no class folders: its pictures must "
+            f"{title}: the folder of split {folder.name!r} has no class folders: its images must "
             f"be in {folder.name}/CLASS"
         )
     return _classes(title, root, folders, folder.name, ignored)
@@ -117,14 +117,14 @@ def _classes(
     split: str,
     ignored: list[pathlib.Path],
 ) -> _Found:
-    """Yields the pictures of class folders, and adds their other files to `ignored`."""
+    """Yields the images of class folders, and adds their other files to `ignored`."""
     for folder in folders:
         name = folder.relative_to(root).as_posix()
         label = class_name(folder.name, f"{title}: folder {name!r}")
         files, others = image_files.list_folder(folder, _raise)
         if not files:
             raise InputError(
-                f"{title}: no picture in class folder {name!r} ({image_files.count_files(others)})"
+                f"{title}: no image in class folder {name!r} ({image_files.count_files(others)})"
             )
         ignored += others
         for file in files:
@@ -132,11 +132,11 @@ def _classes(
 
 
 def _named_files(title: str, root: pathlib.Path) -> _Found:
-    """Yields pictures with the class in their name, such as `cat.12.jpg`."""
+    """Yields images with the class in their name, such as `cat.12.jpg`."""
     files, others = image_files.list_folder(root, _raise)
     if not files:
         raise InputError(
-            f"{title}: no class folders and no pictures ({image_files.count_files(others)})"
+            f"{title}: no class folders and no images ({image_files.count_files(others)})"
         )
     for file in files:
         match = _NUMBERED.fullmatch(file.stem)
@@ -149,7 +149,7 @@ def _named_files(title: str, root: pathlib.Path) -> _Found:
 
 
 def _loose(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the pictures in a folder that are in none of its folders."""
+    """Returns the images in a folder that are in none of its folders."""
     suffixes = image_files.image_suffixes()
     return sorted(
         path

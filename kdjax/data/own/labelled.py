@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax.data.own import contents
-from kdjax.data.own.decoding import Conversion, decode_picture
+from kdjax.data.own.decoding import Conversion, decode_image
 from kdjax.data.own.load import read_listing
 from kdjax.data.own.names import Location
 from kdjax.data.own.notes import say, show_broken
@@ -14,12 +14,12 @@ from kdjax.errors import InputError
 
 
 class Labelled(NamedTuple):
-    """Labelled pictures that can be read.
+    """Labelled images that can be read.
 
     Attributes:
-        names: of the pictures in messages, such as paths relative to the folder.
+        names: of the images in messages, such as paths relative to the folder.
         labels: names of their classes.
-        splits: of each picture: train, dev, calibration or test; train if none is given.
+        splits: of each image: train, dev, calibration or test; train if none is given.
         images: decoded on access, uint8 [n, h, w, c].
     """
 
@@ -32,26 +32,26 @@ class Labelled(NamedTuple):
 def read_labelled(
     location: Location, shape: tuple[int, int, int], resize: str, *, strict: bool = False
 ) -> Labelled:
-    """Reads labelled pictures for a model; those that cannot be decoded are listed and left out.
+    """Reads labelled images for a model; those that cannot be decoded are listed and left out.
 
-    Every picture is decoded twice: first to know whether that is possible, then on access.
+    Every image is decoded twice: first to know whether that is possible, then on access.
 
     Args:
         location: of the images, of `names.parse`.
         shape: height, width and channels of the model's images.
-        resize: how pictures of other sizes are resized, one of `kdjax.data.fit.RESIZES`.
-        strict: whether to refuse pictures that cannot be decoded.
+        resize: how images of other sizes are resized, one of `kdjax.data.fit.RESIZES`.
+        strict: whether to refuse images that cannot be decoded.
 
     Raises:
         InputError: if there are none, or they are invalid.
     """
     listing, conversion = read_listing(location), Conversion(shape, resize)
     index = contents.Index(headers={})
-    headers = contents.headers(listing.pictures, len(listing.examples), index)
+    headers = contents.headers(listing.images, len(listing.examples), index)
 
     def decode(number: int) -> np.ndarray | str:
         header = headers[number]
-        return header.error or decode_picture(listing, number, header.digest, conversion)
+        return header.error or decode_image(listing, number, header.digest, conversion)
 
     def reason(number: int) -> str:
         result = decode(number)
@@ -64,7 +64,7 @@ def read_labelled(
     show_broken(listing, broken, strict=strict)
     numbers = np.array([number for number, why in enumerate(reasons) if not why], np.int64)
     if not len(numbers):
-        raise InputError(f"{listing.title}: no picture can be read")
+        raise InputError(f"{listing.title}: no image can be read")
     examples = [listing.examples[number] for number in numbers.tolist()]
 
     def read(rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A listing of own images: their classes, splits and groups, before any picture is decoded."""
+"""A listing of own images: their classes, splits and groups, before any image is decoded."""
 
 import difflib
 import unicodedata
@@ -20,11 +20,11 @@ _SYNONYMS = {
 
 
 class Header(NamedTuple):
-    """What is known of a picture before it is decoded.
+    """What is known of an image before it is decoded.
 
     Attributes:
         digest: of its content; equal for equal contents.
-        mode: of Pillow; "" if the picture cannot be opened.
+        mode: of Pillow; "" if the image cannot be opened.
         error: why it cannot be opened; "" if it can.
     """
 
@@ -33,17 +33,17 @@ class Header(NamedTuple):
     error: str
 
 
-class Pictures(Protocol):
-    """The pictures of a listing, by their number in it."""
+class Images(Protocol):
+    """The images of a listing, by their number in it."""
 
     def stamp(self, number: int) -> str:
-        """Returns a text that changes whenever the picture is written; "" without a file."""
+        """Returns a text that changes whenever the image is written; "" without a file."""
 
     def header(self, number: int) -> Header:
-        """Returns the header of a picture."""
+        """Returns the header of an image."""
 
     def open(self, number: int, digest: str) -> PIL.Image.Image:
-        """Returns the picture with this digest of `header`, not decoded yet.
+        """Returns the image with this digest of `header`, not decoded yet.
 
         Raises:
             InputError: if it is gone or was changed.
@@ -51,10 +51,10 @@ class Pictures(Protocol):
 
 
 class Example(NamedTuple):
-    """A labelled picture.
+    """A labelled image.
 
     Attributes:
-        name: of the picture in messages, such as a path relative to the folder.
+        name: of the image in messages, such as a path relative to the folder.
         label: name of its class.
         split: one of `SPLITS`; the splits that no example has are cut from `train`.
         group: examples of one group stay in one split; "": not in a group.
@@ -70,20 +70,20 @@ class Example(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Labelled pictures.
+    """Labelled images.
 
     Attributes:
         title: of the listing in messages, such as `folder:/data/pets`.
-        examples: in the order of `pictures`.
+        examples: in the order of `images`.
         class_names: by label.
-        pictures: the pictures of the examples.
+        images: the images of the examples.
         ignored: a sentence about what was found and is not used; "" if there is nothing.
     """
 
     title: str
     examples: Sequence[Example]
     class_names: tuple[str, ...]
-    pictures: Pictures
+    images: Images
     ignored: str = ""
 
 
@@ -147,12 +147,12 @@ def check(listing: Listing) -> Listing:
     """Returns the listing if it can be trained on.
 
     Raises:
-        InputError: if it has fewer than two classes, a class without a picture, no training
-            picture, or a class only in other splits than train.
+        InputError: if it has fewer than two classes, a class without an image, no training
+            image, or a class only in other splits than train.
     """
     labels = {example.label for example in listing.examples}
     if empty := [name for name in listing.class_names if name not in labels]:
-        raise InputError(f"{listing.title}: class {empty[0]!r} has no picture")
+        raise InputError(f"{listing.title}: class {empty[0]!r} has no image")
     if len(labels) < 2:
         raise InputError(
             f"{listing.title}: {len(labels)} class"
@@ -161,6 +161,6 @@ def check(listing: Listing) -> Listing:
     trained = {example.label for example in listing.examples if example.split == "train"}
     if missing := [name for name in listing.class_names if name not in trained]:
         raise InputError(
-            f"{listing.title}: class {missing[0]!r} has pictures in other splits, but none in train"
+            f"{listing.title}: class {missing[0]!r} has images in other splits, but none in train"
         )
     return listing

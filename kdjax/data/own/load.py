@@ -12,7 +12,7 @@ import numpy as np
 from kdjax.data import cache
 from kdjax.data.own import csv, folder, npz, splits
 from kdjax.data.own.contents import unique_digests
-from kdjax.data.own.decoding import Conversion, decode_picture
+from kdjax.data.own.decoding import Conversion, decode_image
 from kdjax.data.own.listing import SPLITS, Header, Listing, check
 from kdjax.data.own.names import Location, missing_error
 from kdjax.data.own.notes import say, show_broken
@@ -87,7 +87,7 @@ def load(
         data_dir: folder of the cache, by default the user's cache folder.
         image_size: height and width to which all are resized; 0: their own, which must be the same.
         resize: `pad` or `crop`.
-        strict: whether to refuse pictures that cannot be read instead of leaving them out.
+        strict: whether to refuse images that cannot be read instead of leaving them out.
         cuts: how splits that are not given are cut.
         stream: whether train, dev and calibration are left on disk.
 
@@ -112,13 +112,13 @@ def load(
     _check_splits(listing, kept, rows)
     parts = {name: kept.take(rows[name]) for name in SPLITS}
     _say_sizes(listing, parts)
-    pictures = _Pictures(listing, store, digests, conversion, decoded)
+    images = _DecodedImages(listing, store, digests, conversion, decoded)
     return OwnImages(
         f"{location.kind}:{location.path.name}",
         _version(listing, kept),
         listing.class_names,
         {
-            name: (pictures.take(part.rows, stream=stream, name=name), part.labels)
+            name: (images.take(part.rows, stream=stream, name=name), part.labels)
             for name, part in parts.items()
         },
         _groups(kept, parts),
@@ -128,8 +128,8 @@ def load(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Pictures:
-    """The decoded pictures of a listing, in memory or on disk."""
+class _DecodedImages:
+    """The decoded images of a listing, in memory or on disk."""
 
     listing: Listing
     store: Store
@@ -159,7 +159,7 @@ class _Pictures:
         images = np.empty((len(rows), *self.conversion.shape), np.uint8)
         for image, row in zip(images, rows.tolist(), strict=True):
             digest, number = self._items[row]
-            pixels = decode_picture(self.listing, number, digest, self.conversion)
+            pixels = decode_image(self.listing, number, digest, self.conversion)
             if isinstance(pixels, str):  # it could be decoded before
                 example = self.listing.examples[number].name
                 raise InputError(f"{self.listing.title}: {example!r}: {pixels}")
@@ -170,7 +170,7 @@ class _Pictures:
 def _broken(
     headers: Sequence[Header], digests: dict[str, int], decoded: cache.Arrays
 ) -> list[tuple[int, str]]:
-    """Returns number and reason of each picture that cannot be read."""
+    """Returns number and reason of each image that cannot be read."""
     errors = dict(zip(digests, decoded["errors"].tolist(), strict=True))
     reasons = [header.error or errors[header.digest] for header in headers]
     return [(number, why) for number, why in enumerate(reasons) if why]
@@ -179,7 +179,7 @@ def _broken(
 def _table(
     listing: Listing, headers: Sequence[Header], digests: dict[str, int], decoded: cache.Arrays
 ) -> splits.Table:
-    """Returns the table of the pictures that can be read, in an order of their contents."""
+    """Returns the table of the images that can be read, in an order of their contents."""
     places = {digest: row for row, digest in enumerate(digests)}
     broken = {number for number, _ in _broken(headers, digests, decoded)}
     numbers = [number for number in range(len(headers)) if number not in broken]
@@ -206,7 +206,7 @@ def _check_splits(listing: Listing, table: splits.Table, rows: dict[str, np.ndar
     for name in SPLITS:
         if not len(rows[name]):
             raise InputError(
-                f"{listing.title}: the {name} split would be empty: {count:,} pictures that can be "
+                f"{listing.title}: the {name} split would be empty: {count:,} images that can be "
                 "read are too few for these groups and fractions (data.test_fraction, "
                 "data.dev_fraction, data.calibration_fraction)"
             )
@@ -215,8 +215,8 @@ def _check_splits(listing: Listing, table: splits.Table, rows: dict[str, np.ndar
         if label not in trained:
             total = int(np.sum(table.labels == label))
             raise InputError(
-                f"{listing.title}: class {name!r} has no picture in the train split and "
-                f"{total} in all that can be read: add pictures, or remove the class"
+                f"{listing.title}: class {name!r} has no image in the train split and "
+                f"{total} in all that can be read: add images, or remove the class"
             )
 
 
@@ -234,16 +234,16 @@ def _units(train: splits.Table) -> np.ndarray | None:
 
 
 def _say_copies(listing: Listing, table: splits.Table, kept: splits.Table) -> None:
-    """Says how many pictures are equal, and how many of these have different labels."""
+    """Says how many images are equal, and how many of these have different labels."""
     say(listing, listing.ignored)
     if copies := splits.count_copies(table):
         dropped = len(table.keys) - len(kept.keys)
         left_out = f"; {dropped:,} that are also in a later split are left out" if dropped else ""
-        say(listing, f"{copies:,} exact copies of other pictures stay in one split{left_out}")
+        say(listing, f"{copies:,} exact copies of other images stay in one split{left_out}")
     if conflicts := splits.conflicting(table):
         first = [listing.examples[number] for number in conflicts[0]]
         names = " and ".join(f"{example.name!r} ({example.label})" for example in first[:2])
-        say(listing, f"{len(conflicts):,} pictures occur with different labels, such as {names}")
+        say(listing, f"{len(conflicts):,} images occur with different labels, such as {names}")
 
 
 def _say_sizes(listing: Listing, parts: dict[str, splits.Table]) -> None:

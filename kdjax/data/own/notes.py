@@ -11,10 +11,10 @@ _MAX_ROWS = 100  # of the table
 
 
 def show_broken(listing: Listing, broken: Sequence[tuple[int, str]], *, strict: bool) -> None:
-    """Prints the table of the pictures that are left out.
+    """Prints the table of the images that are left out.
 
     Args:
-        listing: of the pictures.
+        listing: of the images.
         broken: number and reason of each.
         strict: whether to refuse them.
 
@@ -23,7 +23,7 @@ def show_broken(listing: Listing, broken: Sequence[tuple[int, str]], *, strict: 
     """
     if not broken:
         return
-    count = f"{len(broken):,} of {len(listing.examples):,} pictures cannot be read"
+    count = f"{len(broken):,} of {len(listing.examples):,} images cannot be read"
     names = [repr(listing.examples[number].name) for number, _ in broken[:_MAX_ROWS]]
     width = min(max(map(len, names)), 60)
     rows = [f"  {name:{width}}  {why}" for name, (_, why) in zip(names, broken, strict=False)]

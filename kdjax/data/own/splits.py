@@ -1,7 +1,7 @@
-"""Splits of own images: equal pictures and groups stay together, whatever the order of the files.
+"""Splits of own images: equal images and groups stay together, whatever the order of the files.
 
-All choices depend on the pixels of the pictures, not on their names or order, so a folder, a CSV
-file and an npz file of the same pictures are cut in the same way.
+All choices depend on the pixels of the images, not on their names or order, so a folder, a CSV
+file and an npz file of the same images are cut in the same way.
 """
 
 import collections
@@ -17,7 +17,7 @@ from kdjax.data.own.listing import SPLITS
 from kdjax.data.splits import largest_remainder
 from kdjax.errors import InputError
 
-# Where a picture stays that is given in several splits: the last of these.
+# Where an image stays that is given in several splits: the last of these.
 _PRIORITY = {name: rank for rank, name in enumerate(SPLITS)}
 
 
@@ -31,7 +31,7 @@ class Table(NamedTuple):
         groups: str [n]; "": not in a group.
         subgroups: str [n]; "": in none. They have no influence on the splits.
         rows: int [n], of the decoded arrays.
-        numbers: int [n], of the pictures in their listing.
+        numbers: int [n], of the images in their listing.
     """
 
     keys: np.ndarray
@@ -53,7 +53,7 @@ def ordered(table: Table) -> Table:
 
 
 def drop_copies_across_splits(table: Table) -> Table:
-    """Leaves each picture in one split only: in the last of `SPLITS` in which it is given."""
+    """Leaves each image in one split only: in the last of `SPLITS` in which it is given."""
     rank = np.array([_PRIORITY[name] for name in table.splits], np.int64)
     _, key = np.unique(table.keys, return_inverse=True)
     last = np.zeros(key.max(initial=0) + 1, np.int64)
@@ -62,12 +62,12 @@ def drop_copies_across_splits(table: Table) -> Table:
 
 
 def count_copies(table: Table) -> int:
-    """Returns the number of pictures that are exact copies of another one."""
+    """Returns the number of images that are exact copies of another one."""
     return len(table.keys) - len(np.unique(table.keys))
 
 
 def conflicting(table: Table) -> list[np.ndarray]:
-    """Returns the numbers of the pictures in each set of equal ones with different labels."""
+    """Returns the numbers of the images in each set of equal ones with different labels."""
     members: dict[str, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(table.keys.tolist()):
         members[key].append(row)
@@ -101,8 +101,8 @@ def cut(
     """Returns the rows of the table in each split; what is not given is cut from train.
 
     Test and dev are stratified by class. Calibration is drawn regardless of class, as the
-    certificate requires (see `kdjax.data.splits.random_cut`), except that the last pictures of a
-    class stay in train: without them the class could not be learnt. Equal pictures and groups stay
+    certificate requires (see `kdjax.data.splits.random_cut`), except that the last images of a
+    class stay in train: without them the class could not be learnt. Equal images and groups stay
     together, so sizes may differ from the fractions by part of a group.
 
     Args:
@@ -137,7 +137,7 @@ def cut(
 def units_of(table: Table) -> np.ndarray:
     """Returns for each example the number of the unit that is not divided, int [n].
 
-    Examples belong to one unit if a chain of equal pictures and common groups connects them.
+    Examples belong to one unit if a chain of equal images and common groups connects them.
     """
     count = len(table.keys)
     _, keys = np.unique(table.keys, return_inverse=True)

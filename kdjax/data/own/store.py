@@ -32,7 +32,7 @@ def cache_folder(data_dir: str | os.PathLike[str] | None, location: Location) ->
 
 
 class Store:
-    """The cache of the pictures of one listing.
+    """The cache of the images of one listing.
 
     It holds for each file its hash, as long as size and times of the file are the same, and for
     each set of contents the decoded arrays.
@@ -45,9 +45,9 @@ class Store:
         self._index = contents.read_index(self._path)
 
     def headers(self) -> list[Header]:
-        """Returns the header of each picture; only new and changed files are read."""
+        """Returns the header of each image; only new and changed files are read."""
         before = self._index["headers"]
-        headers = contents.headers(self._listing.pictures, len(self._listing.examples), self._index)
+        headers = contents.headers(self._listing.images, len(self._listing.examples), self._index)
         if self._index["headers"] != before:
             self._write_index()
         return headers
@@ -58,9 +58,9 @@ class Store:
         """Returns `decoding.choose_conversion`, as it was for these contents.
 
         Args:
-            headers: of the pictures.
+            headers: of the images.
             digests: digest -> number in the listing.
-            image_size: height and width; 0: that of the pictures.
+            image_size: height and width; 0: that of the images.
             resize: `pad` or `crop`.
         """
         use = json.dumps([image_size, resize])
@@ -86,9 +86,9 @@ class Store:
 
         Args:
             digests: digest -> number in the listing.
-            conversion: of the pictures.
+            conversion: of the images.
             images: whether to return the images.
-            part: name of these pictures if they are not all of the listing.
+            part: name of these images if they are not all of the listing.
         """
         use = json.dumps([conversion.shape, conversion.resize, part])
         fingerprint = _fingerprint(digests, conversion)

@@ -13,7 +13,7 @@ from kdjax import errors
 from kdjax.data import arrays, fit, progress
 from kdjax.data.records import Records
 
-_CHANNELS = (1, 3)  # those that prediction can make of any picture
+_CHANNELS = (1, 3)  # those that prediction can make of any image
 BATCH_SIZE = 1024
 
 

@@ -61,9 +61,9 @@ def page_card(model_card: Mapping[str, Any], runtime_version: str) -> dict[str, 
             "summary": f"An image classifier that abstains when it is unsure; "
             f"{len(model_card['classes'])} classes of {data['name']}.",
             "promise": f"Promise: {card_page.promise(model_card)}",
-            "preprocessing": "A picture is turned upright, put on black where it is transparent, "
+            "preprocessing": "An image is turned upright, put on black where it is transparent, "
             f"converted to {colours} and fitted to {width} x {height} pixels as by kdjax. The "
-            "browser decodes it: pixels of JPEG files, 16-bit and transparent pictures may differ "
+            "browser decodes it: pixels of JPEG files, 16-bit and transparent images may differ "
             "by a few of 255 levels from kdjax, and a confidence at the threshold may then be on "
             "its other side.",
             "versions": f"kdjax {model_card['kdjax']}, {PACKAGE} {runtime_version}.",

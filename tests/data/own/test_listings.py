@@ -80,7 +80,7 @@ def test_linked_class_folder_is_read(make_files: Make, tmp_path: pathlib.Path) -
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), r"no class folders and no pictures \(it is empty\)"),
+        ((), r"no class folders and no images \(it is empty\)"),
         (("a/1.png",), r"1 class \('a'\): must be at least 2"),
         (("test/a/1.png", "test/b/1.png"), "folder 'test' is a split, but there is no 'train'"),
         (
@@ -97,7 +97,7 @@ def test_linked_class_folder_is_read(make_files: Make, tmp_path: pathlib.Path) -
         (("train/1.png", "test/1.png"), "the folder of split 'train' has no class folders"),
         (
             ("train/a/1.png", "train/b/1.png", "test/c/1.png"),
-            "class 'c' has pictures in other splits, but none in train",
+            "class 'c' has images in other splits, but none in train",
         ),
         (("cat.1.png", "picture.png"), "'picture.png' is not named after its class"),
         (("a\x07/1.png", "b/1.png"), r"the label 'a\\x07' has a control character"),
@@ -117,7 +117,7 @@ def test_class_folder_without_pictures_raises(make_files: Make) -> None:
     root = make_files("a/1.png", "b/1.png")
     (root / "c").mkdir()
     (root / "c" / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"no picture in class folder 'c' \(1 file \(.txt 1\)\)"):
+    with pytest.raises(InputError, match=r"no image in class folder 'c' \(1 file \(.txt 1\)\)"):
         folder.read(root)
 
 
@@ -173,7 +173,7 @@ def test_csv_with_any_delimiter_order_of_columns_and_byte_order_mark(
         ("./x/../2.png", "日本", "test", "", ""),
         ("3, 4; 5.png", "Écru", "dev", "one", ""),
     ]
-    assert [file.name for file in listing.pictures.paths] == ["1.png", "2.png", "3, 4; 5.png"]
+    assert [file.name for file in listing.images.paths] == ["1.png", "2.png", "3, 4; 5.png"]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_npz_with_integers_or_names(
     listing = check(npz.read(write_npz(tmp_path, arrays)))
     assert listing.class_names == classes
     assert labels is None or [example.label for example in listing.examples] == labels
-    image = listing.pictures.open(3, "")
+    image = listing.images.open(3, "")
     channels = (*arrays["images"].shape, 1)[3]
     assert (image.size, image.mode) == ((6, 5), {1: "L", 3: "RGB"}[channels])
 
@@ -280,7 +280,7 @@ def test_npz_with_test_images(tmp_path: pathlib.Path) -> None:
         ({"labels": np.array(["a", None, 1, 2], object)}, "labels has Python objects"),
         ({"labels": LABELS * 0}, r"1 class \('0'\): must be at least 2"),
         ({"class_names": np.array(["a", "b"])}, "labels has 2: must be 0 to 1, as there are 2"),
-        ({"class_names": np.array(["a", "b", "c", "d"])}, "class 'd' has no picture"),
+        ({"class_names": np.array(["a", "b", "c", "d"])}, "class 'd' has no image"),
         ({"class_names": np.array(["a", "b", "b"])}, "class_names has 'b' twice"),
         ({"class_names": LABELS}, "class_names has dtype int64 .*: must be strings"),
         ({"test_images": IMAGES[..., :1], "test_labels": LABELS}, "differ in their channels"),

@@ -101,14 +101,14 @@ def test_broken_files_are_listed_and_left_out(
 ) -> None:
     loaded = load(f"folder:{album}", image_size=16)
     lines = capfd.readouterr().err.splitlines()
-    assert lines[0].endswith("5 of 53 pictures cannot be read and are left out:")
+    assert lines[0].endswith("5 of 53 images cannot be read and are left out:")
     table = dict(line.strip().split(maxsplit=1) for line in lines[1:6])
     assert {name.strip("'") for name in table} == set(pictures.BROKEN)
     assert table["'circle/empty.png'"] == "the file is empty"
     assert table["'circle/text.jpg'"] == "not an image that Pillow can read"
     assert lines[6].endswith("48 images of 4 classes: 30 train, 4 dev, 4 calibration, 10 test")
     assert loaded.class_names == pictures.CLASSES
-    with pytest.raises(InputError, match="5 of 53 pictures cannot be read, such as 'circle/empty"):
+    with pytest.raises(InputError, match="5 of 53 images cannot be read, such as 'circle/empty"):
         load(f"folder:{album}", image_size=16, strict=True)
 
 
@@ -135,13 +135,13 @@ def test_nothing_is_written_beside_the_pictures(
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the pictures that were decoded since the last look."""
     names: list[str] = []
-    decode = decoding.decode_picture
+    decode = decoding.decode_image
 
     def record(listing: Any, number: int, *arguments: Any) -> Any:
         names.append(listing.examples[number].name)
         return decode(listing, number, *arguments)
 
-    monkeypatch.setattr(decoding, "decode_picture", record)
+    monkeypatch.setattr(decoding, "decode_image", record)
     return names
 
 
@@ -231,9 +231,9 @@ def test_copies_and_contradictions_are_said(
     loaded = data.load(f"folder:{root}", data_dir=cache)
     lines = [line.partition(f"{root}: ")[2] for line in capfd.readouterr().err.splitlines()]
     assert lines == [
-        "4 exact copies of other pictures stay in one split; 2 that are also in a later split are "
+        "4 exact copies of other images stay in one split; 2 that are also in a later split are "
         "left out",
-        "1 pictures occur with different labels, such as 'train/a/1.png' (a) and "
+        "1 images occur with different labels, such as 'train/a/1.png' (a) and "
         "'train/b/contradiction.bmp' (b)",
         "42 images of 2 classes: 32 train, 4 dev, 4 calibration, 2 test",
     ]
@@ -342,17 +342,17 @@ def shrink(path: pathlib.Path) -> None:
         (
             lambda root: [path.write_bytes(b"x") for path in root.rglob("*.png")],
             {},
-            "none of the 20 pictures can be read, such as 'a/0.png': not an image",
+            "none of the 20 images can be read, such as 'a/0.png': not an image",
         ),
         (
             lambda root: [path.write_bytes(b"") for path in (root / "b").iterdir()],
             {},
-            "class 'b' has no picture in the train split and 0 in all that can be read",
+            "class 'b' has no image in the train split and 0 in all that can be read",
         ),
-        (lambda root: None, {"test_fraction": 0.01}, "the test split would be empty: 20 pictures"),
+        (lambda root: None, {"test_fraction": 0.01}, "the test split would be empty: 20 images"),
         (lambda root: None, {"dev_fraction": 0.01}, "the dev split would be empty"),
         (lambda root: None, {"calibration_fraction": 0.01}, "the calibration split would be empty"),
-        (lambda root: None, {"test_fraction": 0.98}, "split would be empty|has no picture in the"),
+        (lambda root: None, {"test_fraction": 0.98}, "split would be empty|has no image in the"),
         (lambda root: None, {"image_size": 4_000_000}, "GiB, more than the memory of this machine"),
     ],
 )
@@ -395,12 +395,12 @@ def test_labelled_pictures_for_a_finished_model(
     assert location is not None
     labelled = read_labelled(location, (20, 10, 1), "crop")
     assert len(labelled.names) == len(labelled.labels) == len(labelled.images) == 48
-    assert "5 of 53 pictures cannot be read" in capfd.readouterr().err
+    assert "5 of 53 images cannot be read" in capfd.readouterr().err
     assert labelled.labels[20] == labelled.names[20].partition("/")[0]
     assert set(labelled.splits) == {"train"}
     pixels = fitted(album / labelled.names[20], (20, 10, 1), "crop")
     np.testing.assert_array_equal(np.asarray(labelled.images[20:21])[0], pixels)
-    with pytest.raises(InputError, match="5 of 53 pictures cannot be read"):
+    with pytest.raises(InputError, match="5 of 53 images cannot be read"):
         read_labelled(location, (20, 10, 1), "crop", strict=True)
 
 

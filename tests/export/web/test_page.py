@@ -246,11 +246,11 @@ def test_dropped_pictures_get_label_confidence_and_decision(visit, demo):
     powers = np.exp([20 / 255, 0.8, 0])
     assert accepted["probabilities"] == pytest.approx((powers / powers.sum()).tolist())
     texts = tab.locator("#results li").all_inner_texts()
-    assert "notes.txt: not a picture that this browser can decode" in texts[0]
+    assert "notes.txt: not an image that this browser can decode" in texts[0]
     assert "abstains (it would say blue)" in texts[1] and "below the threshold 0.5" in texts[1]
     assert "green\n" in texts[2] and "at least the threshold 0.5" in texts[2]
     assert "resized from 50x40" in texts[2]
-    assert tab.inner_text("#status") == "3 pictures"
+    assert tab.inner_text("#status") == "3 images"
 
 
 def test_chosen_and_pasted_pictures_are_answered(visit, demo, tmp_path):
@@ -277,7 +277,7 @@ def test_card_is_shown_as_text(visit, demo):
     assert tab.title() == tab.inner_text("h1") == "colours </title>"
     text = tab.inner_text("main")
     assert "at most 2 % are wrong" in text and "kdjax 0.1.0, onnxruntime-web 0.0.0." in text
-    assert "fitted to 5 x 4 pixels" in text and "pictures stay on this machine" in text
+    assert "fitted to 5 x 4 pixels" in text and "images stay on this machine" in text
 
 
 def test_page_without_a_threshold_says_that_it_accepts_nothing(visit, tmp_path):
@@ -285,7 +285,7 @@ def test_page_without_a_threshold_says_that_it_accepts_nothing(visit, tmp_path):
     tab = visit(path)
     (answer,) = drop(tab, ("a.png", png(PIL.Image.new("RGB", (5, 4), "red"))))
     assert answer["accepted"] is False
-    assert "it accepts no picture" in tab.inner_text("#results")
+    assert "it accepts no image" in tab.inner_text("#results")
 
 
 def test_page_shows_values_in_the_log_domain_which_are_not_1(visit, tmp_path):
@@ -310,7 +310,7 @@ def test_page_names_the_threshold_of_the_predicted_class(visit, tmp_path):
     blue, green, red = tab.locator("#results li").all_inner_texts()
     assert "below the threshold 0.75 of blue" in blue
     assert "at least the threshold 0.25 of green" in green
-    assert "it accepts no picture as <b>red</b>" in red
+    assert "it accepts no image as <b>red</b>" in red
     text = tab.inner_text("main")
     assert "at most 2 % are wrong, for 2 of the 3 classes" in text
 

@@ -1,4 +1,4 @@
-// The page: runs the model on the pictures that are dropped on it, and shows its answers.
+// The page: runs the model on the images that are dropped on it, and shows its answers.
 "use strict";
 const kdjaxDemo = (() => {
   const element = id => document.getElementById(id);
@@ -88,7 +88,7 @@ const kdjaxDemo = (() => {
     }
     canvas.getContext("2d").putImageData(rgba, 0, 0);
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", "the picture as the model sees it");
+    canvas.setAttribute("aria-label", "the image as the model sees it");
     return canvas;
   }
 
@@ -113,7 +113,7 @@ const kdjaxDemo = (() => {
     const title = accepted ? label : `abstains (it would say ${label})`;
     const own = card.class_thresholds, least = own ? own[result.label] : card.threshold;
     const threshold = least === null
-      ? `it accepts no picture${own ? ` as ${label}` : ""}`
+      ? `it accepts no image${own ? ` as ${label}` : ""}`
       : `${accepted ? "at least" : "below"} the threshold ${text(least)}${own ? ` of ${label}` : ""}`;
     return [
       node("h3", title, accepted ? "accepted" : "abstained"),
@@ -126,7 +126,7 @@ const kdjaxDemo = (() => {
   async function show(session, blob) {
     const item = node("li");
     element("results").prepend(item);
-    const name = blob.name || "pasted picture";
+    const name = blob.name || "pasted image";
     try {
       const picture = await decode(blob);
       const { image, notes } = kdjaxPicture.fit(picture, card.shape, card.fit);
@@ -136,14 +136,14 @@ const kdjaxDemo = (() => {
       item.append(node("figure", [drawn(image), caption]), node("div", answer(result), "answer"));
       item.dataset.result = JSON.stringify({ name, ...result });
     } catch (error) {
-      item.append(node("p", `${name}: not a picture that this browser can decode (${error.message})`, "error"));
+      item.append(node("p", `${name}: not an image that this browser can decode (${error.message})`, "error"));
       item.dataset.result = JSON.stringify({ name, error: error.message });
     }
   }
 
   async function showAll(session, blobs) {
     for (const blob of blobs) await show(session, blob);
-    element("status").textContent = `${element("results").children.length} pictures`;
+    element("status").textContent = `${element("results").children.length} images`;
     document.body.dataset.state = "ready";
   }
 
