@@ -110,6 +110,17 @@ def above(name: str, value: ArrayLike, bound: float) -> None:
         raise InputError(f"{name} {value} is out of range: it must be greater than {bound}")
 
 
+def at_least(name: str, value: ArrayLike, bound: float) -> None:
+    """Checks that a hyperparameter, unless it is traced, is not less than `bound`.
+
+    Raises:
+        ValueError: with the name, the value and the allowed range.
+        TypeError: if it is not a number.
+    """
+    if concrete(value) and not np.all(_numbers(name, value) >= bound):
+        raise InputError(f"{name} {value} is out of range: it must be at least {bound}")
+
+
 def within(name: str, value: ArrayLike, low: float, high: float) -> None:
     """Checks that a hyperparameter, unless it is traced, lies in [low, high).
 

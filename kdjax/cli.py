@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from kdjax import config_files, extras, field_types, process
 from kdjax.errors import InputError, Preempted
-from kdjax.runtime.paths import user_path
+from kdjax.paths import user_path
 
 USAGE = 2
 FAILED = process.FAILED

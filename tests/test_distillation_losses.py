@@ -221,7 +221,13 @@ def test_wrong_arguments_raise_with_their_values():
             loss(logits, np.zeros((3, 4), "i4"), labels)
         with pytest.raises(InputError, match=r"temperature 0 .*must lie in"):
             loss(logits, logits, labels, temperature=0)
+    for name in ("inter_class_weight", "intra_class_weight"):
+        with pytest.raises(InputError, match=f"{name} -1 is out of range: it must be at least 0"):
+            losses.dist(logits, logits, **{name: -1})
     for loss in (losses.dkd, losses.rld):
+        for name in ("target_weight", "non_target_weight"):
+            with pytest.raises(InputError, match=f"{name} -0.5 is out of range"):
+                loss(logits, logits, labels, **{name: -0.5})
         with pytest.raises(InputError, match="label 4 is out of range"):
             loss(logits, logits, labels + 2)
         with pytest.raises(InputError, match=r"target_weight of shape \(4,\): .*one value per ex"):

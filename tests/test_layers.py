@@ -58,6 +58,7 @@ LAYERS = [
         "errors",
         "extras",
         "field_types",
+        "paths",
     },
 ]
 # safetensors is imported when a file of weights is read.

@@ -165,6 +165,8 @@ def test_home_directory_is_replaced_in_paths(tmp_path) -> None:
     assert_refused(done, f"'{tmp_path}/run' is not a workdir")
     done = command("evaluate", "--workdir=~nosuchuser/run")
     assert_refused(done, "no home directory '~nosuchuser'")
+    network = "--config.student.model=~nosuchuser/net.py:Net"
+    assert_refused(command("main", "--config=digits", network), "no home directory '~nosuchuser'")
 
 
 def test_ctrl_c_during_a_callback_is_not_lost() -> None:

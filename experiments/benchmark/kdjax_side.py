@@ -197,7 +197,7 @@ def _first_call(run: TrainingRun) -> tuple[batches.BatchSource, int]:
     return next(loop.iterate_calls(run.spec.batches, run.examples, order, 0))
 
 
-def _memory(run: TrainingRun) -> int:
+def _memory(run: TrainingRun) -> int | None:
     run.train_epoch(lambda *_: None)  # compiles
     source, count = _first_call(run)
     return run.program.memory(run.states, source, run.teacher, count)

@@ -15,8 +15,8 @@ from kdjax.data import Split, deployment_views
 from kdjax.data.batches import Examples, put_split
 from kdjax.data.deployment_views import IDENTITY, View
 from kdjax.errors import InputError
+from kdjax.paths import user_path
 from kdjax.runs import restore, workdir
-from kdjax.runtime.paths import user_path
 from kdjax.training import inference
 from kdjax.training.spec import STUDENT
 

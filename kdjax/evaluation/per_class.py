@@ -90,11 +90,10 @@ def class_warnings(
         risk: limit of the selective risk, certified or to be tested; None without one.
     """
     flags = selective.flag_groups(rates, risk=risk)
-    total = rates.accepted.sum() / rates.examples.sum()
     nouns = [GROUPINGS[grouping].format(name) for name in class_names]
     rare = [
         f"{rates.accepted[i]:,} of {rates.examples[i]:,} {nouns[i]} are accepted "
-        f"({_percent(rates.coverage[i])}), of all {_percent(total)}"
+        f"({_percent(rates.coverage[i])}), of all {_percent(rates.total_coverage)}"
         for i in np.argsort(rates.coverage, kind="stable")
         if flags.rare[i]
     ]

@@ -131,7 +131,10 @@ def check_names(names: Sequence[str]) -> None:
 def _load_other(
     name: str, metadata: Mapping[str, Any], data_dir: str | None
 ) -> tuple[data.Split, str]:
-    """Returns the test split of another data set in the run's image shape, and the conversion."""
+    """Returns the test split of another data set in the run's image shape, and the conversion.
+
+    All labels are 0, because the other classes are not those of the run.
+    """
     fields = metadata["config"]["data"]
     shape = tuple(metadata["dataset"]["image_shape"])
     if location := data.own.parse(name):
@@ -142,26 +145,27 @@ def _load_other(
     loaded = data.load(name, data_dir=data_dir or fields["dir"] or None)
     if fields["limit"]:
         loaded = data.limit_examples(loaded, fields["limit"], fields["split_seed"])
-    split = loaded.test
-    if split.images.shape[1:] == shape:
-        return split, ""
+    images = loaded.test.images
+    if images.shape[1:] == shape:
+        return _unlabelled(images), ""
     # Pillow expects grey images without a channel axis.
-    arrays = split.images[..., 0] if split.images.shape[-1] == 1 else split.images
-    images, notes = zip(*(fit(PIL.Image.fromarray(array), shape) for array in arrays), strict=True)
-    return data.Split(np.stack(images), split.labels), "; ".join(sorted(set(notes)))
+    arrays = images[..., 0] if images.shape[-1] == 1 else images
+    fitted, notes = zip(*(fit(PIL.Image.fromarray(array), shape) for array in arrays), strict=True)
+    return _unlabelled(np.stack(fitted)), "; ".join(sorted(set(notes)))
+
+
+def _unlabelled(images: np.ndarray) -> data.Split:
+    return data.Split(images, np.zeros(len(images), np.int32))
 
 
 def _own_images(
     location: data.own.Location, shape: tuple[int, int, int], resize: str
 ) -> data.Split:
-    """Returns own images as the network reads them: their test split, or all if they have none.
-
-    The labels, which may be of other classes, are not used.
-    """
+    """Returns own images as the network reads them: their test split, or all if they have none."""
     labelled = data.own.read_labelled(location, shape, resize)
     is_test = np.array([split == "test" for split in labelled.splits])
     rows = np.flatnonzero(is_test if is_test.any() else ~is_test)
-    return data.Split(np.asarray(labelled.images[rows]), np.zeros(len(rows), np.int32))
+    return _unlabelled(np.asarray(labelled.images[rows]))
 
 
 class Judged(NamedTuple):

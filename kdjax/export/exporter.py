@@ -35,8 +35,8 @@ from kdjax.export.reference import TOLERANCE, Reference, check_file
 from kdjax.export.web import page, runtime
 from kdjax.models import apply
 from kdjax.models.folding import FOLDABLE
+from kdjax.paths import user_path
 from kdjax.runs import workdir
-from kdjax.runtime.paths import user_path
 from kdjax.selective.scales import SCALES
 
 # Descriptions of the outputs that only a model with a gate has.

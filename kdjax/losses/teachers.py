@@ -84,7 +84,7 @@ def dkd(
 
     Raises:
         ValueError: for two classes, of which one is left without the label; for a wrong shape; for
-            a temperature or label out of range (checked only outside jit).
+            a temperature, weight or label out of range (checked only outside jit).
         TypeError: for logits that are not floats or labels that are not integers.
 
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, arXiv 2203.08679.
@@ -135,8 +135,8 @@ def rld(
         The loss in nats, `[...]`.
 
     Raises:
-        ValueError: for a wrong shape, or a temperature or label out of range (checked only outside
-            jit).
+        ValueError: for a wrong shape, or a temperature, weight or label out of range (checked only
+            outside jit).
         TypeError: for logits that are not floats or labels that are not integers.
 
     Source: Sun et al., "Knowledge Distillation with Refined Logits", arXiv 2408.07703. The authors'
@@ -191,7 +191,8 @@ def dist(
         rounding, rho is 0 and has no gradient.
 
     Raises:
-        ValueError: for a wrong shape, or a temperature out of range (checked only outside jit).
+        ValueError: for a wrong shape, or a temperature or weight out of range (checked only outside
+            jit).
         TypeError: for logits that are not floats.
 
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, arXiv
@@ -238,6 +239,8 @@ def _checked(
 
 def _scaled_sum(temperature: jax.Array, terms: dict[str, tuple[ArrayLike, jax.Array]]) -> jax.Array:
     """Returns T^2 times the sum of the terms `[...]`, each times its weight, given by its name."""
+    for name, (weight, _) in terms.items():
+        checks.at_least(name, weight, 0)
     weighted = [
         checks.per_example(name, weight, term[..., None]) * term[..., None]
         for name, (weight, term) in terms.items()

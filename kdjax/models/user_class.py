@@ -18,6 +18,7 @@ import flax.linen as nn
 from flax import nnx
 
 from kdjax.errors import InputError, nearest_name, suggestion
+from kdjax.paths import user_path
 
 MODULES = (nn.Module, nnx.Module)
 MAX_REASON = 300  # characters of another library's error
@@ -33,7 +34,7 @@ def absolute(name: str) -> str:
     location, colon, class_name = name.rpartition(":")
     if not location.endswith(".py"):
         return name
-    return f"{pathlib.Path(location).expanduser().absolute()}{colon}{class_name}"
+    return f"{user_path(location).absolute()}{colon}{class_name}"
 
 
 def short_name(name: str) -> str:
@@ -111,7 +112,7 @@ def _list(title: str, names: Iterable[str]) -> str:
 def _load_module(reference: str, location: str) -> ModuleType:
     try:
         if location.endswith(".py"):
-            path = pathlib.Path(location).expanduser().absolute()
+            path = user_path(location).absolute()
             if not path.is_file():
                 raise _missing_file(reference, path)
             return _load_file(path, path.stat().st_mtime_ns)

@@ -13,9 +13,9 @@ import scipy.special
 from kdjax.data.fit import STRETCH
 from kdjax.errors import InputError
 from kdjax.export import card, formats
+from kdjax.paths import user_path
 from kdjax.predict.inputs import Shape, to_pixels
 from kdjax.predict.lists import Lists, lists_of
-from kdjax.runtime.paths import user_path
 from kdjax.selective.scales import on_scale
 
 BATCH_SIZE = 256
@@ -118,8 +118,8 @@ class Model(NamedTuple):
         )
 
     def _padded(self, images: np.ndarray) -> formats.Outputs:
-        """Runs a batch padded to a power of two, so that few batch sizes are compiled."""
-        size = 2 ** math.ceil(math.log2(len(images)))
+        """Runs a batch padded to a power of two or `batch_size`: few sizes are compiled."""
+        size = min(2 ** math.ceil(math.log2(len(images))), self.batch_size)
         padded = np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])
         outputs = self.run(padded)
         given = [output[: len(images)] for output in outputs if output is not None]

@@ -10,10 +10,10 @@ import numpy as np
 
 from kdjax.errors import InputError, Preempted
 from kdjax.export import card
+from kdjax.paths import user_path
 from kdjax.predict import monitor_state, outcome_file
 from kdjax.predict.monitor_settings import Settings, format_of, monitor_of
 from kdjax.predict.outcome_file import Lines, Outcome
-from kdjax.runtime.paths import user_path
 from kdjax.selective.monitor import COVERAGE, DRIFT, RISK
 
 STDIN = "-"

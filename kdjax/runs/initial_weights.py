@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from kdjax.data import Dataset
 from kdjax.errors import InputError
 from kdjax.models import apply, weights
+from kdjax.paths import user_path
 from kdjax.runs import restore, workdir
 from kdjax.runtime import multihost
-from kdjax.runtime.paths import user_path
 from kdjax.training.external.class_order import names_in_metadata
 from kdjax.training.initial import InitialWeights, fit
 from kdjax.training.spec import STUDENT, create_network, last_layer

@@ -12,8 +12,8 @@ from kdjax import data
 from kdjax.data import own
 from kdjax.errors import InputError
 from kdjax.models.apply import Variables
+from kdjax.paths import user_path
 from kdjax.runs import fold_workdirs, workdir
-from kdjax.runtime.paths import user_path
 from kdjax.training import step, teacher_network
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.spec import TEACHER, train_spec

@@ -16,10 +16,10 @@ from kdjax.config_checks import TEACHER_SOURCES
 from kdjax.data import folds
 from kdjax.errors import InputError
 from kdjax.models.apply import variables_hash
+from kdjax.paths import user_path
 from kdjax.runs import fold_workdirs, restore, workdir
 from kdjax.runs.restore import RestoredModel
 from kdjax.runtime import atomic_io, multihost
-from kdjax.runtime.paths import user_path
 from kdjax.training import teacher_network
 from kdjax.training.external import (
     class_order,
@@ -158,8 +158,7 @@ def _claim(
     for number, path in enumerate(members):
         link = folder / MEMBERS / str(number)
         link.parent.mkdir(exist_ok=True)
-        link.unlink(missing_ok=True)  # the teacher may have moved since
-        link.symlink_to(path.absolute(), target_is_directory=True)
+        atomic_io.link_to(link, path.absolute())
 
 
 def source_of(folder: pathlib.Path) -> dict[str, Any] | None:

@@ -17,9 +17,9 @@ from kdjax.config_checks import TEACHER_OPTIONS, TEACHER_SOURCES
 from kdjax.config_fields import differences
 from kdjax.data import Dataset, dataset_metadata, own
 from kdjax.errors import InputError
+from kdjax.paths import user_path
 from kdjax.runs import stored_config
-from kdjax.runtime.atomic_io import read_json, write_json
-from kdjax.runtime.paths import user_path
+from kdjax.runtime.atomic_io import link_to, read_json, write_json
 from kdjax.training.spec import STUDENT, TEACHER
 
 # `stage` of the workdir of several students, each of which has its own workdir within it.
@@ -305,11 +305,10 @@ def link_teacher(folder: pathlib.Path, teacher: pathlib.Path) -> None:
             f"workdir {str(folder)!r} already contains a teacher: choose another --workdir for the "
             f"teacher in {str(teacher)!r}, or remove {str(link)!r}"
         )
-    link.unlink(missing_ok=True)  # the teacher may have moved since
     # A relative link within a run stays valid when the whole run is moved.
     same_run = folder.is_relative_to(teacher.parent)
     target = os.path.relpath(teacher, folder) if same_run else teacher.absolute()
-    link.symlink_to(target, target_is_directory=True)
+    link_to(link, target)
 
 
 def check_teacher(folder: pathlib.Path, dataset: Dataset, data: Mapping[str, Any]) -> None:

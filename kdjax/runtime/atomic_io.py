@@ -51,6 +51,24 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_file(path, content)
 
 
+def link_to(link: pathlib.Path, target: str | pathlib.Path) -> None:
+    """Makes a path a symlink to a folder, at no moment without one if it is a symlink already.
+
+    Args:
+        link: in an existing folder; a symlink to another place is replaced.
+        target: relative to the folder of `link`, or absolute.
+    """
+    if link.is_symlink() and link.readlink() == pathlib.Path(target):
+        return
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target, target_is_directory=True)
+    try:
+        temporary.replace(link)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def read_json(path: pathlib.Path) -> Any:
     """Returns the value stored in a JSON file.
 

@@ -17,8 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 
 from kdjax.errors import InputError
+from kdjax.paths import user_path
 from kdjax.runtime import program_cache, sharding
-from kdjax.runtime.paths import user_path
 
 Options = Mapping[str, Any]
 _P = ParamSpec("_P")

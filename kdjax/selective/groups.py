@@ -43,6 +43,11 @@ class GroupRates(NamedTuple):
     risk_low: Floats
     risk_high: Floats
 
+    @property
+    def total_coverage(self) -> float:
+        """Share of accepted examples in all groups together; 0 without examples."""
+        return float(self.accepted.sum() / max(1, self.examples.sum()))
+
 
 class GroupFlags(NamedTuple):
     """Groups for which an acceptance rule does not work, bool `[g]` each.
@@ -123,7 +128,7 @@ def flag_groups(
         ValueError: for a risk or delta outside (0, 1).
     """
     tail = validation.probability("delta", delta) / len(rates.examples)
-    total = rates.accepted.sum() / rates.examples.sum()
+    total = rates.total_coverage
     coverage_high = _bounds(binomial.upper_bound, rates.accepted, rates.examples, tail, empty=1.0)
     rare = (rates.coverage <= RARE_COVERAGE) & (coverage_high < total)
     if risk is None:

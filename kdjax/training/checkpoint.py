@@ -174,7 +174,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             except Exception as error:  # its type depends on which file is damaged
                 _warn_damaged(self.folder / str(step), error)
         renamed = [path.name for path in self.folder.glob(f"{_DAMAGED_PREFIX}*")]
-        if steps or renamed:
+        if steps or (renamed and not self.steps()):
             raise InputError(
                 f"none of the checkpoints in {self.folder} can be read: "
                 f"{', '.join([*map(str, steps), *renamed])}; remove the folder to train from the "

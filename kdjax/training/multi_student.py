@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdjax.data.batches import Batch, BatchSource, BatchSpec, Examples, make_batch
 from kdjax.data.records import Records
@@ -89,19 +90,21 @@ class Program(NamedTuple):
 
     def memory(
         self, states: States, source: BatchSource, teacher: TeacherSource, count: int
-    ) -> int:
+    ) -> int | None:
         """Returns the bytes that a call needs on each device, its arguments included.
 
-        The program of a separate teacher is not counted.
+        The program of a separate teacher is not counted. None if the backend does not say it.
         """
         if self.compute_teacher and count == 1 and isinstance(teacher, SEPARATE_TEACHERS):
             shape = self.compute_teacher.eval_shape(self.batches, teacher, source, states[0].step)
             teacher = TeacherLogits(shape.update(sharding=sharding.replicated_sharding()))
         elif isinstance(teacher, HostTeacher):
-            teacher = self._host_logits(teacher, source, states[0].step)
+            teacher = self._host_logits_shape()
         lowered = self.run.lower(states, self.specs, source, teacher, count)
         with compiler.nothing_stored():
             analysis = lowered.compile().memory_analysis()
+        if analysis is None:
+            return None
         return int(
             analysis.argument_size_in_bytes
             + analysis.temp_size_in_bytes
@@ -117,6 +120,15 @@ class Program(NamedTuple):
             return None
         logits = host_teacher.batch_logits(teacher, self.host_batch(self.batches, source, step))
         return TeacherLogits(sharding.replicate(logits))
+
+    def _host_logits_shape(self) -> TeacherLogits | None:
+        """Returns the shape of what `_host_logits` returns."""
+        if self.host_batch is None:
+            return None
+        shape = self.batches.batch_size, self.specs[0].num_classes
+        replicated = sharding.replicated_sharding()
+        logits: Any = jax.ShapeDtypeStruct(shape, np.float32, sharding=replicated)
+        return TeacherLogits(logits)
 
 
 def make_program(specs: Sequence[TrainSpec], *, stacked: bool | None = None) -> Program:

@@ -13,6 +13,7 @@ from kdjax import config as configs
 from kdjax import selective
 from kdjax.data import Dataset
 from kdjax.data.batches import BatchSource, Examples
+from kdjax.errors import InputError
 from kdjax.runtime import multihost
 from kdjax.training import averaging, collapse, data_init, inference, initial, multi_student, step
 from kdjax.training.checkpoint import Checkpoints
@@ -81,7 +82,8 @@ class TrainRun:
             learning_rate=schedule_program(spec.learning_rate),
         )
         self._note, self._name = progress.note, name
-        self._collapse.replay(self.job.folder)
+        if self._abstains and multihost.is_primary():  # only its process reports a collapse
+            self._collapse.replay(self.job.folder)
         return self.log
 
     def update_average(self, state: TrainState, examples: Examples, order: Any) -> TrainState:
@@ -148,6 +150,14 @@ def score(spec: TrainSpec, metrics: Mapping[str, float], epoch: int) -> float | 
     return configs.BEST_METRICS[spec.best_metric] * metrics[spec.best_metric]
 
 
+def _no_common_step(stores: Sequence[Checkpoints]) -> InputError:
+    steps = (f"{store.folder}: {', '.join(map(str, store.steps()))}" for store in stores)
+    return InputError(
+        f"there is no step of which all networks have a readable checkpoint ({'; '.join(steps)}); "
+        "remove these folders to train from the start"
+    )
+
+
 def _first_state(job: TrainJob, state: TrainState, dataset: Dataset) -> TrainState:
     """Returns the state before the first step: given weights count more than those from images."""
     state = data_init.start(job.spec, state, dataset)
@@ -207,6 +217,8 @@ class TrainGroup(contextlib.AbstractContextManager):
                 store.latest(state, at_most=common)
                 for store, state in zip(stores, states, strict=True)
             ]
+        if all(store.steps() for store in stores):
+            raise _no_common_step(stores)
         first = (
             _first_state(job, state, self._dataset)
             for job, state in zip(self._jobs, states, strict=True)
@@ -247,8 +259,8 @@ class TrainGroup(contextlib.AbstractContextManager):
         program = self._program(epoch)
         self._states, metrics = program(self._states, source, teacher, count)
         if not self._memory_shown:
-            mebibytes = program.memory(self._states, source, teacher, count) / 2**20
-            self._progress.note(f"a step takes {mebibytes:,.0f} MiB of a device's memory")
+            if size := program.memory(self._states, source, teacher, count):
+                self._progress.note(f"a step takes {size / 2**20:,.0f} MiB of a device's memory")
             self._memory_shown = True
         self.step += count
         for run, values in zip(self._runs, metrics, strict=True):

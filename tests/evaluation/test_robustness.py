@@ -132,7 +132,8 @@ def test_other_data_sets_are_converted_and_compared_by_confidence(
     certified: Callable[..., pathlib.Path], dataset: data.Dataset, monkeypatch: Any
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (90, 16, 24, 3), dtype=np.uint8)
-    colour_set = dataclasses.replace(dataset, test=data.Split(images, np.zeros(90, np.int32)))
+    labels = np.arange(90, dtype=np.int32)  # of more classes than the run has
+    colour_set = dataclasses.replace(dataset, test=data.Split(images, labels))
     load = data.load
     monkeypatch.setattr(
         data, "load", lambda name, **kw: colour_set if name == "colours" else load(name, **kw)

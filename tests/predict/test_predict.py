@@ -180,6 +180,19 @@ def test_damaged_or_missing_file_raises(content, tmp_path):
     assert "cannot be read" in error_message(load, folder)
 
 
+def test_batches_are_padded_to_a_power_of_two_or_the_batch_size(model):
+    sizes = []
+
+    def run(images):
+        sizes.append(len(images))
+        return model.run(images)
+
+    limited = model._replace(run=run, batch_size=6)
+    for n in (1, 3, 5, 6, 7):
+        assert len(limited(images_of(n)).labels) == n
+    assert sizes == [1, 4, 6, 6, 6, 1]
+
+
 def test_batch_size_below_one_raises(folder):
     assert "batch_size 0: must be at least 1" in error_message(load, folder, batch_size=0)
 

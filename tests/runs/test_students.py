@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -62,6 +63,24 @@ def test_student_of_a_group_equals_the_student_trained_separately(
     results = json.loads((group_run / "students" / name / "results.json").read_text())
     assert results["test"]["nll"] == pytest.approx(separate["test"]["nll"], rel=1e-3)
     assert results.keys() == separate.keys()
+
+
+@pytest.mark.slow
+def test_students_without_a_common_checkpoint_are_refused_instead_of_restarted(
+    group_run, data_dir, tmp_path
+) -> None:
+    run = shutil.copytree(group_run, tmp_path / "run", symlinks=True)
+    first, second = (run / "students" / name / "checkpoints" for name in NAMES[:2])
+    for step in ("4", "6"):
+        shutil.rmtree(first / step, ignore_errors=True)
+    (second / "8" / "state" / "_METADATA").write_bytes(b"")
+    before = sorted(path for path in run.rglob("*") if path.is_file())
+    with (
+        pytest.warns(RuntimeWarning, match="is damaged"),
+        pytest.raises(InputError, match=r"no step of which all networks have a readable .*: 8;"),
+    ):
+        pipeline.train(several_students(data_dir), run)
+    assert set(before) <= set(run.rglob("*"))
 
 
 @pytest.mark.slow

@@ -63,6 +63,27 @@ def test_full_disk_is_reported_with_the_name_of_the_file(tmp_path, monkeypatch):
     assert contents(tmp_path) == before
 
 
+def test_link_is_replaced_at_once_and_kept_if_it_is_right(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "link"
+    atomic_io.link_to(link, "first")
+    assert link.resolve() == tmp_path / "first"
+    inode = link.lstat().st_ino
+    atomic_io.link_to(link, "first")
+    assert link.lstat().st_ino == inode
+    atomic_io.link_to(link, tmp_path / "second")
+    assert link.resolve() == tmp_path / "second"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "link", "second"]
+
+
+def test_link_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "link").mkdir()
+    with pytest.raises(OSError):
+        atomic_io.link_to(tmp_path / "link", "other")
+    assert (tmp_path / "link").is_dir() and not (tmp_path / "link").is_symlink()
+
+
 def test_npz_round_trip(tmp_path):
     path = tmp_path / "arrays.npz"
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(3)}

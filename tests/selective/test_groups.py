@@ -41,6 +41,15 @@ def test_rates_are_those_of_the_definition(level):
         expected = reference(*sample, group, level)
         assert_allclose([values[group] for values in rates], expected, rtol=0, atol=1e-6)
     assert rates.examples.sum() == 400 and rates.accepted.sum() == sample[0].sum()
+    assert rates.total_coverage == sample[0].mean()
+
+
+def test_groups_without_examples_are_not_flagged():
+    rates = selective.group_rates([1, 1], [1, 0], [2, 2], num_groups=3)
+    none = GroupRates(*(values[:2] for values in rates))
+    assert none.total_coverage == 0
+    flags = selective.flag_groups(none, risk=0.05)
+    assert not flags.rare.any() and not flags.risky.any()
 
 
 def test_groups_may_be_any_codes_and_zeros_and_ones_are_booleans():

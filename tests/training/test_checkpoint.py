@@ -341,6 +341,14 @@ def test_damaged_best_falls_back_to_latest(folder, file):
 
 
 @damages
+def test_without_an_early_checkpoint_a_damaged_later_one_is_no_error(folder):
+    truncate(folder / "6" / "metrics" / "metrics")
+    with warns_of_damage(), Checkpoints(folder, {}) as checkpoints:
+        assert checkpoints.latest(state_at(0), at_most=1) is None
+        assert_is_step(checkpoints.latest(state_at(0), at_most=4), 2)
+
+
+@damages
 @each_damaged_file
 def test_all_damaged_raises_instead_of_restarting(folder, file):
     for step in (2, 5, 6):

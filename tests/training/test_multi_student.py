@@ -1,6 +1,7 @@
 """Jitted programs of train steps, and the training of several students on the same batches."""
 
 import functools
+import pathlib
 from typing import Any
 
 import flax.linen as nn
@@ -26,7 +27,8 @@ from kdjax import config as configs
 from kdjax.data.batches import DeviceSplit
 from kdjax.objectives import METHODS
 from kdjax.runtime import sharding
-from kdjax.training import multi_student, step
+from kdjax.training import host_teacher, multi_student, step
+from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.optimizer import OptimizerOptions, make_optimizer
 from kdjax.training.spec import TrainSpec, phase_spec, train_spec
 from kdjax.training.teacher import OnlineTeacher
@@ -149,20 +151,31 @@ def test_state_is_donated(source, variables) -> None:
     assert state.variables["params"]["Dense_0"]["kernel"].is_deleted()
 
 
+def random_host_teacher() -> HostTeacher:
+    rng = np.random.default_rng(0)
+    return HostTeacher(
+        lambda _, images, *__: rng.normal(size=(len(images), CLASSES)).astype(np.float32),
+        *("random", ("train",), True, pathlib.Path()),
+    )
+
+
 @pytest.mark.slow
-def test_memory_of_a_step_is_known_without_compiling_again(
-    source, variables, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("kind", "log_every"), [("online", 17), ("host", 18)])
+def test_memory_of_a_step_is_known_without_compiling_or_computing_again(
+    kind: str, log_every: int, source, variables, caplog: pytest.LogCaptureFixture, monkeypatch
 ) -> None:
-    spec = linear_spec(log_every=17)  # other than in other tests, which would share the program
+    # Other than in other tests, which would share the program.
+    spec = linear_spec(log_every=log_every)
     program, teacher = (
         multi_student.make_program([spec]),
-        OnlineTeacher(sharding.replicate(variables)),
+        OnlineTeacher(sharding.replicate(variables)) if kind == "online" else random_host_teacher(),
     )
     states: Any = (step.init_state(spec, SHAPE),)
     with jax.log_compiles():
         states, _ = program(states, source, teacher, 1)
         assert "Finished XLA compilation of jit(steps)" in caplog.text
         caplog.clear()
+        monkeypatch.setattr(host_teacher, "batch_logits", lambda *_: pytest.fail("computed"))
         size = program.memory(states, source, teacher, 1)
     assert "Finished XLA compilation" not in caplog.text
     # At least the arguments; a step of so small a network needs less than four times as much.

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from kdjax.errors import InputError
-from kdjax.runtime.paths import user_path
+from kdjax.paths import user_path
 
 KINDS = {"folder": "PATH", "csv": "FILE", "npz": "FILE"}
 FORMS = ", ".join(f"{kind}:{path}" for kind, path in KINDS.items())

@@ -14,8 +14,8 @@ from kdjax.data import cache, fit
 from kdjax.data.own import contents, decoding
 from kdjax.data.own.listing import Header, Listing
 from kdjax.data.own.names import Location, check_outside
+from kdjax.paths import user_path
 from kdjax.runtime import atomic_io
-from kdjax.runtime.paths import user_path
 
 
 def cache_folder(data_dir: str | os.PathLike[str] | None, location: Location) -> pathlib.Path:

@@ -13,8 +13,8 @@ from kdjax.data import Dataset
 from kdjax.data.augment import FLIP_MODES, Augmentation, num_augmentations
 from kdjax.data.batches import BatchSpec
 from kdjax.errors import InputError
+from kdjax.paths import user_path
 from kdjax.runtime import atomic_io
-from kdjax.runtime.paths import user_path
 from kdjax.training.external import accuracy_check, class_order, logits_file
 from kdjax.training.external.logits_file import LogitsFile
 from kdjax.training.external.onnx_file import are_probabilities, log_probabilities

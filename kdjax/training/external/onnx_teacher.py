@@ -10,8 +10,8 @@ import numpy as np
 
 from kdjax.data import Dataset
 from kdjax.errors import InputError
+from kdjax.paths import user_path
 from kdjax.runtime import atomic_io
-from kdjax.runtime.paths import user_path
 from kdjax.training.external import accuracy_check, class_order, input_fields, onnx_file
 from kdjax.training.external.accuracy_check import Alternative
 from kdjax.training.external.onnx_file import InputFormat, OnnxClassifier

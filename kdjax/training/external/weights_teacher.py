@@ -13,8 +13,8 @@ from kdjax.data.augment import normalize
 from kdjax.errors import InputError
 from kdjax.models import own, weights
 from kdjax.models.apply import Variables, apply_eval
+from kdjax.paths import user_path
 from kdjax.runtime import atomic_io
-from kdjax.runtime.paths import user_path
 from kdjax.training import spec, teacher_network
 from kdjax.training.external import accuracy_check, class_order, input_fields
 from kdjax.training.external.accuracy_check import Alternative
