@@ -3,11 +3,7 @@
 kdjax COMMAND [--FLAG=VALUE ...] [ARGUMENT ...]
 """
 
-import os
-import pathlib
 import runpy
-import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
@@ -84,22 +80,6 @@ def help_text() -> str:
     )
 
 
-def program() -> str:
-    """Returns the words that start `kdjax` in this environment, for commands to be copied."""
-    script = pathlib.Path(sys.executable).with_name("kdjax")
-    if _is_on_path(script):
-        return script.name
-    if script.exists():
-        return shlex.quote(_relative(script))
-    python = pathlib.Path(sys.executable)
-    return f"{python.name if _is_on_path(python) else shlex.quote(_relative(python))} -m kdjax"
-
-
-def command_line(command: str, *arguments: str | os.PathLike[str]) -> str:
-    """Returns a subcommand with its arguments, quoted for the shell."""
-    return " ".join([program(), command, *(shlex.quote(str(argument)) for argument in arguments)])
-
-
 def _run(name: str, arguments: Sequence[str]) -> None:
     if name not in COMMANDS:
         kind = "the command comes first" if name.startswith("-") else "--help lists the commands"
@@ -111,14 +91,3 @@ def _run(name: str, arguments: Sequence[str]) -> None:
 def _exit_with_error(error: InputError) -> NoReturn:
     print(f"kdjax: error: {error}", file=sys.stderr)
     sys.exit(USAGE)
-
-
-def _is_on_path(file: pathlib.Path) -> bool:
-    found = shutil.which(file.name)
-    return found is not None and pathlib.Path(found).absolute() == file.absolute()
-
-
-def _relative(file: pathlib.Path) -> str:
-    """Returns a path relative to the working directory, if the file is in it."""
-    folder = pathlib.Path.cwd()
-    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)

@@ -4,6 +4,7 @@ The files in `configs/` start from `base()`. `resolve` derives the open fields a
 them before anything is loaded, compiled or written.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -139,20 +140,8 @@ def default_learning_rate(model: str, optimizer: str) -> float:
 
 def hyperparameters(config: ConfigDict) -> Hyperparameters:
     """Returns the hyperparameters of the objective."""
-    objective = config.objective
-    return Hyperparameters(
-        payoff=objective.payoff,
-        weight=objective.distill_weight,
-        temperature=objective.temperature,
-        adjustment=objective.adjustment,
-        epsilon=objective.epsilon,
-        logit_standardization=objective.logit_standardization,
-        target_weight=objective.target_weight,
-        non_target_weight=objective.non_target_weight,
-        inter_class_weight=objective.inter_class_weight,
-        intra_class_weight=objective.intra_class_weight,
-        target_momentum=objective.target_momentum,
-    )
+    fields = (field.name for field in dataclasses.fields(Hyperparameters))
+    return Hyperparameters(**{field: config.objective[field] for field in fields})
 
 
 def _shrink(config: ConfigDict) -> None:

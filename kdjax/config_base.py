@@ -206,7 +206,7 @@ def _teacher() -> ConfigDict:
     # the only output that can be meant.
     teacher.onnx_output = ""
     # An .npz file with the teacher's logits [n, m] or [views, n, m] and the index of the images,
-    # see `python -m kdjax.logits`.
+    # see `kdjax logits`.
     teacher.logits = ""
     # A safetensors file with the weights of teacher.model, which is then not trained.
     teacher.weights = ""

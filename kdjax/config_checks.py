@@ -139,7 +139,6 @@ def check_ranges(config: ConfigDict) -> None:
         checks.within(f"{group}.{field}", config[group][field], 1e-6, 1)
     checks.within("selective.coverage", config.selective.coverage, 0, 1)
     checks.above("objective.payoff", config.objective.payoff, 1)
-    checks.above("objective.temperature", config.objective.temperature, 0)
     checks.temperature(config.objective.temperature, "objective.temperature")
     _between("seed", config.seed, 0, MAX_SEED)
     _between("order_seed", config.order_seed, -1, MAX_SEED)

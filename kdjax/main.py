@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
-from kdjax import cli, commands, extras
+from kdjax import cli, command_lines, extras
 from kdjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -152,14 +152,14 @@ def _next_commands(folder: pathlib.Path, results: dict[pathlib.Path, Any]) -> It
     """
     from kdjax.evaluation.certification import operating_point
 
-    yield commands.command_line("report", folder)
+    yield command_lines.command_line("report", folder)
     best = min(results, key=lambda path: _dev_aurc(results[path]))
     model = folder.with_name(f"{folder.name}_model")
     options = [f"--workdir={best}", f"--out={model}"]
     if operating_point(results[best]).source == "none":  # it would abstain on every image
         options.append("--coverage=0.9")
-    yield commands.command_line("export", *options)
-    yield f"{commands.command_line('predict', f'--model={model}')} IMAGE..."
+    yield command_lines.command_line("export", *options)
+    yield f"{command_lines.command_line('predict', f'--model={model}')} IMAGE..."
 
 
 def _dev_aurc(results: Mapping[str, Any]) -> float:

@@ -55,8 +55,8 @@ def _distil(student_logits: jax.Array, targets: jax.Array, hyper: Hyperparameter
 
 def _weighted(loss: jax.Array, hyper: Hyperparameters) -> jax.Array:
     """Returns a distillation term times its weight lambda."""
-    checks.at_least("weight", hyper.weight, 0)
-    weight = checks.per_example("weight", hyper.weight, loss[..., None])
+    checks.at_least("distill_weight", hyper.distill_weight, 0)
+    weight = checks.per_example("distill_weight", hyper.distill_weight, loss[..., None])
     return weight[..., 0] * loss if weight.ndim else weight * loss
 
 

@@ -23,7 +23,7 @@ class Hyperparameters(flax.struct.PyTreeNode):
 
     Attributes:
         payoff: o > 1, payoff of the gambler losses.
-        weight: lambda >= 0, weight of the distillation term in methods with a second term.
+        distill_weight: lambda >= 0, weight of the distillation term in methods with a second term.
         temperature: T in [1e-18, 1e18] of the teacher, and of the student in the distillation
             term.
         adjustment: a key of `ADJUSTMENTS`.
@@ -38,7 +38,7 @@ class Hyperparameters(flax.struct.PyTreeNode):
     """
 
     payoff: ArrayLike = 2.2
-    weight: ArrayLike = 1.0
+    distill_weight: ArrayLike = 1.0
     temperature: ArrayLike = 4.0
     adjustment: str = flax.struct.field(pytree_node=False, default="probability_shift")
     epsilon: ArrayLike = 0.1

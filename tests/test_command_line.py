@@ -18,7 +18,7 @@ from support import forked
 from support.commands import ROOT, assert_refused, python
 
 from kdjax import __version__ as package_version
-from kdjax import commands, config, config_files, config_help
+from kdjax import command_lines, commands, config, config_files, config_help
 from kdjax import list as lists
 from kdjax.config_fields import field_names
 from kdjax.data.own import names
@@ -216,8 +216,8 @@ def test_list_of_some_kinds_fits_the_terminal_or_is_json():
 
 
 def test_next_commands_are_quoted_for_the_shell(monkeypatch):
-    monkeypatch.setattr(commands, "program", lambda: "kdjax")
-    line = commands.command_line("report", pathlib.Path("my runs/it's"))
+    monkeypatch.setattr(command_lines, "program", lambda: "kdjax")
+    line = command_lines.command_line("report", pathlib.Path("my runs/it's"))
     assert shlex.split(line) == ["kdjax", "report", "my runs/it's"]
 
 
@@ -227,18 +227,18 @@ def test_program_is_what_this_environment_can_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", "/usr/bin")
-    assert commands.program() == "'an environment/bin/python' -m kdjax"
+    assert command_lines.program() == "'an environment/bin/python' -m kdjax"
     for name in ("python", "kdjax"):
         (folder / name).touch()
         (folder / name).chmod(0o755)
-    assert commands.program() == "'an environment/bin/kdjax'"
+    assert command_lines.program() == "'an environment/bin/kdjax'"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert commands.program() == f"'{folder}/kdjax'"
+    assert command_lines.program() == f"'{folder}/kdjax'"
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin")
-    assert commands.program() == "kdjax"
+    assert command_lines.program() == "kdjax"
     (folder / "kdjax").unlink()
-    assert commands.program() == "python -m kdjax"
+    assert command_lines.program() == "python -m kdjax"
 
 
 def test_run_ends_with_the_commands_that_follow(finished_run):
@@ -246,7 +246,7 @@ def test_run_ends_with_the_commands_that_follow(finished_run):
     following = lines[lines.index("next:") + 1 :]
     folder = finished_run.folder
     model = f"{folder}_model"
-    program = shlex.split(commands.program())
+    program = shlex.split(command_lines.program())
     assert [shlex.split(line)[len(program) :] for line in following] == [
         ["report", str(folder)],
         ["export", f"--workdir={folder}", f"--out={model}", "--coverage=0.9"],

@@ -55,6 +55,7 @@ LAYERS = [
         "selective",
         "models",
         "checks",
+        "command_lines",
         "errors",
         "extras",
         "field_types",

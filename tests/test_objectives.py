@@ -14,7 +14,7 @@ from kdjax.objectives import METHODS, Hyperparameters
 BATCH, CLASSES = 16, 4
 HYPER = Hyperparameters(
     payoff=1.7,
-    weight=0.3,
+    distill_weight=0.3,
     temperature=2.5,
     epsilon=0.2,
     target_weight=0.7,
@@ -101,16 +101,16 @@ def expected_parts(name, z, t, y, adjustment, standardize=False):
         "ce": lambda: {"cross_entropy": cross_entropy(z, y)},
         "kd": lambda: {
             "cross_entropy": cross_entropy(z, y),
-            "distillation": HYPER.weight * distillation(v, p),
+            "distillation": HYPER.distill_weight * distillation(v, p),
         },
         "ka": lambda: {"distillation": distillation(v, a)},
         "dkd": lambda: {
             "cross_entropy": cross_entropy(z, y),
-            "distillation": HYPER.weight * decoupled(loss_equations.dkd, v, t, y),
+            "distillation": HYPER.distill_weight * decoupled(loss_equations.dkd, v, t, y),
         },
         "rld": lambda: {
             "cross_entropy": cross_entropy(z, y),
-            "distillation": HYPER.weight * decoupled(loss_equations.rld, v, t, y),
+            "distillation": HYPER.distill_weight * decoupled(loss_equations.rld, v, t, y),
         },
         "reservation_distillation": lambda: {
             "reservation": over_all_outputs(
@@ -122,11 +122,11 @@ def expected_parts(name, z, t, y, adjustment, standardize=False):
         "gambler": lambda: {"gambler": -log_with_abstention(z)[y]},
         "kd_gambler": lambda: {
             "gambler": -log_with_abstention(z)[y],
-            "distillation": HYPER.weight * distillation(v, p),
+            "distillation": HYPER.distill_weight * distillation(v, p),
         },
         "ka_gambler_sum": lambda: {
             "gambler": -log_with_abstention(z)[y],
-            "distillation": HYPER.weight * distillation(v, a),
+            "distillation": HYPER.distill_weight * distillation(v, a),
         },
         "ka_gambler_soft": lambda: {"soft_gambler": -a @ log_with_abstention(z)},
     }[name]()
@@ -147,7 +147,7 @@ def expected_batch(name, adjustment, standardize=False):
     correlations = loss_equations.dist(*rows, temperature=HYPER.temperature, **weights)
     return {
         "cross_entropy": np.array([cross_entropy(*row) for row in zip(z, LABELS, strict=True)]),
-        "distillation": HYPER.weight * correlations,
+        "distillation": HYPER.distill_weight * correlations,
     }
 
 
@@ -213,7 +213,7 @@ def test_a_wrong_flag_of_a_method_is_detected(name, flag):
 # The config fields of a method and the hyperparameters that they set.
 CHANGES = {
     "payoff": {"payoff": 2.5},
-    "distill_weight": {"weight": 0.9},
+    "distill_weight": {"distill_weight": 0.9},
     "temperature": {"temperature": 1.5},
     "logit_standardization": {"logit_standardization": True},
     "adjustment": {"adjustment": "none"},
@@ -363,7 +363,7 @@ def test_teacher_with_another_number_of_classes_raises_with_the_shapes(name):
 
 PER_EXAMPLE = {
     "payoff": np.linspace(1.2, 4, BATCH, dtype="f4"),
-    "weight": np.linspace(0, 2, BATCH, dtype="f4"),
+    "distill_weight": np.linspace(0, 2, BATCH, dtype="f4"),
     "temperature": np.linspace(0.5, 9, BATCH, dtype="f4"),
     "epsilon": np.linspace(0, 0.7, BATCH, dtype="f4"),
     "target_weight": np.linspace(0, 3, BATCH, dtype="f4"),

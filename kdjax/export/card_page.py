@@ -21,7 +21,7 @@ _RESIZED = {
 }
 _USE = """\
 ```sh
-python -m kdjax.predict --model=FOLDER photo.png
+kdjax predict --model=FOLDER photo.png
 ```
 
 ```python
@@ -33,10 +33,9 @@ print(prediction.labels, prediction.accepted, prediction.probabilities)
 ```
 
 FOLDER is the folder of this file. On newly labelled images,
-`python -m kdjax.check --model=FOLDER folder:IMAGES` tests whether the promise still holds;
-`python -m kdjax.monitor --model=FOLDER predictions.csv` watches the predictions of a model in use.
-The model files also run without kdjax: the StableHLO file with `jax.export.deserialize`, the ONNX
-file with onnxruntime.
+`kdjax check --model=FOLDER folder:IMAGES` tests whether the promise still holds;
+`kdjax monitor --model=FOLDER predictions.csv` monitors the deployed model. The model files also run
+without kdjax: the StableHLO file with `jax.export.deserialize`, the ONNX file with onnxruntime.
 """
 
 

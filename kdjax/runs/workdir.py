@@ -12,6 +12,7 @@ from typing import Any
 import filelock
 from ml_collections import ConfigDict
 
+from kdjax.command_lines import command_line
 from kdjax.config import base
 from kdjax.config_checks import TEACHER_OPTIONS, TEACHER_SOURCES
 from kdjax.config_fields import differences
@@ -201,7 +202,7 @@ def several_students_error(folder: pathlib.Path) -> InputError:
 
 def evaluate_command(folder: pathlib.Path) -> str:
     """Returns the command that evaluates a workdir, for messages."""
-    return f"python -m kdjax.evaluate --workdir={folder}"
+    return command_line("evaluate", f"--workdir={folder}")
 
 
 def read_results(

@@ -53,17 +53,6 @@ def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranked:
     return Ranked(values.size - 1 - ascending_group, ~correct, values[::-1])
 
 
-def count_groups(ranked: Ranked) -> TieGroups:
-    """Returns the cumulative counts of ranked predictions, without empty tie groups."""
-    group, wrong, threshold = ranked
-    sizes = np.bincount(group, minlength=threshold.size)
-    errors = np.bincount(group[wrong], minlength=threshold.size)
-    occupied = sizes > 0
-    return TieGroups(
-        _cumulative(sizes[occupied]), _cumulative(errors[occupied]), threshold[occupied]
-    )
-
-
 def tie_groups(confidence: ArrayLike, correct: ArrayLike) -> TieGroups:
     """Returns the cumulative counts of a sample.
 
@@ -148,9 +137,9 @@ def contributions(ranked: Ranked, weights: NDArray[np.float64]) -> NDArray[np.fl
     Returns:
         `[n]`: 0 for a correct prediction; for an error, the mean weight of its tie group.
     """
-    accepted = count_groups(ranked).accepted
-    sums = np.diff(np.concatenate(([0.0], np.cumsum(weights)))[accepted])
-    return np.where(ranked.wrong, (sums / np.diff(accepted))[ranked.group], 0.0)
+    sizes = np.bincount(ranked.group)
+    sums = np.diff(np.concatenate(([0.0], np.cumsum(weights)))[_cumulative(sizes)])
+    return np.where(ranked.wrong, (sums / sizes)[ranked.group], 0.0)
 
 
 def _cumulative(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -317,7 +317,7 @@ def _warmed_up_objective(
     **running: Any,
 ) -> objectives.Loss:
     loss: objectives.Loss = method(
-        *args, hyper=hyper.replace(weight=hyper.weight * warmup), **running
+        *args, hyper=hyper.replace(distill_weight=hyper.distill_weight * warmup), **running
     )
     return loss
 

@@ -221,7 +221,7 @@ def test_unknown_names_are_rejected_before_a_network_is_restored(
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("results.json", None, "results.json' is missing: python -m kdjax.evaluate --workdir="),
+        ("results.json", None, "results.json' is missing: .*kdjax evaluate --workdir="),
         ("results.json", "{", "results.json' is damaged"),
         ("results.json", "{}", "results.json' was not written by this version"),
         ("results.json", "[]", "results.json' was not written by this version"),

@@ -21,7 +21,7 @@ from kdjax.training.teacher import OnlineTeacher, TeacherSource, teacher_logits
 
 CLASSES, SHAPE, COUNT, BATCH = 3, (8, 8, 1), 20, 4
 MEAN, STD = np.float32(0.5), np.float32(0.3)
-HYPER = Hyperparameters(payoff=2.0, weight=0.5, temperature=3.0)
+HYPER = Hyperparameters(payoff=2.0, distill_weight=0.5, temperature=3.0)
 # Specs with the same objects share their programs.
 OBJECTIVE = functools.partial(METHODS["ka_gambler_sum"], hyper=HYPER)
 OPTIMIZER = optax.sgd(0.1, momentum=0.9, nesterov=True)

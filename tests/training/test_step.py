@@ -285,7 +285,9 @@ def test_warm_up_of_the_distillation_weight_is_traced_and_starts_after_pre_train
     warm = train_spec(kdjax.config.resolve(config), STUDENT, metadata)
     spec = linear_spec(objective=warm.objective, distill_warmup=warm.distill_warmup)
     full = linear_spec(
-        objective=functools.partial(METHODS["kd"], hyper=HYPER.replace(weight=3.0, temperature=4.0))
+        objective=functools.partial(
+            METHODS["kd"], hyper=HYPER.replace(distill_weight=3.0, temperature=4.0)
+        )
     )
     assert pretraining_spec(warm).distill_warmup is None
 

@@ -27,7 +27,7 @@ CHUNK = 1024  # images that are read at once
 IMAGES = ("images", "view_images")  # arrays of an index that a file of logits does not need
 NAMES = ("split", "class_names")  # arrays of text
 AUGMENTATION = "augmentation"  # what identifies the fixed views of an index
-REMEDY = "python -m kdjax.logits --write-index=FILE writes the index of a config's images"
+REMEDY = "kdjax logits --write-index=FILE writes the index of a config's images"
 
 
 class LogitsFile(NamedTuple):

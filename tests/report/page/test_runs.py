@@ -67,7 +67,7 @@ def test_a_missing_or_damaged_file_is_named_in_the_error(folder, name, damage):
 def test_results_with_invalid_content_are_rejected(folder, content):
     (folder / "results.json").write_text(content)
     line = error_line(folder)
-    assert "results.json" in line and "kdjax.evaluate --workdir=" in line
+    assert "results.json" in line and "kdjax evaluate --workdir=" in line
 
 
 def test_results_of_other_predictions_are_rejected(folder):

@@ -239,7 +239,7 @@ def test_shifted_metrics_of_another_operating_point_are_left_out_with_a_warning(
     folder = shutil.copytree(written.folder, tmp_path / "run")
     message = (
         f"shift.json of '{folder}' is left out of the report: it was evaluated at the threshold "
-        f".*; python -m kdjax.evaluate --workdir={folder} --shift=... evaluates it again"
+        f".*; .*kdjax evaluate --workdir={folder} --shift=... evaluates it again"
     )
     assert 'id="shift"' in written.html
     with pytest.warns(UserWarning, match=message):
