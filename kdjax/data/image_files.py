@@ -55,12 +55,22 @@ def open_image(path: pathlib.Path) -> PIL.Image.Image:
     Raises:
         InputError: if the file is empty, or no file.
     """
-    if _is_special(path) and not path.is_dir():  # reading a pipe could wait forever
+    return PIL.Image.open(io.BytesIO(read_bytes(path)))
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    """Returns the content of an image file.
+
+    Raises:
+        InputError: if the file is empty, or no file.
+        OSError: if it cannot be read.
+    """
+    if _is_special(path):
         raise InputError("not a file")
     content = path.read_bytes()
     if not content:
         raise InputError("the file is empty")
-    return PIL.Image.open(io.BytesIO(content))
+    return content
 
 
 def count_files(files: list[pathlib.Path]) -> str:
@@ -98,7 +108,7 @@ def _is_hidden(path: pathlib.Path) -> bool:
 
 
 def _is_special(path: pathlib.Path) -> bool:
-    """Returns whether a path is a pipe or a socket, from which reading could wait forever."""
+    """Returns whether a path is no file, such as a pipe, from which reading could wait forever."""
     try:
         return path.exists() and not path.is_file()
     except OSError:  # reading it reports why

@@ -28,11 +28,11 @@ def worst(classes: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def warning_lines(warnings: Sequence[str]) -> list[str]:
-    """Returns the first warnings, and how many more there are."""
+def warning_lines(warnings: Sequence[str], rest: str = "see the report") -> list[str]:
+    """Returns the first warnings, and how many more there are, with where the rest is."""
     more = len(warnings) - MAX_WARNINGS
     lines = [f"warning: {warning}" for warning in warnings[:MAX_WARNINGS]]
-    return [*lines, f"and {more} more warnings: see the report"] if more > 0 else lines
+    return [*lines, f"and {more:,} more warnings: {rest}"] if more > 0 else lines
 
 
 def _worst(

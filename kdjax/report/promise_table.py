@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdjax.report import terminal
+from kdjax.report import classes, terminal
 
-MAX_WARNINGS = 4
 TITLE = "By class: coverage of its images, and selective risk of those that are accepted as it"
 COLUMNS = (
     "class",
@@ -68,9 +67,7 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
         )
     for name, count in report["unknown"].items():
         yield f"note: the model has no class {name!r}: {count:,} images, wrong if accepted"
-    yield from (f"warning: {warning}" for warning in report["warnings"][:MAX_WARNINGS])
-    if (more := len(report["warnings"]) - MAX_WARNINGS) > 0:
-        yield f"and {more:,} more warnings about classes: --json prints all of them"
+    yield from classes.warning_lines(report["warnings"], "--json prints all of them")
     yield report["verdict"]
 
 

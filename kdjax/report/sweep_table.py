@@ -5,6 +5,7 @@ from typing import Any
 
 from kdjax import selective
 from kdjax.evaluation import selection
+from kdjax.report.terminal import percent
 from kdjax.training.collapse import LIMIT
 
 Row = Mapping[str, Any]
@@ -72,16 +73,12 @@ def _cells(row: Row) -> list[str]:
 
 def _metrics(values: Mapping[str, Any]) -> list[str]:
     shares = (values[name] for name in ("accuracy", "error_at_90", "error_at_80"))
-    return [_area(values["aurc"]), *map(_percent, shares)]
+    return [_area(values["aurc"]), *map(percent, shares)]
 
 
 def _area(value: float | None) -> str:
     return "-" if value is None else f"{1000 * value:.2f}"
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
-
-
 def _abstained(share: float | None) -> str:
-    return f"{_percent(share)}{' !' if share is not None and share > LIMIT else ''}"
+    return f"{percent(share)}{' !' if share is not None and share > LIMIT else ''}"

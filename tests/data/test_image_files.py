@@ -88,7 +88,7 @@ def test_picture_is_opened_from_its_bytes(tmp_path):
     assert (picture.size, picture.format, picture.getpixel((0, 0))) == ((4, 3), "PNG", (9, 8, 7))
     with pytest.raises(InputError, match="the file is empty"):
         image_files.open_image(write(tmp_path / "empty.png", b""))
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(InputError, match="not a file"):
         image_files.open_image(tmp_path)
 
 

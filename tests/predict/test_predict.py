@@ -137,7 +137,7 @@ def test_paths_and_pillow_images_are_converted_as_by_the_command(model, album):
         ("c.png", "not an image that Pillow can read"),
         ("empty.webp", "the file is empty"),
         ("nowhere.png", "No such file or directory"),
-        ("more", "Is a directory"),
+        ("more", "not a file"),
     ],
 )
 def test_unreadable_path_raises_with_its_name(model, album, name, part):

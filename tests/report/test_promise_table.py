@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdjax.report import promise_table, terminal
+from kdjax.report import classes, promise_table, terminal
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def test_without_accepted_images_there_is_no_risk(report):
     assert "90 % interval" in lines[0]
 
 
-@pytest.mark.parametrize("count", [1, promise_table.MAX_WARNINGS, promise_table.MAX_WARNINGS + 3])
+@pytest.mark.parametrize("count", [1, classes.MAX_WARNINGS, classes.MAX_WARNINGS + 3])
 def test_only_the_first_warnings_are_shown(report, count):
     warnings = [f"class {number}" for number in range(count)]
     lines = list(promise_table.summary({**report, "unknown": {}, "warnings": warnings}))[2:-1]
-    shown = min(count, promise_table.MAX_WARNINGS)
+    shown = min(count, classes.MAX_WARNINGS)
     assert lines[:shown] == [f"warning: class {number}" for number in range(shown)]
-    more = f"and {count - shown:,} more warnings about classes: --json prints all of them"
+    more = f"and {count - shown:,} more warnings: --json prints all of them"
     assert lines[shown:] == ([more] if count > shown else [])
 
 

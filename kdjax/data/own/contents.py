@@ -16,7 +16,7 @@ import numpy as np
 import PIL
 import PIL.Image
 
-from kdjax.data import progress
+from kdjax.data import image_files, progress
 from kdjax.data.own.listing import Header, Images
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
@@ -45,15 +45,10 @@ class Files:
 
     def header(self, number: int) -> Header:
         """Returns the header of an image."""
-        path = self.paths[number]
         try:
-            if path.exists() and not path.is_file():  # reading a pipe could wait forever
-                return Header("", "", "not a file")
-            content = path.read_bytes()
-        except OSError as error:
+            content = image_files.read_bytes(self.paths[number])
+        except (OSError, InputError) as error:
             return Header("", "", reason(error))
-        if not content:
-            return Header("", "", "the file is empty")
         try:
             with PIL.Image.open(io.BytesIO(content)) as image:
                 return Header(hashlib.sha256(content).hexdigest(), image.mode, "")

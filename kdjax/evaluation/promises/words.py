@@ -1,7 +1,7 @@
 """Numbers in the sentences of a promise."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {noun}"
 
 
-def listed(items: Sequence[str]) -> str:
+def listed(items: Iterable[str]) -> str:
     """Returns `a, b and c`."""
     *first, last = items
     return f"{', '.join(first)} and {last}" if first else last

@@ -11,6 +11,7 @@ from kdjax import selective
 from kdjax.config_fields import differences
 from kdjax.errors import InputError
 from kdjax.evaluation import certification, selection
+from kdjax.evaluation.promises.words import listed
 from kdjax.report.page import (
     figures,
     formatting,
@@ -131,7 +132,7 @@ def _few(
     return {
         "risk_coverage": figure,
         "panels": [],
-        "outside": formatting.join_with_and(outside) if outside else "",
+        "outside": listed(outside) if outside else "",
         "sentences": [
             sentence
             for name, change in zip(names[1:], changes, strict=True)
@@ -155,7 +156,7 @@ def _many(
     return {
         "risk_coverage": None,
         "panels": panels,
-        "outside": formatting.join_with_and(outside) if outside else "",
+        "outside": listed(outside) if outside else "",
         "sentences": many.sentences(names, changes),
         "differences": many.difference_table(names, changes, order, metric_label),
         "fields": [],

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from kdjax import selective
 from kdjax.evaluation import certification
+from kdjax.evaluation.promises.words import listed
 from kdjax.report.page import formatting
 from kdjax.report.page.runs import Run
 from kdjax.selective import binomial
@@ -158,7 +159,7 @@ def _smallest_certified_risk(guarantee: Mapping[str, Any]) -> str:
     entries = guarantee["certificates"]
     certified = [entry for entry in entries if entry["learn_then_test"]["threshold"] is not None]
     if not certified:
-        risks = formatting.join_with_and(formatting.exact_percent(e["risk"]) for e in entries)
+        risks = listed(formatting.exact_percent(e["risk"]) for e in entries)
         return f"None of these risks could be certified: {risks}."
     smallest = min(certified, key=lambda entry: entry["risk"])
     certificate = smallest["learn_then_test"]

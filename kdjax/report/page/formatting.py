@@ -1,7 +1,5 @@
 """Numbers and names as text for a page."""
 
-from collections.abc import Iterable
-
 from kdjax.selective import Interval
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -45,9 +43,3 @@ def with_interval(values: Interval, factor: float = 100, *, sign: str = "") -> s
         return f"{estimate}\ntoo{SPACE}few"
     separator = f"{SPACE}to{SPACE}" if sign else NONE  # a dash would read as a minus sign
     return f"{estimate}\n{low}{separator}{high}"
-
-
-def join_with_and(items: Iterable[str]) -> str:
-    """Returns `a, b and c`."""
-    *first, last = items
-    return f"{', '.join(first)} and {last}" if first else last

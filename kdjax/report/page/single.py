@@ -12,6 +12,7 @@ from kdjax import selective
 from kdjax.config_fields import field_names
 from kdjax.data import Split, deployment_views
 from kdjax.evaluation.certification import FALLBACK_COVERAGE, operating_point
+from kdjax.evaluation.promises.words import listed
 from kdjax.models.user_class import short_name
 from kdjax.objectives import METHODS
 from kdjax.report import teacher
@@ -141,7 +142,7 @@ def _teacher(run: Run) -> dict[str, Any] | None:
         "adjusted": teacher.adjusted_sentence(errors) if adjusts else "",
         "disagreement": teacher.disagreement_sentence(run.results.get("disagreement")),
         "folds": tables.Table(teacher.TITLE, teacher.COLUMNS, fold_rows) if fold_rows else None,
-        "most_frequent": most_frequent and formatting.join_with_and(most_frequent),
+        "most_frequent": most_frequent and listed(most_frequent),
         "tables": [
             tables.teacher_errors(run, errors["by_class"]),
             tables.confused_pairs(

@@ -15,7 +15,6 @@ from kdjax.report.page.runs import Run
 from kdjax.selective import Interval
 
 MAX_CLASSES = 20  # of a confusion matrix, and rows of the table of teacher errors
-CERTIFIER_NAMES = {"sgr": "SGR", "learn_then_test": "Learn then Test"}
 # Keys of the metrics on shifted inputs, with their column headings.
 SHIFT_COLUMNS = {
     "coverage": "coverage",
@@ -189,7 +188,7 @@ def _certificate(run: Run, entry: Mapping[str, Any], certifier: str) -> list[str
     used = requested and certifier == certification.LTT
     return [
         formatting.exact_percent(entry["risk"]) + (" *" if used else ""),
-        CERTIFIER_NAMES[certifier],
+        promises.NAMES[certifier],
         "none" if none else selective.shown_threshold(run.best_score, threshold),
         formatting.cell(None if none else certificate["risk_bound"]),
         formatting.cell(certificate["coverage"]),

@@ -185,14 +185,6 @@ def test_requested_risks_are_not_rounded(risk, text):
     assert with_plain_spaces(formatting.exact_percent(risk)) == text
 
 
-def test_items_are_joined_with_and():
-    assert [formatting.join_with_and(items) for items in (["a"], ["a", "b"], "abc")] == [
-        "a",
-        "a and b",
-        "a, b and c",
-    ]
-
-
 def test_uncertified_operating_point_accepts_nothing():
     run = make(accepted=0, wrong=3, certified=False)
     assert run.operating_point.threshold == math.inf and not run.accepted.any()
