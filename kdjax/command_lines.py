@@ -24,8 +24,8 @@ def command_line(command: str, *arguments: str | os.PathLike[str]) -> str:
 
 
 def _is_on_path(file: pathlib.Path) -> bool:
-    found = shutil.which(file.name)
-    return found is not None and pathlib.Path(found).absolute() == file.absolute()
+    path = shutil.which(file.name)
+    return path is not None and pathlib.Path(path).absolute() == file.absolute()
 
 
 def _relative(file: pathlib.Path) -> str:

@@ -10,7 +10,7 @@ from kdjax.data.augment import FLIP_MODES
 from kdjax.data.deployment_views import AUTO
 from kdjax.data.deployment_views import NAMES as VIEWS
 from kdjax.errors import InputError, unknown_name_error
-from kdjax.models import DTYPES, MODELS, own, user_class
+from kdjax.models import DTYPES, MODELS, user_class, user_network
 from kdjax.models.common import STEMS
 from kdjax.objectives import ADJUSTMENTS, METHODS
 from kdjax.runtime.sharding import PLACEMENTS
@@ -105,7 +105,7 @@ def check_networks(config: ConfigDict) -> None:
         fields = config[stage]
         if user_class.is_reference(fields.model):
             arguments = user_class.parse_arguments(f"{stage}.model_args", fields.model_args)
-            own.check_arguments(fields.model, arguments)
+            user_network.check_arguments(fields.model, arguments)
         elif fields.model and fields.model not in MODELS:
             raise InputError(
                 f"{unknown_name_error(f'{stage}.model', fields.model, MODELS)}; or a class of your "

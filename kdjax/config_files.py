@@ -72,12 +72,12 @@ def with_path(argv: Sequence[str]) -> tuple[list[str], pathlib.Path | None]:
 
 def flag_value(argv: Sequence[str], name: str) -> str:
     """Returns the last value of a flag, `--name=value` or `--name value`; empty if not given."""
-    found = ""
+    result = ""
     for flag, following in itertools.pairwise([*argv, ""]):
         given, equals, value = flag.partition("=")
         if given in (f"--{name}", f"-{name}"):
-            found = value if equals else following
-    return found
+            result = value if equals else following
+    return result
 
 
 def takes_size(path: pathlib.Path) -> bool:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from kdjax.data import Dataset, dataset_metadata
 from kdjax.data import own as own_images
 from kdjax.evaluation import certification
-from kdjax.models import own
+from kdjax.models import user_network
 from kdjax.models.features import check_features
 from kdjax.objectives import METHODS
 from kdjax.runs import initial_weights, restore, students, teacher_stage, teachers, workdir
@@ -142,7 +142,9 @@ def _check_stages(
         specs.append(teacher_stage.check(config, dataset))
     networks = {spec.model: spec for spec in specs}
     for spec in networks.values():
-        own.check(spec.model, dataset.image_shape, dataset.num_classes + (spec.stage == STUDENT))
+        user_network.check(
+            spec.model, dataset.image_shape, dataset.num_classes + (spec.stage == STUDENT)
+        )
         step.abstract_state(spec, dataset.image_shape)  # raises for images that are too small
     for student, spec in zip(students, specs, strict=False):
         if student.selective.gate == outliers.MAHALANOBIS:

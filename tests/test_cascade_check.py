@@ -181,7 +181,7 @@ def test_promise_of_a_card_is_tested_on_the_images_that_pass_the_gate(pair, answ
     right = np.where(score > 0.5, student, fallback)
     stopped = ~right | (np.arange(300) % 10 == 0)  # with all errors
     gated = answers._replace(asked=answers.asked._replace(outlier=stopped))
-    promised = cascade_rule.Promised(0.03, 0.05)
+    promised = cascade_rule.CascadePromise(0.03, 0.05)
     changed = pair._replace(rule=pair.rule._replace(threshold=0.5, promised=promised))
     report = cascade_check.report(changed, gated, risk=None, delta=0.05)
     assert (report["accepted"], report["errors"]) == (np.sum(~stopped), 0)

@@ -143,9 +143,9 @@ def _arrays(
     arrays = {}
     for split in SPLITS:
         logits, labels = outputs[split]
-        one = ranking(score(logits), selective.is_correct(logits, labels))
-        arrays[f"{prefix}/{split}/rank"] = one.rank
-        arrays[f"{prefix}/{split}/correct"] = one.correct
+        ranked = ranking(score(logits), selective.is_correct(logits, labels))
+        arrays[f"{prefix}/{split}/rank"] = ranked.rank
+        arrays[f"{prefix}/{split}/correct"] = ranked.correct
     return arrays
 
 
@@ -170,11 +170,11 @@ def _teacher(workdirs: Iterable[pathlib.Path]) -> dict[str, Any]:
 
     The number of adjusted images is that of the first method that adjusts.
     """
-    found = [atomic_io.read_json(workdir / "results.json") for workdir in workdirs]
-    found = [results for results in found if "teacher" in results]
-    if not found:
+    results_of_students = [atomic_io.read_json(workdir / "results.json") for workdir in workdirs]
+    results_of_students = [results for results in results_of_students if "teacher" in results]
+    if not results_of_students:
         return {}
-    teacher = {split: found[0]["teacher"][split] for split in predictions.SPLITS}
-    adjusted = (results["correction"]["adjusted"] for results in found)
+    teacher = {split: results_of_students[0]["teacher"][split] for split in predictions.SPLITS}
+    adjusted = (results["correction"]["adjusted"] for results in results_of_students)
     first = next((count for count in adjusted if count is not None), None)
-    return teacher | {"correction": found[0]["correction"] | {"adjusted": first}}
+    return teacher | {"correction": results_of_students[0]["correction"] | {"adjusted": first}}

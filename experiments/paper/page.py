@@ -174,10 +174,10 @@ def recommendation(group: Group) -> str:
 
 def _undecided(group: Group, first: Row, second: Row) -> list[str]:
     """Returns a sentence if dev does not decide which of two networks has the lower AURC."""
-    found = group.differences(first, second, "dev")
-    if not found or found[AURC].sign:
+    differences = group.differences(first, second, "dev")
+    if not differences or differences[AURC].sign:
         return []
-    number = len(found[AURC].per_seed)
+    number = len(differences[AURC].per_seed)
     if number == 1:
         return ["One seed cannot decide which of the two is better."]
     return [f"{number} seeds do not decide which of the two is better."]

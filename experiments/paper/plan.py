@@ -91,13 +91,13 @@ def jobs(
     names = list(names)
     variants: list[tuple[str, float | None]] = [(teacher, None) for teacher in TEACHERS]
     variants += [(IN_SAMPLE, payoff) for payoff in payoffs]
-    found = (
+    candidates = (
         Job(name, setting, teacher, seed, payoff)
         for seed, name, setting, (teacher, payoff) in itertools.product(
             seeds, data, settings, variants
         )
     )
-    return [job for job in found if methods(job, names)]
+    return [job for job in candidates if methods(job, names)]
 
 
 def methods(job: Job, names: Iterable[str]) -> list[str]:

@@ -39,13 +39,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def arguments(options: argparse.Namespace) -> list[str]:
     """Returns the arguments that determine the jobs and their configs."""
-    found = [f"--budget={options.budget}", "--data", *options.data]
-    found += ["--settings", *options.settings, "--seeds", *map(str, options.seeds)]
-    found += ["--methods", *options.methods]
+    words = [f"--budget={options.budget}", "--data", *options.data]
+    words += ["--settings", *options.settings, "--seeds", *map(str, options.seeds)]
+    words += ["--methods", *options.methods]
     if options.payoffs:
-        found += ["--payoffs", *(f"{payoff:g}" for payoff in options.payoffs)]
-    found += ["--share-teacher"] if options.share_teacher else []
-    return found + (["--set", *options.changes] if options.changes else [])
+        words += ["--payoffs", *(f"{payoff:g}" for payoff in options.payoffs)]
+    words += ["--share-teacher"] if options.share_teacher else []
+    return words + (["--set", *options.changes] if options.changes else [])
 
 
 def jobs(options: argparse.Namespace) -> list[plan.Job]:

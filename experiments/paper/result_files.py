@@ -59,9 +59,11 @@ def _check_settings(
     """Refuses files whose commands had different budgets or fields."""
     job = plan.Job(data, setting, plan.IN_SAMPLE, 0)
     commands = ((path, queue_options.parse(record["command"])) for path, record in files)
-    found = [(path, queue_options.fields(each)) for path, each in commands if each is not None]
-    for path, fields in found[1:]:
-        first, made = found[0]
+    fields_of_files = [
+        (path, queue_options.fields(each)) for path, each in commands if each is not None
+    ]
+    for path, fields in fields_of_files[1:]:
+        first, made = fields_of_files[0]
         if fields != made and (different := plan.differences(job, made, fields)):
             raise InputError(
                 f"{first.name} and {path.name} had different settings: "

@@ -113,30 +113,30 @@ def _head(group: Group) -> str:
 
 def line_of(group: Group, line: Line) -> str:
     """Returns what a data set and setting says in one line; empty if it was not measured."""
-    found = list(claims.findings(line.claim, group))
+    all_findings = list(claims.findings(line.claim, group))
     clauses = []
     for score in line.claim.scores:
-        some = [each for each in found if each.row.score == score]
-        if some:
-            clauses.append(f"{STARTS[score]}{_clause(line, some)}")
+        findings = [each for each in all_findings if each.row.score == score]
+        if findings:
+            clauses.append(f"{STARTS[score]}{_clause(line, findings)}")
     return f"{line.subject} {'; '.join(clauses)}." if clauses else ""
 
 
-def _clause(line: Line, found: Sequence[Finding]) -> str:
-    shown = [each for each in found if each.metric == line.metric]
-    counted = claims.decidable(found)
+def _clause(line: Line, findings: Sequence[Finding]) -> str:
+    shown = [each for each in findings if each.metric == line.metric]
+    counted = claims.decidable(findings)
     words = WORDS[frozenset(each.verdict for each in counted)]
     judged = words.format(line.other)
     values = "; ".join(_value(each) for each in shown)
     return f"{judged}: {line.metric} {values}"
 
 
-def _value(found: Finding) -> str:
+def _value(finding: Finding) -> str:
     """Returns the means of two networks over their common seeds, and their difference."""
-    seeds = found.group.common_seeds(found.row, found.other)
-    values = (found.group.values(row, "test", seeds) for row in (found.row, found.other))
-    ours, theirs = (f"{np.mean(value[found.metric]):.2f}" for value in values)
-    teacher = found.row.teacher or found.other.teacher
+    seeds = finding.group.common_seeds(finding.row, finding.other)
+    values = (finding.group.values(row, "test", seeds) for row in (finding.row, finding.other))
+    ours, theirs = (f"{np.mean(value[finding.metric]):.2f}" for value in values)
+    teacher = finding.row.teacher or finding.other.teacher
     label = f"{word(teacher)} " if teacher else ""
-    label += f"{PAYOFF_BY_DEV} " if found.row == found.row.by_dev else ""
-    return f"{label}{ours} against {theirs} ({interval(found.difference)})"
+    label += f"{PAYOFF_BY_DEV} " if finding.row == finding.row.by_dev else ""
+    return f"{label}{ours} against {theirs} ({interval(finding.difference)})"

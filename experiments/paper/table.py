@@ -200,17 +200,18 @@ class Group:
             return {}
         ours, theirs = (self.values(each, split, seeds) for each in (row, other))
         drawn = [[self._resample(each, split, seed) for each in (row, other)] for seed in seeds]
-        found = {}
+        by_metric = {}
         for name in METRICS:
             per_seed = [a - b for a, b in zip(ours[name], theirs[name], strict=True)]
-            found[name] = per_seed, np.array([a[name] - b[name] for a, b in drawn])
-        return found
+            by_metric[name] = per_seed, np.array([a[name] - b[name] for a, b in drawn])
+        return by_metric
 
     def _resample(self, row: Row, split: str, seed: int) -> dict[str, Floats]:
         """Returns the metrics of the resamples of a ranking, of each [r]."""
         if (row, split, seed) not in self._resampled:
-            one = self.rows[row][split, seed]
-            self._resampled[row, split, seed] = resampled_metrics(one, _draws(len(one.correct)))
+            ranked = self.rows[row][split, seed]
+            draws = _draws(len(ranked.correct))
+            self._resampled[row, split, seed] = resampled_metrics(ranked, draws)
         return self._resampled[row, split, seed]
 
 
@@ -225,13 +226,13 @@ def payoffs_comparable(row: Row, other: Row) -> bool:
     return len({each == each.by_dev for each in having}) <= 1
 
 
-def metrics(one: Ranking) -> dict[str, float]:
+def metrics(ranking: Ranking) -> dict[str, float]:
     """Returns `METRICS` of a ranking."""
-    confidence = one.rank.astype(np.float64)
-    errors = selective.error_at_coverage(confidence, one.correct, COVERAGES)
+    confidence = ranking.rank.astype(np.float64)
+    errors = selective.error_at_coverage(confidence, ranking.correct, COVERAGES)
     return {
-        ACCURACY: 100 * float(one.correct.mean()),
-        AURC: 1000 * selective.aurc(confidence, one.correct),
+        ACCURACY: 100 * float(ranking.correct.mean()),
+        AURC: 1000 * selective.aurc(confidence, ranking.correct),
         **{
             name: 100 * float(error)
             for name, error in zip(ERRORS.values(), np.asarray(errors), strict=True)
@@ -239,16 +240,16 @@ def metrics(one: Ranking) -> dict[str, float]:
     }
 
 
-def resampled_metrics(one: Ranking, draws: np.ndarray) -> dict[str, Floats]:
+def resampled_metrics(ranked: Ranking, draws: np.ndarray) -> dict[str, Floats]:
     """Returns `METRICS` of resamples, of each [r]; tied images keep the order of the file.
 
     Args:
-        one: ranking of n images.
+        ranked: n images.
         draws: int [r, n], how often each image is drawn; n of them in each resample.
     """
-    total = len(one.correct)
-    order = np.argsort(-one.rank.astype(np.int64), kind="stable")
-    wrong = np.flatnonzero(~one.correct[order])
+    total = len(ranked.correct)
+    order = np.argsort(-ranked.rank.astype(np.int64), kind="stable")
+    wrong = np.flatnonzero(~ranked.correct[order])
     counts = np.take(draws, order, axis=1)
     # An image that is drawn c times has the ranks first+1..last, with last = first + c.
     last = np.cumsum(counts, axis=1, dtype=np.int32)[:, wrong]
@@ -258,10 +259,11 @@ def resampled_metrics(one: Ranking, draws: np.ndarray) -> dict[str, Floats]:
     def errors(most: int) -> Floats:
         return np.sum(np.minimum(last, most) - np.minimum(first, most), axis=1) / most
 
-    found = {ACCURACY: 100 * (1 - errors(total)), AURC: 1000 * np.sum(sums[last] - sums[first], 1)}
+    area = 1000 * np.sum(sums[last] - sums[first], 1)
+    values = {ACCURACY: 100 * (1 - errors(total)), AURC: area}
     for coverage, name in ERRORS.items():
-        found[name] = 100 * errors(ranking.count_at(coverage, total))
-    return found
+        values[name] = 100 * errors(ranking.count_at(coverage, total))
+    return values
 
 
 @functools.cache

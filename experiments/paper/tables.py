@@ -236,13 +236,13 @@ def _side_by_side(
     names = (ACCURACY, ERRORS[0.8], AURC)
     lines = []
     for label, first, second in pairs:
-        found = group.differences(second, first)
-        if found:
+        differences = group.differences(second, first)
+        if differences:
             seeds, cells = group.common_seeds(first, second), []
             for name in names:
                 values = (group.values(row, "test", seeds) for row in (first, second))
                 cells += [mean_sd(value[name]) for value in values]
-                cells.append(interval(found[name]))
+                cells.append(interval(differences[name]))
             lines.append([*label, *cells])
     columns = [*labels]
     for name in names:
@@ -253,8 +253,9 @@ def _side_by_side(
 def differences(group: Group, method: str) -> Table:
     """Returns the paired differences of all networks from a method on test."""
     lines = []
-    for row, found in differences_from(group, method):
-        cells = [f"{interval(found[name])}{_deviation(found[name])}" for name in COMPARED]
+    for row, by_metric in differences_from(group, method):
+        values = (by_metric[name] for name in COMPARED)
+        cells = [f"{interval(value)}{_deviation(value)}" for value in values]
         lines.append([*_labels(row), *cells])
     content = (
         "mean over seeds [95 % interval over images and seeds] ± standard deviation over seeds; "

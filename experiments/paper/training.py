@@ -117,14 +117,14 @@ def _schedule(config: ConfigDict, methods: Sequence[str]) -> str:
 def _hyperparameters(config: ConfigDict, methods: Sequence[str]) -> str:
     """Returns temperature, payoff and weight."""
     objective = config.objective
-    own = {
+    temperatures = {
         student["objective.method"]: student["objective.temperature"]
         for student in config.students
         if "objective.temperature" in student
     }
     if "reservation_distillation" in methods:
-        own["reservation_distillation"] = 1.0  # whatever the config says
-    other = "".join(f", that of `{name}` {value:g}" for name, value in own.items())
+        temperatures["reservation_distillation"] = 1.0  # whatever the config says
+    other = "".join(f", that of `{name}` {value:g}" for name, value in temperatures.items())
     return (
         f"The temperature is {objective.temperature:g}{other}; the payoff of the gambler loss "
         f"{objective.payoff:g}, the weight of the teacher's loss {objective.distill_weight:g}."

@@ -48,10 +48,10 @@ def stratified_folds(
     in_fold, of_class = [0] * count, {label: [0] * count for label in set(classes)}
     folds = np.empty(len(first), np.int32)
     for unit in np.lexsort((rank[first], labels[first])).tolist():
-        own = of_class[classes[unit]]
-        fold = min(range(count), key=lambda number: (own[number], in_fold[number]))
+        class_sizes = of_class[classes[unit]]
+        fold = min(range(count), key=lambda number: (class_sizes[number], in_fold[number]))
         folds[unit] = fold
-        own[fold] += sizes[unit]
+        class_sizes[fold] += sizes[unit]
         in_fold[fold] += sizes[unit]
     return folds[unit_of]
 

@@ -167,8 +167,7 @@ def certify(
     passed = len(calibration[1]) / images[0], len(test[1]) / images[1]
 
     def certificate(certifier: str, target: float, level: float) -> dict[str, float | None]:
-        found = CERTIFIERS[certifier](*calibration, risk=target, delta=level)
-        return _on_test(found, test, passed)
+        return _on_test(CERTIFIERS[certifier](*calibration, risk=target, delta=level), test, passed)
 
     entries = [
         {"risk": target, **{name: certificate(name, target, delta) for name in CERTIFIERS}}
@@ -191,8 +190,8 @@ def _with_coverage(
     """Returns the requested coverage and its certificate; empty if none is requested."""
     if not requested["coverage"]:
         return {}
-    found = joint.measure(calibration, test, **requested, totals=totals)
-    return {"coverage": requested["coverage"], "joint": found}
+    measured = joint.measure(calibration, test, **requested, totals=totals)
+    return {"coverage": requested["coverage"], "joint": measured}
 
 
 def external_teacher_note(results: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def with_features(restored: RestoredModel) -> RestoredModel:
     return restored._replace(model=wrapped)
 
 
-class Gated(NamedTuple):
+class GatedOutputs(NamedTuple):
     """The outputs of a run with its gate.
 
     Attributes:
@@ -63,7 +63,7 @@ def predict_splits(
     *,
     delta: float,
     predict: Callable[..., dict[str, Predictions]],
-) -> Gated:
+) -> GatedOutputs:
     """Returns the outputs of a workdir's network on dev, calibration and test, and its gate.
 
     Args:
@@ -85,9 +85,9 @@ def predict_splits(
     outputs = predict(folder, dataset, SPLITS, fitted=fitted)
     chosen = gates.choose(request.name, outputs, acceptance=request.acceptance, delta=delta)
     if chosen is None:
-        return Gated(outputs, None, None)
+        return GatedOutputs(outputs, None, None)
     measured = gates.measure(chosen, outputs, acceptance=request.acceptance, delta=delta)
-    return Gated(outputs, measured, fitted)
+    return GatedOutputs(outputs, measured, fitted)
 
 
 def _fit_workdir(folder: pathlib.Path, dataset: data.Dataset) -> ClassGaussian:

@@ -40,7 +40,7 @@ def measure(
         `accepted`, and of `errors` among these.
     """
     numbers = totals or (len(calibration[1]), len(test[1]))
-    found = selective.joint_certificate(
+    certificate = selective.joint_certificate(
         *calibration, risk=risk, coverage=coverage, delta=delta, total=numbers[0]
     )
 
@@ -61,9 +61,9 @@ def measure(
         "coverage": coverage,
         "delta": delta,
         "examples": numbers[0],
-        "both": found.both,
-        "at_risk": values(found.at_risk),
-        "at_coverage": values(found.at_coverage),
+        "both": certificate.both,
+        "at_risk": values(certificate.at_risk),
+        "at_coverage": values(certificate.at_coverage),
     }
 
 

@@ -152,10 +152,10 @@ def groups_to_save(
     Raises:
         InputError: for an invalid array `group` of a file.
     """
-    found = {}
+    by_split = {}
     for split, predicted in outputs.items():
         groups = getattr(dataset, split).groups
         if groups is None:
             groups = kept_groups(path_of(folder, split), predicted.labels)
-        found[split] = groups
-    return {split: groups for split, groups in found.items() if groups is not None}
+        by_split[split] = groups
+    return {split: groups for split, groups in by_split.items() if groups is not None}

@@ -81,10 +81,10 @@ def evaluate_shifts(
     sample, test = _sampler(folder, point, views), load_split(dataset, "test")
     clean = sample(test)
 
-    def shifted(name: str, severity: int) -> Judged:
+    def shifted(name: str, severity: int) -> ScoredSample:
         return sample(test, Partial(SHIFTS[name], severity=severity, seed=SEED))
 
-    def ood(split: data.Split) -> Judged:
+    def ood(split: data.Split) -> ScoredSample:
         return sample(put_split(split, dataset.mean, dataset.std))
 
     result = {
@@ -168,7 +168,7 @@ def _own_images(
     return _unlabelled(np.asarray(labelled.images[rows]))
 
 
-class Judged(NamedTuple):
+class ScoredSample(NamedTuple):
     """Images with the confidence of their predictions and what the gate says.
 
     Attributes:
@@ -190,20 +190,20 @@ class Judged(NamedTuple):
             confidence = np.where(self.passed, confidence, -np.inf)
         return selective.accept_at(confidence, self.correct, threshold)
 
-    def ungated(self) -> "Judged":
+    def ungated(self) -> "ScoredSample":
         """Returns the same without the gate."""
         return self._replace(passed=None, gate_scores=None)
 
 
 def _sampler(
     folder: pathlib.Path, point: OperatingPoint, views: Sequence[View]
-) -> Callable[..., Judged]:
+) -> Callable[..., ScoredSample]:
     """Returns `(examples, change) -> sample` of the workdir's network, averaged over views."""
     metadata, restored = workdir.read_metadata(folder), network.restore_network(folder)
     batch_size = metadata["config"]["eval_batch_size"]
     fitted = load_fitted(folder, point.gate)
 
-    def sample(examples: Examples, change: Partial = inference.NO_CHANGE) -> Judged:
+    def sample(examples: Examples, change: Partial = inference.NO_CHANGE) -> ScoredSample:
         logits, given = gate_features.predict(
             restored, fitted, examples, batch_size=batch_size, change=change, views=views
         )
@@ -213,13 +213,15 @@ def _sampler(
         correct = selective.is_correct(*split)
         confidence = point.numpy_confidence(logits)
         if point.gate is None:
-            return Judged(confidence, correct, None, None)
-        return Judged(confidence, correct, point.gate.passed(split), point.gate.scores_of(split))
+            return ScoredSample(confidence, correct, None, None)
+        return ScoredSample(
+            confidence, correct, point.gate.passed(split), point.gate.scores_of(split)
+        )
 
     return sample
 
 
-def _selective_metrics(point: OperatingPoint, sample: Judged) -> dict[str, Any]:
+def _selective_metrics(point: OperatingPoint, sample: ScoredSample) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         **_coverage_and_error(point, sample),
         "accuracy": float(sample.correct.mean()),
@@ -231,12 +233,12 @@ def _selective_metrics(point: OperatingPoint, sample: Judged) -> dict[str, Any]:
     return metrics | {"passed": float(sample.passed.mean()), "without_gate": without}
 
 
-def _coverage_and_error(point: OperatingPoint, sample: Judged) -> dict[str, float | None]:
+def _coverage_and_error(point: OperatingPoint, sample: ScoredSample) -> dict[str, float | None]:
     coverage, error = sample.accepted_at(point.threshold)
     return {"coverage": coverage, "error": error if coverage else None}
 
 
-def _ood_metrics(point: OperatingPoint, clean: Judged, ood: Judged) -> dict[str, Any]:
+def _ood_metrics(point: OperatingPoint, clean: ScoredSample, ood: ScoredSample) -> dict[str, Any]:
     """Returns the accepted share of another data set, and its separation from the test split."""
     metrics: dict[str, Any] = {
         "examples": len(ood.confidence),

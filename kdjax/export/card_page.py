@@ -288,17 +288,17 @@ def _class_rates(model_card: Mapping[str, Any]) -> list[str]:
         values = rates[grouping]
         coverage = [1.0 if share is None else share for share in values["coverage"]]
         order = sorted(range(len(coverage)), key=coverage.__getitem__)[:SHOWN_CLASSES]
-        own = thresholds if grouping == "predicted" else None
+        class_thresholds = thresholds if grouping == "predicted" else None
         rows = [
             (
                 _escape(rates["classes"][index]),
-                *([_threshold(score["name"], own[index])] if own else []),
+                *([_threshold(score["name"], class_thresholds[index])] if class_thresholds else []),
                 f"{values['examples'][index]:,}",
                 *(_share(values, share, index) for share in ("coverage", "risk")),
             )
             for index in order
         ]
-        heading = (label, *(["threshold"] if own else []), *_RATES)
+        heading = (label, *(["threshold"] if class_thresholds else []), *_RATES)
         lines += ["", *_table(heading, rows)]
     return [*lines, "", f"In brackets: exact {_percent(rates['level'])} intervals of one class."]
 

@@ -168,7 +168,7 @@ def _file_names(web: str | None) -> list[str]:
 
 def _contents(
     names: Sequence[str],
-    served: serving.Served,
+    served: serving.ExportedNetwork,
     dataset: Mapping[str, Any],
     model_card: Mapping[str, Any],
 ) -> dict[str, bytes]:
@@ -219,7 +219,7 @@ def _origin(name: str) -> dict[str, Any]:
 def _card(
     metadata: Mapping[str, Any],
     results: Mapping[str, Any],
-    served: serving.Served,
+    served: serving.ExportedNetwork,
     reference: Reference,
 ) -> dict[str, Any]:
     """Returns the model card without `files`, and what `export` adds."""
@@ -271,7 +271,7 @@ def _card(
 
 
 def _signature(
-    metadata: Mapping[str, Any], results: Mapping[str, Any], served: serving.Served
+    metadata: Mapping[str, Any], results: Mapping[str, Any], served: serving.ExportedNetwork
 ) -> dict[str, Any]:
     """Returns `input`, `views` and `outputs` of the card."""
     dataset, gate = metadata["dataset"], served.point.gate
@@ -309,7 +309,7 @@ def _logits_text(classes: int, abstains: bool) -> str:
     return f"float32 [n, {classes}]: the classes; a teacher has no abstention output"
 
 
-def _certificate(served: serving.Served) -> dict[str, Any] | None:
+def _certificate(served: serving.ExportedNetwork) -> dict[str, Any] | None:
     """Returns the certificate of the threshold, or of those of the classes; None without one."""
     point = served.point
     if point.guarantee is None or not point.certified:

@@ -14,7 +14,7 @@ from kdjax.objectives import METHODS
 
 def notes(
     config: Mapping[str, Any],
-    served: serving.Served,
+    served: serving.ExportedNetwork,
     reference: Reference,
     results: Mapping[str, Any],
 ) -> list[str]:
@@ -42,7 +42,7 @@ def notes(
     return [*first, *(note for note, applies in applicable.items() if note and applies)]
 
 
-def _outputs_note(config: Mapping[str, Any], served: serving.Served) -> str:
+def _outputs_note(config: Mapping[str, Any], served: serving.ExportedNetwork) -> str:
     """Returns what the logits lack; empty for a network that was trained to abstain."""
     if not served.abstains:
         return (
@@ -59,7 +59,7 @@ def _outputs_note(config: Mapping[str, Any], served: serving.Served) -> str:
     )
 
 
-def _point_notes(served: serving.Served) -> list[str]:
+def _point_notes(served: serving.ExportedNetwork) -> list[str]:
     """Returns what is promised about the accepted images, and on what that is based."""
     point = served.point
     if point.guarantee is None:
@@ -99,7 +99,7 @@ def _gate_notes(gate: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _no_certificate(served: serving.Served) -> str:
+def _no_certificate(served: serving.ExportedNetwork) -> str:
     """Returns that no risk is certified, how the threshold was chosen, and what was measured."""
     figures, bound, request = served.figures["calibration"], served.bound, served.request
     chosen = "given by the user"

@@ -42,7 +42,7 @@ CHECKED_IMAGES = 256  # images of test, or of random pixels, on which the output
 BATCH_SIZE = 256  # of the comparison
 
 
-class Served(NamedTuple):
+class ExportedNetwork(NamedTuple):
     """The network as it is exported, with its operating point.
 
     Attributes:
@@ -109,7 +109,7 @@ def serve(
     *,
     data_dir: str | None,
     request: PointRequest,
-) -> tuple[Served, Reference]:
+) -> tuple[ExportedNetwork, Reference]:
     """Returns the network of a workdir as it is exported, and outputs to compare the files with.
 
     What the request leaves open is as in the run. The operating point is chosen on the logits of
@@ -132,7 +132,7 @@ def serve(
     saved = source_network.with_abstention(raw, metadata)
     run_point = requested_point.requested_point(results, saved, request)
     dataset = _load_dataset(folder, data_dir)
-    served = Served(
+    served = ExportedNetwork(
         source_network.load(folder, metadata, dataset),
         run_point,
         request,
@@ -168,7 +168,7 @@ def serve(
 
 def _recomputed(
     folder: pathlib.Path,
-    served: Served,
+    served: ExportedNetwork,
     dataset: data.Dataset,
     saved: Mapping[str, Predictions],
 ) -> tuple[dict[str, Predictions], float]:
@@ -203,7 +203,7 @@ def _load_dataset(folder: pathlib.Path, data_dir: str | None) -> data.Dataset | 
 
 def _data_reference(
     dataset: data.Dataset,
-    served: Served,
+    served: ExportedNetwork,
     calibration: Predictions,
     run_accepted: np.ndarray,
     from_run: float,
@@ -228,7 +228,7 @@ def _data_reference(
     )
 
 
-def _random_reference(folder: pathlib.Path, served: Served) -> Reference:
+def _random_reference(folder: pathlib.Path, served: ExportedNetwork) -> Reference:
     dataset = workdir.read_metadata(folder)["dataset"]
     shape = (CHECKED_IMAGES, *dataset["image_shape"])
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -239,7 +239,7 @@ def _random_reference(folder: pathlib.Path, served: Served) -> Reference:
     return Reference([images], source, outputs, np.zeros(0, bool), None)
 
 
-def _predict(served: Served, examples: Examples) -> Outputs:
+def _predict(served: ExportedNetwork, examples: Examples) -> Outputs:
     return gate_features.predict(
         served.restored, served.fitted, examples, batch_size=CHECKED_IMAGES, views=served.views
     )
@@ -250,7 +250,7 @@ def _batches(images: Any) -> list[Any]:
 
 
 def evidence(
-    metadata: Mapping[str, Any], results: Mapping[str, Any], served: Served
+    metadata: Mapping[str, Any], results: Mapping[str, Any], served: ExportedNetwork
 ) -> promises.Evidence:
     """Returns what the promises of the exported model are computed from.
 
@@ -270,7 +270,7 @@ def evidence(
     )
 
 
-def serving_function(served: Served, dataset: Mapping[str, Any]) -> formats.Function:
+def serving_function(served: ExportedNetwork, dataset: Mapping[str, Any]) -> formats.Function:
     """Returns the function uint8 [n, h, w, c] -> the fields of `formats.Outputs`.
 
     The logits are averaged over the views inside the function.
@@ -303,7 +303,7 @@ def serving_function(served: Served, dataset: Mapping[str, Any]) -> formats.Func
 
 
 def _outputs(
-    logits: jax.Array, gate_scores: jax.Array | None, served: Served
+    logits: jax.Array, gate_scores: jax.Array | None, served: ExportedNetwork
 ) -> tuple[jax.Array, ...]:
     """Returns the fields of `formats.Outputs`; a score reads logits with an abstention column."""
     scored = logits
@@ -321,7 +321,7 @@ def _outputs(
     )
 
 
-def _evaluate(outputs: Outputs, served: Served) -> formats.Outputs:
+def _evaluate(outputs: Outputs, served: ExportedNetwork) -> formats.Outputs:
     scores = None if outputs.gate is None else jnp.asarray(outputs.gate)
     compute = jax.jit(functools.partial(_outputs, served=served))
     return formats.Outputs(*jax.device_get(compute(jnp.asarray(outputs.logits), scores)))

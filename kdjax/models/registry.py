@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kdjax.errors import InputError, unknown_name_error
-from kdjax.models import alexnet, fast_cnn, own, resnet
+from kdjax.models import alexnet, fast_cnn, resnet, user_network
 from kdjax.models.common import STEMS
 from kdjax.models.user_class import is_reference
 
@@ -56,7 +56,7 @@ def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
         **options: `width`, the channels of the first convolution (default: as published, and 32
             or 16 for the small networks); `dtype` of the computation: "float32" (default) or
             "bfloat16"; `stem` of a network of `MODELS`: "auto" (default), "small" or "large". For
-            a class of the user, those of `own.create`.
+            a class of the user, those of `user_network.create`.
 
     Raises:
         InputError: for an unknown name, option, dtype or stem, a number below 1, or a class that
@@ -79,8 +79,8 @@ def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
 
 def with_dtype(model: nn.Module, dtype: DTypeLike) -> nn.Module:
     """Returns a network of `create` with another dtype of the computation, if it has one."""
-    if isinstance(model, own.OwnNetwork):
-        return own.with_dtype(model, dtype)
+    if isinstance(model, user_network.UserNetwork):
+        return user_network.with_dtype(model, dtype)
     has_dtype = "dtype" in model.__dataclass_fields__
     return model.clone(dtype=dtype) if has_dtype else model
 
@@ -92,7 +92,7 @@ def _create_own(
         raise InputError(
             f"stem {stem!r}: model {reference!r} has its own stem, so it must be 'auto'"
         )
-    known = {*inspect.signature(own.create).parameters} - {"reference", "num_outputs"}
+    known = {*inspect.signature(user_network.create).parameters} - {"reference", "num_outputs"}
     for option in options:
         if option not in known:
             raise unknown_name_error("model option", option, known)
@@ -100,7 +100,7 @@ def _create_own(
         option: _PARSERS[option](option, value) if option in _PARSERS else value
         for option, value in options.items()
     }
-    return own.create(reference, _count("num_outputs", num_outputs), **parsed)
+    return user_network.create(reference, _count("num_outputs", num_outputs), **parsed)
 
 
 def _count(name: str, value: object) -> int:

@@ -64,13 +64,13 @@ def load_class(reference: str) -> type:
             f"model {reference!r}: {location} has no class {name!r}"
             f"{suggestion(name, networks or vars(module)) or _list('networks there', networks)}"
         )
-    found = getattr(module, name)
-    if not _is_network(found):
+    network = getattr(module, name)
+    if not _is_network(network):
         raise InputError(
-            f"model {reference!r}: {name} is {_describe(found)}, not a subclass of "
+            f"model {reference!r}: {name} is {_describe(network)}, not a subclass of "
             f"flax.linen.Module or flax.nnx.Module{_list('networks there', networks)}"
         )
-    return found
+    return network
 
 
 def parse_arguments(field: str, text: str) -> dict[str, Any]:

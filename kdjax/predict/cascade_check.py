@@ -21,7 +21,7 @@ from kdjax.selective.cascade import LOWEST, threshold_text
 ACCEPTED = "accepted"  # in place of a threshold: the student answers what it accepts
 
 
-class Answers(NamedTuple):
+class CascadeAnswers(NamedTuple):
     """What student and fallback say about n labelled images.
 
     Attributes:
@@ -105,7 +105,7 @@ def ask(
     split: str | None = None,
     count_unknown: bool = False,
     strict: bool = False,
-) -> Answers:
+) -> CascadeAnswers:
     """Asks both models about all images.
 
     Args:
@@ -133,11 +133,11 @@ def ask(
         promise_check.predict(model, images, chosen.rows)
         for model, images in ((student, labelled.images), (fallback, resized.images))
     )
-    return Answers(chosen.labels, chosen.unknown, asked, cascade.in_order(others))
+    return CascadeAnswers(chosen.labels, chosen.unknown, asked, cascade.in_order(others))
 
 
 def report(
-    cascade: Cascade, answers: Answers, *, risk: float | None, delta: float
+    cascade: Cascade, answers: CascadeAnswers, *, risk: float | None, delta: float
 ) -> dict[str, Any]:
     """Returns what was measured, certified and refuted, as values for JSON.
 
@@ -211,7 +211,7 @@ def _bound(errors: int, answered: int, delta: float) -> float:
 
 
 def _certified(
-    cascade: Cascade, answers: Answers, risk: float | None, delta: float
+    cascade: Cascade, answers: CascadeAnswers, risk: float | None, delta: float
 ) -> dict[str, Any]:
     """Returns `certificate` and `rows` of `report`."""
     thresholds = thresholds_of(cascade.student.card)

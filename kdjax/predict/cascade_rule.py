@@ -15,7 +15,7 @@ ALL, NONE = "all", "none"  # of `--threshold`
 CHECK = "kdjax check --model=STUDENT --fallback=FALLBACK LABELLED_IMAGES certifies this pair"
 
 
-class Promised(NamedTuple):
+class CascadePromise(NamedTuple):
     """What the card of the student promises about all answers.
 
     Attributes:
@@ -39,7 +39,7 @@ class Rule(NamedTuple):
 
     threshold: float | None
     certified: bool
-    promised: Promised | None
+    promised: CascadePromise | None
     note: str
 
     def answers(self, prediction: Prediction) -> np.ndarray:
@@ -91,7 +91,7 @@ def rule_of(
         return Rule(exact, True, None, f"{known}, but not at this threshold; {CHECK}")
     if fallback_abstains:
         return Rule(exact, True, None, f"{known}, but as one that does not abstain; {CHECK}")
-    promised = Promised(point["risk_bound"], cascade["delta"])
+    promised = CascadePromise(point["risk_bound"], cascade["delta"])
     gate = student["promises"].get("gate") or {}
     of_gate = "" if gate.get("threshold") is None else " (of the images that pass the gate)"
     return Rule(exact, True, promised, f"{known}: {_promise(promised, point)}{of_gate}")
@@ -137,12 +137,12 @@ def _point(
     cascade: Mapping[str, Any], given: float | None
 ) -> tuple[Mapping[str, Any] | None, float | None]:
     """Returns the certified point of a threshold, and its exact threshold; None: not certified."""
-    certified, own = cascade["certificate"]["point"], cascade["own"]
+    certified, own_point = cascade["certificate"]["point"], cascade["own"]
     if given is None:
         # Without a certified threshold the student answers what it accepts.
-        return (certified, _exact(certified)) if certified else (own, None)
+        return (certified, _exact(certified)) if certified else (own_point, None)
     # A row first: whoever chose it after a look at the table has only the bound of the table.
-    for point in filter(None, (*cascade["rows"], certified, own)):
+    for point in filter(None, (*cascade["rows"], certified, own_point)):
         exact = _exact(point)
         # Tables show six digits.
         if exact == given or threshold_text(point["threshold"]) == f"{given:.6g}":
@@ -155,7 +155,7 @@ def _exact(point: Mapping[str, Any]) -> float:
     return math.inf if threshold is None else float(threshold)
 
 
-def _promise(promised: Promised, point: Mapping[str, Any]) -> str:
+def _promise(promised: CascadePromise, point: Mapping[str, Any]) -> str:
     # Imported here because it loads all promises, which prediction without a promise does not need.
     from kdjax.evaluation.promises import words
 

@@ -96,7 +96,7 @@ def format_of(model_card: Mapping[str, Any], settings: Settings, *, score: bool)
         settings: of the user.
         score: whether each row needs a score.
     """
-    own = {column for column in (settings.truth, settings.time) if column is not None}
+    renamed = {column for column in (settings.truth, settings.time) if column is not None}
     least = [model_card["threshold"], *(model_card.get("class_thresholds") or ())]
     thresholds = [value for value in least if value is not None]
     return Format(
@@ -107,5 +107,5 @@ def format_of(model_card: Mapping[str, Any], settings: Settings, *, score: bool)
         raw_confidence=(model_card.get("score") or {}).get("scale") is None,
         least_score=min(thresholds) if thresholds else None,
         count_unknown=settings.count_unknown,
-        named=frozenset(own),
+        named=frozenset(renamed),
     )

@@ -22,7 +22,7 @@ from kdjax.selective.promise import PromiseCheck
 UNKNOWN = -1  # label of an image of a class that the model does not have
 
 
-class Chosen(NamedTuple):
+class LabelledRows(NamedTuple):
     """The n labelled images about which a model is asked.
 
     Attributes:
@@ -150,8 +150,8 @@ def label_numbers(
 
 
 def choose(
-    labelled: own.Labelled, classes: Sequence[str], *, split: str | None, count_unknown: bool
-) -> Chosen:
+    labelled: own.LabelledImages, classes: Sequence[str], *, split: str | None, count_unknown: bool
+) -> LabelledRows:
     """Returns the images of a split, with the numbers of their classes.
 
     Args:
@@ -167,10 +167,10 @@ def choose(
     names = [labelled.labels[row] for row in rows]
     labels = label_numbers(names, classes, count_unknown=count_unknown)
     unknown = Counter(name for name, label in zip(names, labels, strict=True) if label == UNKNOWN)
-    return Chosen(rows, labels, dict(unknown))
+    return LabelledRows(rows, labels, dict(unknown))
 
 
-def rows_of(labelled: own.Labelled, split: str | None) -> np.ndarray:
+def rows_of(labelled: own.LabelledImages, split: str | None) -> np.ndarray:
     """Returns the rows of a split, int [n]; None: all.
 
     Raises:
@@ -207,7 +207,11 @@ def predict(model: Model, images: Records, rows: np.ndarray) -> Prediction:
 
 
 def run(
-    model: Model, labelled: own.Labelled, *, split: str | None = None, count_unknown: bool = False
+    model: Model,
+    labelled: own.LabelledImages,
+    *,
+    split: str | None = None,
+    count_unknown: bool = False,
 ) -> Outcome:
     """Returns the decisions of a model on labelled images.
 

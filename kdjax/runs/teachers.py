@@ -55,7 +55,7 @@ def has_seen_train(config: ConfigDict) -> bool:
     if not is_given(config):
         return not config.teacher.folds
     metadata = map(workdir.read_metadata, workdirs_of(config))
-    return any("source" not in one and not one["config"][TEACHER]["folds"] for one in metadata)
+    return any("source" not in each and not each["config"][TEACHER]["folds"] for each in metadata)
 
 
 def set_up(config: ConfigDict, folder: pathlib.Path, dataset: data.Dataset) -> pathlib.Path:

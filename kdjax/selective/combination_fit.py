@@ -98,7 +98,7 @@ def _logistic_regression(design: NDArray[np.float64], correct: np.ndarray) -> ND
 
     start = np.zeros(design.shape[1])
     options = {"gtol": 1e-8 * len(design)}
-    found = optimize.minimize(
+    minimum = optimize.minimize(
         loss, start, jac=gradient, hess=hessian, method="trust-exact", options=options
     )
-    return np.asarray(found.x)
+    return np.asarray(minimum.x)

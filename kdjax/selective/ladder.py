@@ -98,10 +98,10 @@ def certified_ladder(
         for risk in ordered[: max(1, tested)]
     ]
     level = certificates.final_level(sequences[:tested], total)
-    found = _certificates(sequences, level)
+    certificates_found = _certificates(sequences, level)
     none = Certificate(np.inf, 0.0, 1.0)
-    missing = len(ordered) - len(found)
-    return Ladder(ordered, (*found, *[none] * missing), level, tested, total)
+    missing = len(ordered) - len(certificates_found)
+    return Ladder(ordered, (*certificates_found, *[none] * missing), level, tested, total)
 
 
 def _risks(risks: Sequence[float]) -> tuple[float, ...]:

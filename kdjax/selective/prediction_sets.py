@@ -143,9 +143,9 @@ def class_quantiles(scores: ArrayLike, labels: ArrayLike, *, alpha: float) -> Fl
     arXiv 1209.2673 (label-conditional).
     """
     values = _scores(scores)
-    codes, own = _labels(labels, values.shape), true_scores(values, labels)
+    codes, true = _labels(labels, values.shape), true_scores(values, labels)
     classes = range(values.shape[1])
-    return np.array([set_quantile(own[codes == label], alpha=alpha) for label in classes])
+    return np.array([set_quantile(true[codes == label], alpha=alpha) for label in classes])
 
 
 def prediction_sets(

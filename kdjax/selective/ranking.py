@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from kdjax.selective import validation
 
 
-class Ranked(NamedTuple):
+class RankedPredictions(NamedTuple):
     """The predictions of a sample with their tie groups; group 0 is the most confident.
 
     Attributes:
@@ -41,7 +41,7 @@ class TieGroups(NamedTuple):
     threshold: NDArray[np.float64]
 
 
-def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranked:
+def rank(confidence: ArrayLike, correct: ArrayLike) -> RankedPredictions:
     """Returns the predictions of a sample with their tie groups.
 
     Raises:
@@ -50,7 +50,7 @@ def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranked:
     """
     confidence, correct = validation.sample(confidence, correct)
     values, ascending_group = np.unique(confidence, return_inverse=True)
-    return Ranked(values.size - 1 - ascending_group, ~correct, values[::-1])
+    return RankedPredictions(values.size - 1 - ascending_group, ~correct, values[::-1])
 
 
 def tie_groups(confidence: ArrayLike, correct: ArrayLike) -> TieGroups:
@@ -127,7 +127,7 @@ def coverage_weights(total: int, accepted: float) -> NDArray[np.float64]:
     return (np.arange(1, total + 1) <= accepted) / accepted
 
 
-def contributions(ranked: Ranked, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def contributions(ranked: RankedPredictions, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns what each prediction adds to a metric that is a sum of weights over errors.
 
     Args:

@@ -74,7 +74,7 @@ def _augrc(total: int) -> Metric:
 
 
 def resample(
-    runs: Sequence[ranking.Ranked],
+    runs: Sequence[ranking.RankedPredictions],
     metrics: Sequence[Metric],
     resamples: int,
     rng: np.random.Generator,
@@ -110,13 +110,13 @@ def _draw(n: int, resamples: int, rng: np.random.Generator) -> Iterator[NDArray[
 Evaluate = Callable[[NDArray[np.int64]], Floats]
 
 
-def _sorted(run: ranking.Ranked, metrics: Sequence[Metric]) -> Evaluate:
+def _sorted(run: ranking.RankedPredictions, metrics: Sequence[Metric]) -> Evaluate:
     """Returns a function from rows `[r, n]` to metrics `[M, r]`, by the error at each rank."""
     weights = np.stack([metric.weights for metric in metrics])
     return lambda rows: weights @ _expected_errors(run, rows).T
 
 
-def _expected_errors(ranked: ranking.Ranked, rows: NDArray[np.int64]) -> Floats:
+def _expected_errors(ranked: ranking.RankedPredictions, rows: NDArray[np.int64]) -> Floats:
     """Returns the expected error at each rank of samples of rows, `[r, n]`."""
     group, wrong, threshold = ranked
     bins = group[rows] + threshold.size * np.arange(len(rows))[:, None]
@@ -126,7 +126,7 @@ def _expected_errors(ranked: ranking.Ranked, rows: NDArray[np.int64]) -> Floats:
     return np.repeat(shares, sizes).reshape(rows.shape)
 
 
-def _counted(run: ranking.Ranked, metrics: Sequence[Metric]) -> Evaluate:
+def _counted(run: ranking.RankedPredictions, metrics: Sequence[Metric]) -> Evaluate:
     """Returns a function from rows `[r, n]` to metrics `[M, r]`, by the rows drawn of each cell."""
     cell, number = _cells(run)
 
@@ -136,7 +136,7 @@ def _counted(run: ranking.Ranked, metrics: Sequence[Metric]) -> Evaluate:
     return lambda rows: np.stack(map_in_threads(evaluate, list(rows)), axis=1)
 
 
-def _cells(run: ranking.Ranked) -> tuple[NDArray[np.int32], int]:
+def _cells(run: ranking.RankedPredictions) -> tuple[NDArray[np.int32], int]:
     """Returns the cell of each prediction, `[n]`, and the number of cells, 3 h + 1.
 
     Only tie groups with errors add to a metric; there are h of them. The i-th one, i = 0..h-1, has

@@ -256,7 +256,7 @@ def _with_accuracy(results: dict[str, Interval], total: float) -> dict[str, Inte
 
 
 def _resampled(
-    runs: Sequence[ranking.Ranked],
+    runs: Sequence[ranking.RankedPredictions],
     metrics: Mapping[str, Metric],
     terms: Mapping[str, NDArray[np.float64]],
     resamples: int,

@@ -12,7 +12,7 @@ import optax
 from kdjax.data.batches import BatchSource, BatchSpec, Examples, iterate_batches, make_batch
 from kdjax.models import NORM_MOMENTUM, apply
 from kdjax.models.apply import Variables, apply_train
-from kdjax.models.own import OwnNetwork
+from kdjax.models.user_network import UserNetwork
 from kdjax.runtime import compiler, prng
 
 UpdateBatchStats = Callable[[Variables, Any, Examples, jax.Array, jax.Array], Variables]
@@ -111,16 +111,16 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
         average: Variables, newest: Any, examples: Examples, order: Any, step: Any
     ) -> Variables:
         epoch_start = (step - 1) // batches.steps_per_epoch * batches.steps_per_epoch
-        total, found, running = jax.tree.map(jnp.zeros_like, newest), newest, None
+        total, stats, running = jax.tree.map(jnp.zeros_like, newest), newest, None
         used = order[: count * batches.batch_size]
         with iterate_batches(examples, used, batches.batch_size) as sources:
             for position in range(count):
-                found, running = batch_stats(
-                    average["params"], found, next(sources), epoch_start + position
+                stats, running = batch_stats(
+                    average["params"], stats, next(sources), epoch_start + position
                 )
-                total = jax.tree.map(jnp.add, total, found)
+                total = jax.tree.map(jnp.add, total, stats)
         stats = jax.tree.map(
-            lambda means, sums, last: jnp.where(means, sums / count, last), running, total, found
+            lambda means, sums, last: jnp.where(means, sums / count, last), running, total, stats
         )
         return {**average, "batch_stats": stats}
 
@@ -129,7 +129,7 @@ def make_batch_stats_update(model: nn.Module, batches: BatchSpec, count: int) ->
 
 def _kept_share(model: nn.Module, images: jax.Array, stats: Any) -> Any:
     """Returns the share of the old batch statistics in each update, of the structure of `stats`."""
-    if not isinstance(model, OwnNetwork):
+    if not isinstance(model, UserNetwork):
         return jax.tree.map(lambda _: NORM_MOMENTUM, stats)
     # Without weights, the statistics of a batch are zero after the first layer.
     shapes = apply.abstract_variables(model, images.shape[1:])["params"]

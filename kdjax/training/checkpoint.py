@@ -50,7 +50,7 @@ def _copy(state: Any) -> Any:
     return jax.tree.map(jnp.copy, state)
 
 
-class Restored(NamedTuple):
+class RestoredCheckpoint(NamedTuple):
     """The content of a checkpoint.
 
     Attributes:
@@ -153,7 +153,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         """Returns the steps of the existing checkpoints, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
 
-    def latest(self, template: Any, at_most: int | None = None) -> Restored | None:
+    def latest(self, template: Any, at_most: int | None = None) -> RestoredCheckpoint | None:
         """Returns the newest readable checkpoint; None if the folder holds no checkpoint.
 
         A damaged checkpoint is skipped with a warning.
@@ -182,7 +182,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             )
         return None
 
-    def best(self, template: Any) -> Restored | None:
+    def best(self, template: Any) -> RestoredCheckpoint | None:
         """Returns the checkpoint with the highest score.
 
         The latest one if the best is damaged, or if no checkpoint has a score.
@@ -209,7 +209,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             _warn_damaged(self.folder / str(step), error)
             return self.latest(template)
 
-    def _restore(self, step: int, template: Any) -> Restored:
+    def _restore(self, step: int, template: Any) -> RestoredCheckpoint:
         _verify_checksums(self.folder / str(step))
         metadata = self._orbax.metadata(step)
         _check_shapes(self.folder / str(step), metadata.metadata, template)
@@ -221,7 +221,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         )
         state = _load(abstract, metadata.metadata, lambda item: self._orbax.load(step, item))
         clock = float(metadata.custom_metadata["clock"])
-        return Restored(step, state, clock, dict(metadata.metrics or {}))
+        return RestoredCheckpoint(step, state, clock, dict(metadata.metrics or {}))
 
 
 def _load(abstract: Any, stored: Any, load: Callable[[Any], Any]) -> Any:

@@ -235,9 +235,9 @@ def _compute_view(
         parts.append(teacher.compute(split, images, rows, numbers))
     if teacher.reads_images:
         seconds = time.perf_counter() - start
-        of = f", augmentation {number + 1} of {num_augmentations(augmentation)}"
+        label = f", augmentation {number + 1} of {num_augmentations(augmentation)}"
         print(
-            f"teacher's logits of {split}{of if split == 'train' else ''}: "
+            f"teacher's logits of {split}{label if split == 'train' else ''}: "
             f"{len(data.labels):,} images in {seconds:.1f} s",
             flush=True,
         )

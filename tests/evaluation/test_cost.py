@@ -60,7 +60,7 @@ def test_a_smoke_run_has_sizes_without_latency(finished_run) -> None:
 def test_latency_of_both_networks_is_measured_for_one_and_many_images(run, measured) -> None:
     edit(run, smoke=False)
     costs = cost.write_cost(run)
-    assert measured == [(name, size) for name in ("OwnNetwork", "AlexNet") for size in (1, 256)]
+    assert measured == [(name, size) for name in ("UserNetwork", "AlexNet") for size in (1, 256)]
     assert costs["student"]["latency"] == {"1": 0.001, "256": 0.256}
     assert cost.read_cost(run) == costs
     cost.write_cost(run)

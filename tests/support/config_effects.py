@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from kdjax import data, pipeline
 from kdjax.data import Dataset, Split
-from kdjax.models import own
+from kdjax.models import user_network
 from kdjax.runs import restore, teacher_stage, workdir
 from kdjax.runs.restore import RestoredModel
 from kdjax.runtime import compiler
@@ -75,7 +75,7 @@ def training_effects(
     for module in (pipeline, teacher_stage):
         patch.setattr(module, "train_stage", train_stage)
     # These take longer than the rest, and have no effect but errors.
-    patch.setattr(own, "check", lambda *arguments, **options: None)
+    patch.setattr(user_network, "check", lambda *arguments, **options: None)
     patch.setattr(step, "abstract_state", lambda *arguments: None)
     patch.setattr(compiler, "set_tuned", lambda tuned: effects.update(tuned=tuned))
     patch.setattr(restore, "restore", lambda _: RestoredModel(Linear(CLASSES), {}))

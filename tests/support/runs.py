@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 import kdjax.config
 from kdjax.runs import restore, workdir
 from kdjax.training import step
-from kdjax.training.checkpoint import Checkpoints, Restored
+from kdjax.training.checkpoint import Checkpoints, RestoredCheckpoint
 from kdjax.training.preemption import Preemption
 from kdjax.training.spec import train_spec
 from kdjax.training.train_group import TrainGroup
@@ -44,7 +44,7 @@ def log_lines(folder: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def checkpoint(folder: pathlib.Path, which: str) -> Restored:
+def checkpoint(folder: pathlib.Path, which: str) -> RestoredCheckpoint:
     """Returns the `latest` or the `best` checkpoint of a workdir."""
     metadata = workdir.read_metadata(folder)
     spec = train_spec(restore.load_config(folder), metadata["stage"], metadata["dataset"])

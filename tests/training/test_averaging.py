@@ -22,7 +22,7 @@ from support.networks import (
 from kdjax import config_checks, models
 from kdjax.data.batches import DeviceSplit
 from kdjax.models import apply
-from kdjax.models.own import OwnNetwork
+from kdjax.models.user_network import UserNetwork
 from kdjax.objectives import METHODS
 from kdjax.training import averaging, step
 
@@ -145,7 +145,7 @@ class OwnMomentum(nn.Module):
 @pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.5, 0.99])
 def test_batch_statistics_of_a_users_network_do_not_depend_on_its_momentum(momentum):
-    model = OwnNetwork(OwnMomentum(CLASSES + 1, momentum), "test:OwnMomentum")
+    model = UserNetwork(OwnMomentum(CLASSES + 1, momentum), "test:OwnMomentum")
     spec, examples = linear_spec(batch_size=10, steps_per_epoch=2), device_examples()
     average = apply.init(model, jax.random.key(0), jnp.zeros((1, *SHAPE)))
     update = averaging.make_batch_stats_update(model, spec.batches, 2)
@@ -172,7 +172,7 @@ class OwnStatistics(nn.Module):
 
 @pytest.mark.slow
 def test_variables_that_are_no_running_means_continue_those_of_the_newest_network():
-    model = OwnNetwork(OwnStatistics(CLASSES + 1), "test:OwnStatistics")
+    model = UserNetwork(OwnStatistics(CLASSES + 1), "test:OwnStatistics")
     spec, examples = linear_spec(batch_size=10, steps_per_epoch=2), device_examples()
     average = apply.init(model, jax.random.key(0), jnp.zeros((1, *SHAPE)))
     rng = np.random.default_rng(0)

@@ -197,10 +197,10 @@ def quiet_pillow() -> warnings.catch_warnings:
     return warnings.catch_warnings(action="ignore")
 
 
-def unique_digests(found: Iterable[Header]) -> dict[str, int]:
+def unique_digests(headers_of_images: Iterable[Header]) -> dict[str, int]:
     """Returns the number of the first image with each digest, sorted by digest."""
     first: dict[str, int] = {}
-    for number, header in enumerate(found):
+    for number, header in enumerate(headers_of_images):
         if not header.error:
             first.setdefault(header.digest, number)
     return dict(sorted(first.items()))

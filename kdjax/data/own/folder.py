@@ -40,21 +40,21 @@ def read(path: pathlib.Path) -> Listing:
     try:
         folders = image_files.subfolders(path)
         if splits := _split_folders(title, folders):
-            found = [entry for split in splits for entry in _split(title, path, split, ignored)]
+            files = [entry for split in splits for entry in _split(title, path, split, ignored)]
             ignored += [file for folder in (path, *splits) for file in _loose(folder)]
         elif folders:
-            found = list(_classes(title, path, folders, "train", ignored))
+            files = list(_classes(title, path, folders, "train", ignored))
             ignored += _loose(path)
         else:
-            found = list(_named_files(title, path))
+            files = list(_named_files(title, path))
     except OSError as error:
         raise InputError(f"{title}: {error.filename} cannot be read: {error.strerror}") from error
-    examples = [example for example, _ in found]
+    examples = [example for example, _ in files]
     return Listing(
         title,
         examples,
         order_classes(example.label for example in examples),
-        Files(title, [file for _, file in found], [example.name for example in examples]),
+        Files(title, [file for _, file in files], [example.name for example in examples]),
         _describe(ignored),
     )
 

@@ -13,7 +13,7 @@ from kdjax.data.records import Records
 from kdjax.errors import InputError
 
 
-class Labelled(NamedTuple):
+class LabelledImages(NamedTuple):
     """Labelled images that can be read.
 
     Attributes:
@@ -31,7 +31,7 @@ class Labelled(NamedTuple):
 
 def read_labelled(
     location: Location, shape: tuple[int, int, int], resize: str, *, strict: bool = False
-) -> Labelled:
+) -> LabelledImages:
     """Reads labelled images for a model; those that cannot be decoded are listed and left out.
 
     Every image is decoded twice: first to know whether that is possible, then on access.
@@ -70,7 +70,7 @@ def read_labelled(
     def read(rows: np.ndarray) -> np.ndarray:
         return np.stack([_pixels(decode(number)) for number in rows.tolist()])
 
-    return Labelled(
+    return LabelledImages(
         tuple(example.name for example in examples),
         tuple(example.label for example in examples),
         tuple(example.split for example in examples),

@@ -60,14 +60,14 @@ def statements(results: Mapping[str, Any]) -> list[Statement]:
             earlier version. Names that `PROMISES` does not have are ignored.
     """
     stored = results.get("promises") or {}
-    found = {
+    by_name = {
         name: promise.statement(stored[name])
         for name, promise in PROMISES.items()
         if name in stored
     }
     if (stored.get("gate") or {}).get("threshold") is None:
-        return list(found.values())
+        return list(by_name.values())
     return [
         each if name == "gate" else each._replace(scope=f"{each.scope}, {gate.OTHERS}")
-        for name, each in found.items()
+        for name, each in by_name.items()
     ]

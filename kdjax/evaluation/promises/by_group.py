@@ -73,9 +73,9 @@ def statement(values: Mapping[str, Any]) -> Statement:
 
 
 def _table(values: Mapping[str, Any]) -> Table:
-    point, own = values["point"], values["test"]
+    point, test = values["point"], values["test"]
     rows = [
-        (name, f"{point['examples'][i]:,}", *_cells(point, i), *_cells(own, i))
+        (name, f"{point['examples'][i]:,}", *_cells(point, i), *_cells(test, i))
         for i, name in enumerate(values["names"])
     ]
     return Table("Test images by group", COLUMNS, tuple(rows))

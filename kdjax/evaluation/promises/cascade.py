@@ -42,7 +42,7 @@ def compute(evidence: Evidence) -> dict[str, Any] | None:
     )
     grid = selective.cascade_thresholds(dev[0])
     result = _certify(dev, calibration, grid, evidence)
-    own = _own(calibration, grid, evidence)
+    own_point = _own(calibration, grid, evidence)
     rows = selective.cascade_bounds(
         *calibration, thresholds=_row_thresholds(grid, dev[0]), delta=evidence.delta
     )
@@ -61,7 +61,7 @@ def compute(evidence: Evidence) -> dict[str, Any] | None:
             "reason": result.reason,
             "first": values(result.first),
         },
-        "own": values(own),
+        "own": values(own_point),
         "rows": [values(point) for point in rows],
     }
 
@@ -127,8 +127,8 @@ def point_values(
 
 def multiply_adds(passed_on: float, fallback: Mapping[str, Any]) -> float | None:
     """Returns student + passed_on * fallback, in multiply-adds of an image; None if not known."""
-    student, own = fallback["student_multiply_adds"], fallback["multiply_adds"]
-    return None if student is None or own is None else student + passed_on * own
+    student, alone = fallback["student_multiply_adds"], fallback["multiply_adds"]
+    return None if student is None or alone is None else student + passed_on * alone
 
 
 def statement(values: Mapping[str, Any]) -> Statement:
@@ -192,13 +192,13 @@ def _share_sentence(values: Mapping[str, Any], point: Mapping[str, Any]) -> str:
 
 def _own_sentence(values: Mapping[str, Any]) -> Sequence[str]:
     """Returns what holds if the student answers what it accepts; nothing without a bound."""
-    if not (own := values["own"]):
+    if not (point := values["own"]):
         return ()
     return (
         "If the teacher answers exactly what the student does not accept, "
-        f"{words.percent(own['passed_on'])} of the images, then at most "
-        f"{words.percent_up(own['risk_bound'])} of all answers are wrong. This limit is not one of "
-        "the table: it allows for the way in which the threshold in use was chosen.",
+        f"{words.percent(point['passed_on'])} of the images, then at most "
+        f"{words.percent_up(point['risk_bound'])} of all answers are wrong. This limit is not one "
+        "of the table: it allows for the way in which the threshold in use was chosen.",
     )
 
 

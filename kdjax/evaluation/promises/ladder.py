@@ -47,8 +47,8 @@ def compute(evidence: Evidence) -> dict[str, Any]:
 
 
 def _alone(evidence: Evidence, name: str, risk: float) -> dict[str, Any]:
-    found = CERTIFIERS[name](*evidence.sample("calibration"), risk=risk, delta=evidence.delta)
-    return {"bound": found.risk_bound, **_measured(evidence, found.threshold)}
+    certificate = CERTIFIERS[name](*evidence.sample("calibration"), risk=risk, delta=evidence.delta)
+    return {"bound": certificate.risk_bound, **_measured(evidence, certificate.threshold)}
 
 
 def _measured(evidence: Evidence, threshold: float) -> dict[str, Any]:

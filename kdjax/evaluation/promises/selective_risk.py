@@ -66,24 +66,24 @@ def statement(values: Mapping[str, Any]) -> Statement:
     delta, images = values["delta"], values["calibration"]["images"]
     scope = words.alone(delta)
     if values["kind"] == NONE:
-        sentences = (
+        nothing = (
             f"Nothing is promised, and the model accepts no image: its results on the {images:,} "
             "calibration images do not show that at most "
-            f"{words.exact_percent(values['requested'])} of accepted images would be wrong.",
+            f"{words.exact_percent(values['requested'])} of accepted images would be wrong."
         )
-        return Statement(TITLE, sentences, scope)
+        return Statement(TITLE, (nothing,), scope)
     risk = (
         words.exact_percent(values["risk"])
         if values["kind"] == CERTIFIED
         else words.percent_up(values["risk"])
     )
-    found = (
+    sentences = (
         f"Of the new images that the model accepts, at most {risk} get a wrong class.",
         f"As delivered, it accepted {words.share(values['test'])} test images. "
         f"{words.errors(values['test'])}",
         *_choice(values["runs"]),
     )
-    return Statement(TITLE, found, scope)
+    return Statement(TITLE, sentences, scope)
 
 
 def _choice(runs: int) -> tuple[str, ...]:

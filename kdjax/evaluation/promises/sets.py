@@ -44,10 +44,12 @@ def compute(evidence: Evidence) -> dict[str, Any]:
             method, *selective.fit_raps(dev.logits, dev.labels, alpha=alpha, abstention=True)
         )
     labels = evidence.calibration.labels
-    own = selective.true_scores(rule.scores(_class_logits(evidence.calibration)), labels)
-    rule = rule._replace(quantile=selective.set_quantile(own, alpha=alpha))
-    marginal = {"quantile": _finite(rule.quantile), "examples": own.size}
-    rejected = _rejected(evidence, own, alpha)
+    true_class_scores = selective.true_scores(
+        rule.scores(_class_logits(evidence.calibration)), labels
+    )
+    rule = rule._replace(quantile=selective.set_quantile(true_class_scores, alpha=alpha))
+    marginal = {"quantile": _finite(rule.quantile), "examples": true_class_scores.size}
+    rejected = _rejected(evidence, true_class_scores, alpha)
     values = {
         "alpha": alpha,
         "method": method,
@@ -60,7 +62,7 @@ def compute(evidence: Evidence) -> dict[str, Any]:
     return {**values, "test": _on_test(rule, set_rule(values), evidence)}
 
 
-def _rejected(evidence: Evidence, own: Floats, alpha: float) -> dict[str, Any] | None:
+def _rejected(evidence: Evidence, true_class_scores: Floats, alpha: float) -> dict[str, Any] | None:
     """Returns the quantile of the rejected images; None if none is known to hold.
 
     Thresholds of the classes come from tests that are not independent of each other, by which
@@ -70,13 +72,13 @@ def _rejected(evidence: Evidence, own: Floats, alpha: float) -> dict[str, Any] |
         return None
     confidence, correct = evidence.sample("calibration")
     if evidence.source not in CHOSEN_ON_CALIBRATION:
-        found = selective.rejected_quantile(
-            own, confidence, threshold=evidence.threshold, alpha=alpha
+        rule = selective.rejected_quantile(
+            true_class_scores, confidence, threshold=evidence.threshold, alpha=alpha
         )
     elif levels := _levels(evidence, confidence, correct):
         level, *others = levels
-        found = selective.certified_rejected_quantile(
-            *(own, confidence, correct),
+        rule = selective.certified_rejected_quantile(
+            *(true_class_scores, confidence, correct),
             risk=evidence.risk,
             delta=level,
             alpha=alpha,
@@ -85,9 +87,9 @@ def _rejected(evidence: Evidence, own: Floats, alpha: float) -> dict[str, Any] |
     else:
         return None
     return {
-        "quantile": _finite(found.quantile),
-        "below": _finite(found.below),
-        "examples": found.examples,
+        "quantile": _finite(rule.quantile),
+        "below": _finite(rule.below),
+        "examples": rule.examples,
         "conditional": True,
     }
 
@@ -108,8 +110,10 @@ def _levels(
     """
 
     def certifies(level: float) -> bool:
-        found = selective.learn_then_test(confidence, correct, risk=evidence.risk, delta=level)
-        return found.threshold == evidence.threshold
+        certificate = selective.learn_then_test(
+            confidence, correct, risk=evidence.risk, delta=level
+        )
+        return certificate.threshold == evidence.threshold
 
     delta = evidence.delta
     if not evidence.settings.get("coverage"):

@@ -122,17 +122,17 @@ def difference_table(
 
 def sentences(names: Sequence[str], changes: Sequence[Mapping[str, Interval]]) -> list[str]:
     """Returns how many runs differ significantly from the first, for accuracy and AURC."""
-    found = []
+    result = []
     for metric, heading in _SUMMARIZED.items():
         intervals = [change[metric] for change in changes]
         higher = sum(low > 0 for _, low, _ in intervals)
         lower = sum(high < 0 for _, _, high in intervals)
-        found.append(
+        result.append(
             f"Of the other {len(changes)} runs, {higher} have a significantly higher {heading} "
             f"than {names[0]} and {lower} a significantly lower one (paired 95{formatting.SPACE}% "
             "intervals)."
         )
-    return found
+    return result
 
 
 def field_table(

@@ -9,7 +9,7 @@ from kdjax.report.page import formatting
 from kdjax.report.page.tables import Table
 
 
-class Rendered(NamedTuple):
+class RenderedStatement(NamedTuple):
     """A statement as the template shows it; see `promises.Statement`."""
 
     title: str
@@ -30,7 +30,7 @@ class Section(NamedTuple):
 
     reading: Sequence[str]
     before: Mapping[str, Sequence[str]]
-    statements: Sequence[Rendered]
+    statements: Sequence[RenderedStatement]
     after: Mapping[str, Sequence[str]]
 
 
@@ -40,13 +40,13 @@ def section(results: Mapping[str, Any]) -> Section | None:
     Args:
         results: content of `results.json`.
     """
-    found = promises.statements(results)
-    if not found:
+    statements = promises.statements(results)
+    if not statements:
         return None
     return Section(
         [_joined(sentence) for sentence in terms.READING],
         _by_heading(terms.before()),
-        [_shown(statement) for statement in found],
+        [_shown(statement) for statement in statements],
         _by_heading(terms.after(results["promises"])),
     )
 
@@ -55,9 +55,9 @@ def _by_heading(sections: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return {heading: [*map(_joined, sentences)] for heading, sentences in sections.items()}
 
 
-def _shown(statement: promises.Statement) -> Rendered:
+def _shown(statement: promises.Statement) -> RenderedStatement:
     table = statement.table
-    return Rendered(
+    return RenderedStatement(
         statement.title,
         [_joined(sentence) for sentence in statement.sentences],
         _joined(statement.scope[0].upper() + statement.scope[1:]),

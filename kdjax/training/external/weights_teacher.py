@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from kdjax.data import Dataset
 from kdjax.data.augment import normalize
 from kdjax.errors import InputError
-from kdjax.models import own, weights
+from kdjax.models import user_network, weights
 from kdjax.models.apply import Variables, apply_eval
 from kdjax.paths import user_path
 from kdjax.runtime import atomic_io
@@ -120,7 +120,7 @@ def load(config: ConfigDict, dataset: Dataset) -> tuple[Any, Variables]:
     model = spec.create_network(
         config, spec.TEACHER, len(names) or dataset.num_classes, dataset.image_shape
     )
-    own.check(model, dataset.image_shape, len(names) or dataset.num_classes)
+    user_network.check(model, dataset.image_shape, len(names) or dataset.num_classes)
     variables = weights.load(path, model, dataset.image_shape)
     if (renormalized := _renormalized(fields, model, dataset)) is not None:
         model, variables = teacher_network.wrap(renormalized, variables)

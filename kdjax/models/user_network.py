@@ -31,7 +31,7 @@ _JSON_TYPES: Mapping[type, type | types.UnionType] = {int: int, float: int | flo
 _BATCH_TOLERANCE = 0.05
 
 
-class OwnNetwork(nn.Module):
+class UserNetwork(nn.Module):
     """A user's network, called as `model(images, train)`; its variables keep their names.
 
     Attributes:
@@ -91,7 +91,7 @@ def create(
     dtype: DTypeLike = jnp.float32,
     width: int | None = None,
     arguments: Mapping[str, Any] | None = None,
-) -> OwnNetwork:
+) -> UserNetwork:
     """Returns a network of the user.
 
     Args:
@@ -105,11 +105,11 @@ def create(
     Raises:
         InputError: if the class cannot be loaded, or its arguments are others.
     """
-    found = load_class(reference)
-    taken = _parameters(found)
+    network_class = load_class(reference)
+    taken = _parameters(network_class)
     options = {
         **_outputs(reference, taken, num_outputs),
-        **_arguments(reference, found, arguments or {}),
+        **_arguments(reference, network_class, arguments or {}),
         **_optional(reference, taken, image_shape, dtype),
     }
     if width is not None:
@@ -118,7 +118,7 @@ def create(
         options["width"] = width
     _check_complete(reference, taken, options)
     try:
-        network = _instantiate(found, taken, options)
+        network = _instantiate(network_class, taken, options)
     except (Exception, SystemExit) as error:
         raise failure(reference, error) from error
     try:
@@ -127,7 +127,7 @@ def create(
         raise InputError(
             f"model {reference!r}: an attribute has no hash, such as a list or a dict: use a tuple"
         ) from error
-    return OwnNetwork(network, reference)
+    return UserNetwork(network, reference)
 
 
 def check_arguments(reference: str, arguments: Mapping[str, Any]) -> None:
@@ -140,19 +140,23 @@ def check_arguments(reference: str, arguments: Mapping[str, Any]) -> None:
     Raises:
         InputError: for an unknown or missing argument, or a value of another type than annotated.
     """
-    found = load_class(reference)
-    taken = _parameters(found)
+    network_class = load_class(reference)
+    taken = _parameters(network_class)
     _outputs(reference, taken, 1)
-    given = _arguments(reference, found, arguments)
+    given = _arguments(reference, network_class, arguments)
     _check_complete(reference, taken, {**given, **dict.fromkeys(RESERVED)})
 
 
-def _parameters(found: type) -> Mapping[str, inspect.Parameter]:
+def _parameters(network_class: type) -> Mapping[str, inspect.Parameter]:
     """Returns the arguments of a class by name."""
-    if issubclass(found, nnx.Module):  # its metaclass hides the signature of the constructor
-        _, *parameters = inspect.signature(found.__init__).parameters.items()  # without self
+    if issubclass(
+        network_class, nnx.Module
+    ):  # its metaclass hides the signature of the constructor
+        _, *parameters = inspect.signature(
+            network_class.__init__
+        ).parameters.items()  # without self
         return dict(parameters)
-    return inspect.signature(found).parameters
+    return inspect.signature(network_class).parameters
 
 
 def _outputs(reference: str, taken: Mapping[str, Any], num_outputs: int) -> dict[str, int]:
@@ -165,8 +169,8 @@ def _outputs(reference: str, taken: Mapping[str, Any], num_outputs: int) -> dict
     )
 
 
-def _arguments(reference: str, found: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    taken, hints = _parameters(found), _annotations(found)
+def _arguments(reference: str, network_class: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    taken, hints = _parameters(network_class), _annotations(network_class)
     for name, value in arguments.items():
         if name in RESERVED:
             raise InputError(f"model {reference!r}: argument {name!r} is set by kdjax")
@@ -182,10 +186,12 @@ def _arguments(reference: str, found: type, arguments: Mapping[str, Any]) -> dic
     return {name: _hashable(value) for name, value in arguments.items()}
 
 
-def _annotations(found: type) -> dict[str, Any]:
+def _annotations(network_class: type) -> dict[str, Any]:
     """Returns the annotated types of a class's arguments; none if they cannot be evaluated."""
     try:
-        return get_type_hints(found.__init__ if issubclass(found, nnx.Module) else found)
+        return get_type_hints(
+            network_class.__init__ if issubclass(network_class, nnx.Module) else network_class
+        )
     except Exception:  # of any type, as annotations are code of the user
         return {}
 
@@ -251,7 +257,7 @@ def _hashable(value: Any) -> Any:
     return value
 
 
-def with_dtype(model: OwnNetwork, dtype: DTypeLike) -> OwnNetwork:
+def with_dtype(model: UserNetwork, dtype: DTypeLike) -> UserNetwork:
     """Returns the network with another dtype of the computation, if its class takes one."""
     network: Any = model.network
     if isinstance(network, bridge.ToLinen):
@@ -279,7 +285,7 @@ def check(model: nn.Module, image_shape: tuple[int, ...], num_outputs: int) -> N
             returns anything but floating-point logits [b, num_outputs], or its logits of an image
             in evaluation mode depend on the other images of the batch.
     """
-    if isinstance(model, OwnNetwork):
+    if isinstance(model, UserNetwork):
         # Once for the same network: teachers of folds, students and sweeps have many of them.
         checked = _check if _is_hashable(model) else _check.__wrapped__
         checked(model, tuple(image_shape), num_outputs)
@@ -294,7 +300,7 @@ def _is_hashable(model: nn.Module) -> bool:
 
 
 @functools.lru_cache(maxsize=32)
-def _check(model: OwnNetwork, image_shape: tuple[int, ...], num_outputs: int) -> None:
+def _check(model: UserNetwork, image_shape: tuple[int, ...], num_outputs: int) -> None:
     try:
         variables, outputs = _trace(model, image_shape)
     except InputError:
@@ -323,7 +329,7 @@ def _check(model: OwnNetwork, image_shape: tuple[int, ...], num_outputs: int) ->
         )
 
 
-def _is_separate(model: OwnNetwork, shapes: dict[str, Any], image_shape: tuple[int, ...]) -> bool:
+def _is_separate(model: UserNetwork, shapes: dict[str, Any], image_shape: tuple[int, ...]) -> bool:
     """Returns whether an image alone has the logits that it has in a batch, in evaluation mode."""
     rng = np.random.default_rng(0)
 
@@ -350,7 +356,7 @@ def _is_separate(model: OwnNetwork, shapes: dict[str, Any], image_shape: tuple[i
 
 
 def _trace(
-    model: OwnNetwork, image_shape: tuple[int, ...]
+    model: UserNetwork, image_shape: tuple[int, ...]
 ) -> tuple[dict[str, Any], list[jax.ShapeDtypeStruct]]:
     """Returns the shapes of all variables, and of the logits in evaluation and training mode."""
 

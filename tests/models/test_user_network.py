@@ -13,18 +13,18 @@ from support.user_networks import LINEN, NNX, write
 
 from kdjax import models
 from kdjax.errors import InputError
-from kdjax.models import apply, own, user_class
+from kdjax.models import apply, user_class, user_network
 
 SHAPE = (8, 8, 1)
 
 
 @pytest.fixture(params=[LINEN, NNX], ids=["linen", "nnx"])
-def model(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> own.OwnNetwork:
+def model(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> user_network.UserNetwork:
     return created(write(tmp_path, request.param))
 
 
-def created(path: str, name: str = "Net", **options) -> own.OwnNetwork:
-    return own.create(f"{path}:{name}", 5, image_shape=SHAPE, **options)
+def created(path: str, name: str = "Net", **options) -> user_network.UserNetwork:
+    return user_network.create(f"{path}:{name}", 5, image_shape=SHAPE, **options)
 
 
 def initialized(model):
@@ -59,9 +59,9 @@ def test_evaluation_mode_needs_no_key_and_is_float32(model) -> None:
 
 
 def test_a_network_is_equal_and_has_the_same_hash_when_created_again(model) -> None:
-    again = own.create(model.reference, 5, image_shape=SHAPE)
+    again = user_network.create(model.reference, 5, image_shape=SHAPE)
     assert again == model and hash(again) == hash(model)
-    assert own.create(model.reference, 6, image_shape=SHAPE) != model
+    assert user_network.create(model.reference, 6, image_shape=SHAPE) != model
 
 
 def test_arguments_are_passed_and_lists_become_tuples(tmp_path) -> None:
@@ -89,7 +89,7 @@ def test_module_of_the_working_directory_is_found(tmp_path, monkeypatch) -> None
     write(package, LINEN, "small.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])
-    assert own.create("mynets_in_a_package.small:Net", 5).network.num_outputs == 5
+    assert user_network.create("mynets_in_a_package.small:Net", 5).network.num_outputs == 5
 
 
 def test_file_may_import_a_file_beside_it_and_is_loaded_again_after_an_edit(tmp_path) -> None:
@@ -227,7 +227,7 @@ def function(num_outputs):
 )
 def test_fault_of_a_class_is_one_line(tmp_path, name, words) -> None:
     path = write(tmp_path, BROKEN)
-    message = refusal(lambda: own.check(created(path, name), SHAPE, 5))
+    message = refusal(lambda: user_network.check(created(path, name), SHAPE, 5))
     assert message.startswith("model '") and re.search(words, message), message
 
 
@@ -241,10 +241,10 @@ def test_equal_networks_are_checked_once_and_a_fault_every_time(tmp_path, monkey
 
     monkeypatch.setattr(apply, "init_all", count)
     for shape, outputs in ((SHAPE, 5), (list(SHAPE), 5), (SHAPE, 5), ((9, 8, 1), 5)):
-        own.check(created(path), shape, outputs)
+        user_network.check(created(path), shape, outputs)
     assert len(traced) == 2  # the shape of the images counts
     for _ in range(2):
-        refusal(lambda: own.check(created(path), SHAPE, 6))
+        refusal(lambda: user_network.check(created(path), SHAPE, 6))
     assert len(traced) == 4
 
 
@@ -289,7 +289,7 @@ def test_arguments_must_be_of_their_annotated_types(tmp_path, annotation, value,
     argument = f"features=4, depths: {annotation} = ()"
     nnx = write(tmp_path, NNX.replace("features=4", argument), "nnx_nets.py")
     for reference in (f"{path}:Net", f"{nnx}:Net"):
-        check = functools.partial(own.check_arguments, reference, {"depths": value})
+        check = functools.partial(user_network.check_arguments, reference, {"depths": value})
         if fits:
             check()
         else:
