@@ -171,12 +171,12 @@ def _selective() -> ConfigDict:
     # Least coverage (share of accepted images) that is promised together with selective.risk, in
     # [0, 1); 0: none is requested, and the report says which coverage is possible.
     selective.coverage = 0.0
-    # Share of the images on which the network abstains whose short list of classes may lack the
+    # Share of the images on which the network abstains whose prediction set may lack the
     # right one, in (0, 1).
     selective.set_alpha = 0.1
-    # lac | aps | raps: how these lists are made. lac: the classes above a probability, which makes
-    # the shortest lists on average; aps: the most probable classes up to a total probability, which
-    # makes longer ones where the network is less sure; raps: aps with a penalty for long lists.
+    # lac | aps | raps: how these sets are made. lac: the classes above a probability, which makes
+    # the smallest sets on average; aps: the most probable classes up to a total probability, which
+    # makes larger ones where the network is less sure; raps: aps with a penalty for large sets.
     selective.set_method = "lac"
     # none | energy | mahalanobis: a gate that stops images unlike those of training, whatever the
     # confidence. energy: by the logits; mahalanobis: by the distance of the features before the

@@ -12,8 +12,8 @@ from kdjax.errors import InputError
 from kdjax.evaluation import cost_table
 from kdjax.predict.cascade_rule import Rule, cost_of, rule_of
 from kdjax.predict.inputs import Shape, sources_of, to_pixels
-from kdjax.predict.lists import Lists, has_lists
 from kdjax.predict.model import BATCH_SIZE, Model, Prediction, load_part
+from kdjax.predict.sets import Sets, has_sets
 
 STUDENT, FALLBACK = "student", "fallback"
 # Fields that the answering model determines.
@@ -33,8 +33,8 @@ class CascadePrediction(NamedTuple):
         score: float32 [n], of the model that answers, see `Prediction`.
         outlier: bool [n], whether the gate of the student stops the image; None: it has no gate.
         sets: for each image a tuple of class names: the label alone of an accepted image; of an
-            abstained one, the list of the fallback, see `Prediction.sets`. None if the fallback has
-            no lists, as a model that an earlier version exported.
+            abstained one, the prediction set of the fallback, see `Prediction.sets`. None if the
+            fallback has no prediction sets, as a model that an earlier version exported.
     """
 
     labels: np.ndarray
@@ -45,7 +45,7 @@ class CascadePrediction(NamedTuple):
     probabilities: np.ndarray
     score: np.ndarray
     outlier: np.ndarray | None
-    sets: Lists | None = None
+    sets: Sets | None = None
 
 
 class Cascade(NamedTuple):
@@ -87,33 +87,33 @@ class Cascade(NamedTuple):
             sources: n paths of files, Pillow images or arrays, from which the images that are
                 passed on are read for the fallback.
         """
-        asked = self.student(pixels, lists=False)
+        asked = self.student(pixels, sets=False)
         passed_on = np.flatnonzero(~self.rule.answers(asked))
         answered_by = np.full(len(pixels), STUDENT, dtype=object)
         answered_by[passed_on] = FALLBACK
         accepted = np.ones(len(pixels), bool)
         answers = {name: np.array(getattr(asked, name)) for name in _COMBINED}
-        sets: Lists = ()
+        sets: Sets = ()
         if passed_on.size:
             given = self._fallback_pixels(
                 pixels[passed_on], [sources[row] for row in passed_on.tolist()]
             )
-            others = self.in_order(self.fallback(given, lists=self.fallback_abstains))
+            others = self.in_order(self.fallback(given, sets=self.fallback_abstains))
             for name, values in answers.items():
                 values[passed_on] = getattr(others, name)
             if self.fallback_abstains:
                 accepted[passed_on] = others.accepted
                 sets = others.sets or ()
         labels = np.asarray(self.student.card["classes"])[answers["classes"]]
-        lists: list[tuple[str, ...]] = [(label,) for label in labels.tolist()]
+        all_sets: list[tuple[str, ...]] = [(label,) for label in labels.tolist()]
         for row, names in zip(passed_on.tolist(), sets, strict=False):
-            lists[row] = names
+            all_sets[row] = names
         return CascadePrediction(
             labels=labels,
             accepted=accepted,
             answered_by=answered_by.astype(str),
             outlier=asked.outlier,
-            sets=tuple(lists) if has_lists(self.fallback.card) else None,
+            sets=tuple(all_sets) if has_sets(self.fallback.card) else None,
             **answers,
         )
 

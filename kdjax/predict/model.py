@@ -15,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.export import card, formats
 from kdjax.paths import user_path
 from kdjax.predict.inputs import Shape, to_pixels
-from kdjax.predict.lists import Lists, lists_of
+from kdjax.predict.sets import Sets, sets_of
 from kdjax.selective.scales import on_scale
 
 BATCH_SIZE = 256
@@ -38,8 +38,8 @@ class Prediction(NamedTuple):
             accepted; None for a model without a gate.
         gate_score: float32 [n], what the gate compares with its threshold, or None.
         sets: for each image a tuple of class names by falling probability: the label alone of an
-            accepted image, and the short list of an abstained one; empty if the gate stops it. None
-            for a model without lists, which an earlier version exported.
+            accepted image, and the prediction set of an abstained one; empty if the gate stops it.
+            None for a model without prediction sets, which an earlier version exported.
     """
 
     labels: np.ndarray
@@ -51,7 +51,7 @@ class Prediction(NamedTuple):
     score: np.ndarray
     outlier: np.ndarray | None = None
     gate_score: np.ndarray | None = None
-    sets: Lists | None = None
+    sets: Sets | None = None
 
 
 class Model(NamedTuple):
@@ -78,14 +78,14 @@ class Model(NamedTuple):
         """How image files of other sizes are resized, see `kdjax.data.fit.fit`."""
         return self.card["input"].get("fit", STRETCH)
 
-    def __call__(self, images: Any, *, lists: bool = True) -> Prediction:
+    def __call__(self, images: Any, *, sets: bool = True) -> Prediction:
         """Returns the predictions for images.
 
         Args:
             images: uint8 [n, h, w, c], n >= 1, values 0 to 255; or one or several paths of image
                 files or Pillow images of any size and mode, which are decoded and resized as in
                 training.
-            lists: whether to make the lists `sets`; without them it is None.
+            sets: whether to make `Prediction.sets`, which is None otherwise.
 
         Raises:
             InputError: for an array of another dtype or shape, or a file that cannot be read.
@@ -109,11 +109,11 @@ class Model(NamedTuple):
             score=outputs.confidence,
             outlier=outputs.outlier,
             gate_score=outputs.gate_score,
-            sets=self._lists(outputs) if lists else None,
+            sets=self._sets(outputs) if sets else None,
         )
 
-    def _lists(self, outputs: formats.Outputs) -> Lists | None:
-        return lists_of(
+    def _sets(self, outputs: formats.Outputs) -> Sets | None:
+        return sets_of(
             self.card, outputs.logits, outputs.confidence, outputs.accepted, outputs.outlier
         )
 

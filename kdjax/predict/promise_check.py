@@ -194,7 +194,7 @@ def predict(model: Model, images: Records, rows: np.ndarray) -> Prediction:
         rows: int [r].
     """
     batches = [
-        model(np.asarray(images[rows[start : start + model.batch_size]]), lists=False)
+        model(np.asarray(images[rows[start : start + model.batch_size]]), sets=False)
         for start in range(0, len(rows), model.batch_size)
     ]
     columns = {name: [getattr(part, name) for part in batches] for name in Prediction._fields}

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from kdjax.predict import lists
+from kdjax.predict import sets
 from kdjax.predict.cascade import CascadePrediction
 from kdjax.predict.images import LoadedImage
 from kdjax.predict.model import Prediction
@@ -29,7 +29,7 @@ def rows(
     Label and probabilities are given for abstained images too. `abstain` is the opposite of
     `accepted`. The note begins with `outlier` if the gate of the model stops the image.
 
-    A model with lists adds `set`, a list of class names, see `Prediction.sets`; a cascade
+    A model with prediction sets adds `set`, a list of class names, see `Prediction.sets`; a cascade
     `answered_by`.
 
     Args:
@@ -73,7 +73,7 @@ def note(image: LoadedImage, outlier: bool) -> str:
 def text_line(row: Row, width: int) -> str:
     """Returns a result as a line of text: the label, the confidence, and who answers.
 
-    Instead of the label, `abstain` with the short list of classes if the model has one.
+    Instead of the label, `abstain` with the prediction set if the model has one.
 
     Args:
         row: of `rows`.
@@ -87,7 +87,7 @@ def text_line(row: Row, width: int) -> str:
 
 
 def _abstention(row: Row) -> str:
-    return printable(f"abstain{lists.text(row.get('set'), len(row['probabilities']))}")
+    return printable(f"abstain{sets.text(row.get('set'), len(row['probabilities']))}")
 
 
 def json_line(row: Row) -> str:

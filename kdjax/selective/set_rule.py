@@ -1,4 +1,4 @@
-"""The rule by which a model makes the lists of classes of the images that it rejects."""
+"""The rule by which a model makes the prediction sets of the images that it rejects."""
 
 import math
 from collections.abc import Mapping

@@ -15,9 +15,9 @@ from kdjax.selective import SetMetrics, SetRule, joint, set_rule
 from kdjax.selective.set_scores import Floats
 
 TITLE = "A list of possible classes when the model abstains"
-# Of a config of a version without these fields, which promised no lists.
+# Of a config of a version without these fields, which promised no sets.
 ALPHA, METHOD = 0.1, "lac"
-SHOWN_SIZES = 4  # sizes of lists that a sentence tells apart
+SHOWN_SIZES = 4  # sizes of sets that a sentence tells apart
 
 
 def compute(evidence: Evidence) -> dict[str, Any]:

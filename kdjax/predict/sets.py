@@ -1,4 +1,4 @@
-"""The short list of classes that a model gives for an image when it abstains."""
+"""The prediction set of an image: possible classes, which a model gives when it abstains."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,21 +9,21 @@ from kdjax import selective
 
 SHOWN_NAMES = 8  # in a line of text
 
-Lists = tuple[tuple[str, ...], ...]
+Sets = tuple[tuple[str, ...], ...]
 
 
-def has_lists(card: Mapping[str, Any]) -> bool:
-    """Returns whether a card has the quantile of the lists; one of an earlier version has not."""
+def has_sets(card: Mapping[str, Any]) -> bool:
+    """Returns whether a card has the quantile of the sets; one of an earlier version has not."""
     return (card.get("promises") or {}).get("sets") is not None
 
 
-def lists_of(
+def sets_of(
     card: Mapping[str, Any],
     logits: np.ndarray,
     score: np.ndarray,
     accepted: np.ndarray,
     outlier: np.ndarray | None = None,
-) -> Lists | None:
+) -> Sets | None:
     """Returns the classes of each image by falling probability.
 
     Those of an accepted image are the predicted class alone; an image that the gate stops has none,
@@ -40,14 +40,14 @@ def lists_of(
         A tuple of names for each image; None if the card has no quantile, as of a model that an
         earlier version exported.
     """
-    if not has_lists(card):
+    if not has_sets(card):
         return None
     names = np.array(card["classes"], object)
     of_classes = logits[:, : len(names)]
     stopped = np.zeros(len(logits), bool) if outlier is None else outlier
-    lists: list[tuple[str, ...]] = [(name,) for name in names[of_classes.argmax(axis=1)].tolist()]
+    result: list[tuple[str, ...]] = [(name,) for name in names[of_classes.argmax(axis=1)].tolist()]
     for row in np.flatnonzero(stopped).tolist():
-        lists[row] = ()
+        result[row] = ()
     abstained = np.flatnonzero(~accepted & ~stopped)
     if abstained.size:
         asked = of_classes[abstained]
@@ -56,15 +56,15 @@ def lists_of(
         members = np.take_along_axis(sets, order, axis=1)
         parts = np.split(names[order[members]], np.cumsum(members.sum(axis=1))[:-1])
         for row, part in zip(abstained.tolist(), parts, strict=True):
-            lists[row] = tuple(part.tolist())
-    return tuple(lists)
+            result[row] = tuple(part.tolist())
+    return tuple(result)
 
 
 def text(names: Sequence[str] | None, classes: int) -> str:
     """Returns what follows `abstain` in a line of text, such as ` (one of: cat, dog)`.
 
     Args:
-        names: the list; None or empty: there is none.
+        names: the prediction set; None or empty: there is none.
         classes: number of classes of the model.
     """
     if not names:

@@ -10,7 +10,7 @@ from support.colours import CLASSES, SHAPE, function, pictures, write
 
 from kdjax import selective
 from kdjax.export import formats
-from kdjax.predict import lists, load, rows
+from kdjax.predict import load, rows, sets
 from kdjax.predict.images import LoadedImage
 
 # The logits of the model are the brightness of the colours, from 0 to 1; its threshold is 0.5.
@@ -86,7 +86,7 @@ def test_lists_are_those_of_each_image_alone():
     for method, options in (("lac", {}), ("aps", {}), ("raps", {"k_reg": 2, "penalty": 0.1})):
         values = promise(0.7, 0.8, method=method, **options)
         names = [f"class {k}" for k in range(5)]
-        found = lists.lists_of(
+        found = sets.sets_of(
             {"classes": names, "promises": values}, logits, score, accepted, outlier
         )
         members = selective.set_rule(values["sets"]).sets(logits[:, :5], score)
@@ -97,20 +97,20 @@ def test_lists_are_those_of_each_image_alone():
 
 
 def test_lists_are_made_only_where_they_are_needed(model, images):
-    assert model(images, lists=False).sets is None
-    assert model(images, lists=True).sets == model(images).sets is not None
+    assert model(images, sets=False).sets is None
+    assert model(images, sets=True).sets == model(images).sets is not None
 
 
 def test_stopped_images_have_no_list(model):
     logits = np.zeros((3, 4), np.float32)
     accepted, outlier = np.array([True, False, False]), np.array([False, False, True])
-    found = lists.lists_of(model.card, logits, np.zeros(3), accepted, outlier)
+    found = sets.sets_of(model.card, logits, np.zeros(3), accepted, outlier)
     assert found == (("red",), ("red", "green", "blue"), ())
 
 
 def test_teacher_without_an_abstention_column_has_lists_too(model):
     logits = np.array([[0.0, 3.0, 2.5]], np.float32)
-    found = lists.lists_of(model.card, logits, np.zeros(1), np.zeros(1, bool))
+    found = sets.sets_of(model.card, logits, np.zeros(1), np.zeros(1, bool))
     assert found == (("green", "blue"),)
 
 
@@ -153,7 +153,7 @@ def test_text_names_the_list_with_an_abstention(model):
     ],
 )
 def test_text_of_a_list(names, expected):
-    assert lists.text(names, 20) == expected
+    assert sets.text(names, 20) == expected
 
 
 def test_names_with_line_breaks_stay_on_one_line():
