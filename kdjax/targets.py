@@ -158,6 +158,14 @@ def update_running_target(
         labels: y, `[B]`.
         momentum: mu in [0, 1), a scalar or `[B]`.
 
+    Returns:
+        The new s_y, `[B]`.
+
+    Raises:
+        ValueError: for a wrong shape, or a momentum or label out of range (checked only outside
+            jit).
+        TypeError: for logits that are not floats or labels that are not integers.
+
     Source: Huang, Zhang, Zhang, "Self-Adaptive Training", NeurIPS 2020, arXiv 2002.10319.
     """
     logits = jax.lax.stop_gradient(checks.logits(student_logits, least=3))[..., :-1]

@@ -70,7 +70,13 @@ class Lines:
     """
 
     def __init__(self, file: IO[bytes], name: str, *, complete_only: bool = False) -> None:
-        """Args: file, its name for messages, whether to leave a last line without an end."""
+        """Starts at the current position of a file.
+
+        Args:
+            file: binary, with `read1`.
+            name: of the file, for messages.
+            complete_only: whether to leave a last line without a line break.
+        """
         self._file, self._name, self._complete_only = file, name, complete_only
         self._buffer, self._start, self._ended = b"", 0, False
         self._digest = hashlib.sha256()

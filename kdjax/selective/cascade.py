@@ -116,7 +116,9 @@ def cascade_start(
         thresholds: `[t]`, decreasing, see `cascade_thresholds`.
 
     Raises:
-        ValueError, TypeError: see `cascade_certificate`.
+        ValueError: for n = 0, unequal lengths, NaN, values that are not boolean, or thresholds that
+            do not decrease.
+        TypeError: for a dtype that is not real.
     """
     counts = _count(confidence, correct, fallback_correct, _decreasing(thresholds), None)
     return float(counts.thresholds[counts.errors.argmin()])
@@ -198,13 +200,23 @@ def cascade_bounds(
     the bound of Clopper and Pearson. The thresholds, in any order, were fixed before the sample was
     seen.
 
-    Args: those of `cascade_certificate`.
+    Args:
+        confidence: of the student, `[n]`, higher = more confident.
+        correct: whether the student is, `[n]`, boolean or 0 and 1.
+        fallback_correct: whether the fallback is, `[n]`, likewise.
+        thresholds: `[t]`, in any order.
+        delta: in (0, 1), the probability that any of the bounds may fail.
+        student_cost: of an example, >= 0.
+        fallback_cost: the same of the fallback, for the examples that are passed on to it.
+        fallback_accepted: whether the fallback answers, `[n]`, see `cascade_certificate`.
 
     Returns:
         A point for each threshold, in their order.
 
     Raises:
-        ValueError, TypeError: see `cascade_certificate`.
+        ValueError: for n = 0, unequal lengths, NaN, values that are not boolean, no threshold, a
+            delta outside (0, 1), or a negative cost.
+        TypeError: for a dtype that is not real.
 
     Example:
         >>> (point,) = cascade_bounds([3, 2, 1], [1, 1, 0], [0, 1, 1], thresholds=[1.5])

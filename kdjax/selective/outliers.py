@@ -285,7 +285,18 @@ def gaussian(sums: Moments) -> ClassGaussian:
 
 
 def fit_gaussian(features: ArrayLike, labels: ArrayLike, *, num_classes: int) -> ClassGaussian:
-    """Returns `gaussian` of features `[n, d]` and labels `[n]`, integers in [0, m); see there."""
+    """Class means and common covariance of features: `gaussian` of their `moments`.
+
+    Args:
+        features: `[n, d]`.
+        labels: `[n]`, integers in [0, m).
+        num_classes: m.
+
+    Raises:
+        ValueError: for n = 0, a wrong shape, values that are not finite, a label out of range,
+            or features that do not vary within the classes.
+        TypeError: for a dtype that is not real, or labels that are not integers.
+    """
     return gaussian(moments(features, labels, num_classes=num_classes))
 
 

@@ -46,7 +46,7 @@ def read_labelled(
         InputError: if there are none, or they are invalid.
     """
     listing, conversion = read_listing(location), Conversion(shape, resize)
-    index = contents.Index(headers={})
+    index: contents.Index = {"headers": {}}
     headers = contents.headers(listing.images, len(listing.examples), index)
 
     def decode(number: int) -> np.ndarray | str:

@@ -51,7 +51,14 @@ class OwnImages(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """How splits that are not given are cut from train; see `splits.cut`."""
+    """How splits that are not given are cut from train; see `splits.cut`.
+
+    Attributes:
+        test_fraction: of all images, in (0, 1).
+        dev_fraction: of the images outside test, in (0, 1).
+        calibration_fraction: the same.
+        seed: of the draw, >= 0.
+    """
 
     test_fraction: float
     dev_fraction: float
@@ -139,8 +146,8 @@ class _DecodedImages:
 
     def take(self, rows: np.ndarray, *, stream: bool, name: str) -> np.ndarray | Records:
         """Returns the images of a split, uint8 [n, h, w, c]; of test always an array."""
-        images = self.decoded.get("images")
-        if images is not None and not (stream and name != "test"):
+        images, on_disk = self.decoded.get("images"), stream and name != "test"
+        if images is not None and not on_disk:
             return images[rows]
         if images is not None:
             return Records(lambda numbers: images[numbers], rows, self.conversion.shape)
