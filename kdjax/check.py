@@ -1,7 +1,7 @@
 """Tests on newly labelled images whether an exported model keeps its promise.
 
-kdjax check --model=model/ folder:new_pictures [--delta=0.05] [--risk=0.02] [--json]
-kdjax check --model=student/ --fallback=teacher/ folder:new_pictures --risk=0.05
+kdjax check --model=model/ folder:new_images [--delta=0.05] [--risk=0.02] [--json]
+kdjax check --model=student/ --fallback=teacher/ folder:new_images --risk=0.05
 
 The images are given as for training: folder:PATH, csv:FILE or npz:FILE. Exit status 3 if they
 refute the promise. With a fallback, the risk of all answers is bounded and certified, whichever of

@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, Command] = {
         "kdjax.check", "test on newly labelled images whether a model keeps its promise"
     ),
     "monitor": Command(
-        "kdjax.monitor", "watch the predictions of a model in use: risk, coverage and drift"
+        "kdjax.monitor", "monitor the predictions of a deployed model: risk, coverage and drift"
     ),
     "logits": Command("kdjax.logits", "list the images for which your own teacher gives logits"),
     "list": Command("kdjax.list", "list configs, methods, models, data sets and scores"),

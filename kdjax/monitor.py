@@ -1,4 +1,4 @@
-"""Watches the predictions of a model in use: risk, coverage and drift, with few false alarms.
+"""Monitors the predictions of a deployed model: risk, coverage and drift, with few false alarms.
 
 kdjax monitor --model=model/ predictions.csv [more.jsonl] [--state=FILE] [--plot=FILE.svg]
 kdjax predict --model=model/ --json new/ | kdjax monitor --model=model/ -

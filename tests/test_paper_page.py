@@ -159,7 +159,7 @@ def test_dev_chooses_the_method(group: table.Group) -> None:
     best = [aurc_of(13 + seed) for seed in range(3)]  # dev has one more error than test
     on_test = [aurc_of(12 + seed) for seed in range(3)]
     assert (
-        "`ka_gambler_sum` with the out-of-fold teacher (mirror views) has the lowest mean AURC "
+        "`ka_gambler_sum` with the out-of-fold teacher on mirror views has the lowest mean AURC "
         f"on dev ({mean_sd(best)}, on test {mean_sd(on_test)}; x 1000), over 3 seeds."
     ) in sentence
     row = tables.on_dev(group).rows[0]
@@ -246,8 +246,8 @@ def test_lowest_error_in_bold_is_one_of_ours() -> None:
 def test_equal_accuracies_on_dev_are_both_named() -> None:
     errors = {"ce": (20, 22), "gambler": (21, 21), "ka_gambler_sum": (30,)}
     sentence = page.recommendation(group_with_errors(errors))
-    (named,) = re.findall(r"\. ([^.]*`ce` \(mirror .*) have the highest mean accuracy", sentence)
-    assert "`gambler` (mirror views) (89.50 ± 0.00" in named and "ka_gambler_sum" not in named
+    (named,) = re.findall(r"\. ([^.]*`ce` on mirror .*) have the highest mean accuracy", sentence)
+    assert "`gambler` on mirror views (89.50 ± 0.00" in named and "ka_gambler_sum" not in named
 
 
 def test_training_is_described_from_the_recorded_command(group: table.Group) -> None:

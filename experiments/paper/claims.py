@@ -165,53 +165,53 @@ def section(groups: Sequence[Group]) -> str:
     return "\n\n".join(parts)
 
 
-def _rule(findings: Sequence[Finding]) -> str:
+def _rule(compared: Sequence[Finding]) -> str:
     """Returns how a claim is judged, and how many comparisons would be decided by chance.
 
     Args:
-        found: with several seeds.
+        compared: with several seeds.
     """
     rule = str(__doc__).partition("\n\n")[2].strip().replace("\n", " ")
-    if not findings:
+    if not compared:
         return rule
-    decided = sum(each.verdict != UNDECIDED for each in findings)
+    decided = sum(each.verdict != UNDECIDED for each in compared)
     return (
-        f"{rule} Of the {len(findings)} comparisons with several seeds {decided} are decided. "
+        f"{rule} Of the {len(compared)} comparisons with several seeds {decided} are decided. "
         "Intervals are not corrected for multiple comparisons: if no two networks differed, on "
-        f"average {(1 - LEVEL) * len(findings):.1f} would be decided by chance at the nominal "
+        f"average {(1 - LEVEL) * len(compared):.1f} would be decided by chance at the nominal "
         f"level of {100 * LEVEL:g} %. Comparisons share networks and images, so they are not "
         "independent."
     )
 
 
-def decidable(findings: Iterable[Finding]) -> list[Finding]:
+def decidable(compared: Iterable[Finding]) -> list[Finding]:
     """Returns the comparisons with several seeds."""
-    return [each for each in findings if len(each.difference.per_seed) > 1]
+    return [each for each in compared if len(each.difference.per_seed) > 1]
 
 
-def _verdicts(claim: Claim, findings: Sequence[Finding]) -> str:
+def _verdicts(claim: Claim, compared: Sequence[Finding]) -> str:
     """Returns the verdict on a claim by each of its scores."""
     sentences = []
     for score in claim.scores:
-        some = [each for each in findings if each.row.score == score]
+        some = [each for each in compared if each.row.score == score]
         by = f" by {SCORES[score]}" if len(claim.scores) > 1 else ""
         sentences.append(_best_sentence(some) if claim.best else _verdict_sentence(some, by))
     return " ".join(sentences)
 
 
-def _verdict_sentence(findings: Sequence[Finding], by: str) -> str:
+def _verdict_sentence(compared: Sequence[Finding], by: str) -> str:
     """Returns the verdict on a claim, and in how many comparisons it holds."""
-    verdicts = [each.verdict for each in decidable(findings)]
+    verdicts = [each.verdict for each in decidable(compared)]
     counts = [f"{name} in {verdicts.count(name)}" for name in (HOLDS, UNDECIDED, CONTRADICTED)]
     seeds = "comparisons with several seeds"
     total = f" Of {len(verdicts)} {seeds}: {', '.join(counts)}." if verdicts else ""
     return f"**Verdict{by}: {overall(verdicts)}.**{total}"
 
 
-def _best_sentence(findings: Sequence[Finding]) -> str:
+def _best_sentence(compared: Sequence[Finding]) -> str:
     """Returns the verdict on a claim that networks are better than all others."""
     networks: dict[tuple[str, Row], list[Finding]] = {}
-    for each in decidable(findings):
+    for each in decidable(compared):
         networks.setdefault((each.group.title, each.row), []).append(each)
     verdicts = [of_best(each.verdict for each in some) for some in networks.values()]
     if not verdicts:
@@ -222,11 +222,11 @@ def _best_sentence(findings: Sequence[Finding]) -> str:
         f"{'are' if best > 1 else 'is'} better than every method with which it is compared"
     )
     if worse:
-        methods = _methods(each for each in findings if each.verdict == CONTRADICTED)
+        methods = _methods(each for each in compared if each.verdict == CONTRADICTED)
         text += f"; {worse} {'are' if worse > 1 else 'is'} worse than one or more ({methods})"
     if undecided := verdicts.count(UNDECIDED):
         text += f"; {undecided} not decided"
-    return f"{text}.{_gain_of_teacher(findings)}"
+    return f"{text}.{_gain_of_teacher(compared)}"
 
 
 def of_best(verdicts: Iterable[str]) -> str:
@@ -237,10 +237,10 @@ def of_best(verdicts: Iterable[str]) -> str:
     return UNDECIDED if UNDECIDED in names else HOLDS
 
 
-def _gain_of_teacher(findings: Sequence[Finding]) -> str:
+def _gain_of_teacher(compared: Sequence[Finding]) -> str:
     """Returns a sentence: methods without a teacher than which plain distillation is better too."""
     beaten = []
-    for each in findings:
+    for each in compared:
         kd = each.group.reference(each.row, "kd")
         if each.verdict == HOLDS and not each.other.teacher and kd:
             difference = each.group.differences(kd, each.other).get(each.metric)
@@ -254,8 +254,8 @@ def _gain_of_teacher(findings: Sequence[Finding]) -> str:
     )
 
 
-def _methods(findings: Iterable[Finding]) -> str:
-    return listed(dict.fromkeys(each.other.method for each in findings))
+def _methods(compared: Iterable[Finding]) -> str:
+    return listed(dict.fromkeys(each.other.method for each in compared))
 
 
 def _leader(claim: Claim, group: Group) -> str:
@@ -273,10 +273,10 @@ def _leader(claim: Claim, group: Group) -> str:
     return f"{which} {DESCRIPTION} among these methods, {group.title}: {means}."
 
 
-def _summary(findings: Sequence[Finding]) -> Table:
+def _summary(compared: Sequence[Finding]) -> Table:
     """Returns the methods than which each network is better, or worse: a line for each network."""
     by_network: dict[tuple[str, str, str], dict[str, list[str]]] = {}
-    for each in findings:
+    for each in compared:
         key = (each.group.title, each.row.method, _teacher(each))
         by_network.setdefault(key, {}).setdefault(each.verdict, []).append(each.other.method)
     lines = [
@@ -287,7 +287,7 @@ def _summary(findings: Sequence[Finding]) -> Table:
     return Table("Summary", columns, lines, len(columns))
 
 
-def _details(findings: Sequence[Finding]) -> Table:
+def _details(compared: Sequence[Finding]) -> Table:
     """Returns every comparison: the verdict, and the interval that decides it."""
     lines = [
         [
@@ -295,7 +295,7 @@ def _details(findings: Sequence[Finding]) -> Table:
             *(each.metric, _shown_verdict(each), interval(each.difference)),
             str(len(each.difference.per_seed)),
         ]
-        for each in findings
+        for each in compared
     ]
     columns = ["data", "method", "by score", "compared with", "teacher", "metric", "verdict"]
     numbers = ["difference", "seeds"]

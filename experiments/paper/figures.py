@@ -79,10 +79,10 @@ def file_of(group: Group, name: str, folder: pathlib.Path) -> pathlib.Path:
     return folder / f"{group.data}-{group.setting}-{name}.svg"
 
 
-def risks(ranking: Ranking) -> np.ndarray:
+def risks(ranked: Ranking) -> np.ndarray:
     """Returns the selective risk in % at `COVERAGES`."""
     return 100 * np.asarray(
-        selective.error_at_coverage(ranking.rank.astype(np.float64), ranking.correct, COVERAGES)
+        selective.error_at_coverage(ranked.rank.astype(np.float64), ranked.correct, COVERAGES)
     )
 
 

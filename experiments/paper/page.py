@@ -196,8 +196,8 @@ def _most_accurate(group: Group, rows: Sequence[Row]) -> str:
 
 
 def _named(row: Row) -> str:
-    views = {"flip": "mirror views", "none": "the image alone"}[row.views]
-    return f"`{row.method}`{tables.with_teacher(row)} ({views})"
+    views = {"flip": "on mirror views", "none": "on the image alone"}[row.views]
+    return f"`{row.method}`{tables.with_teacher(row)} {views}"
 
 
 def _means(group: Group, row: Row, metric: str) -> str:

@@ -14,7 +14,7 @@ IN_PART = "than {} in some comparisons"
 # Verdicts of all comparisons of a line that are counted -> what they say together; {} is with what
 # was compared.
 WORDS = {
-    frozenset(): "has one seed, so that the comparison with {} is not decided",
+    frozenset(): "is not compared with {}, because one seed decides nothing",
     frozenset({HOLDS}): "is better than {}",
     frozenset({CONTRADICTED}): "is worse than {}",
     frozenset({UNDECIDED}): "is not shown to be better or worse than {}",
@@ -100,14 +100,15 @@ def _head(group: Group) -> str:
     facts = [pairs] if pairs else []
     if len(seeds) > 1:
         facts.append(f"{len(seeds)} seeds")
-        over = "images and seeds; a comparison is decided if its interval does not contain 0"
+        over = "images and seeds"
+        rule = "; a comparison is decided if its interval does not contain 0"
     else:
         facts.append("1 seed, so no comparison is decided")
-        over = "images"
+        over, rule = "images", ""
     facts += ["one teacher of each kind for all seeds"] if training.shares_teacher(group) else []
     return (
         f"**{group.title}** ({'; '.join(facts)}; test, mirror views; in "
-        f"parentheses: difference [95 % interval over {over}]):"
+        f"parentheses: difference [95 % interval over {over}]{rule}):"
     )
 
 

@@ -226,13 +226,13 @@ def payoffs_comparable(row: Row, other: Row) -> bool:
     return len({each == each.by_dev for each in having}) <= 1
 
 
-def metrics(ranking: Ranking) -> dict[str, float]:
+def metrics(ranked: Ranking) -> dict[str, float]:
     """Returns `METRICS` of a ranking."""
-    confidence = ranking.rank.astype(np.float64)
-    errors = selective.error_at_coverage(confidence, ranking.correct, COVERAGES)
+    confidence = ranked.rank.astype(np.float64)
+    errors = selective.error_at_coverage(confidence, ranked.correct, COVERAGES)
     return {
-        ACCURACY: 100 * float(ranking.correct.mean()),
-        AURC: 1000 * selective.aurc(confidence, ranking.correct),
+        ACCURACY: 100 * float(ranked.correct.mean()),
+        AURC: 1000 * selective.aurc(confidence, ranked.correct),
         **{
             name: 100 * float(error)
             for name, error in zip(ERRORS.values(), np.asarray(errors), strict=True)

@@ -149,12 +149,9 @@ def check_arguments(reference: str, arguments: Mapping[str, Any]) -> None:
 
 def _parameters(network_class: type) -> Mapping[str, inspect.Parameter]:
     """Returns the arguments of a class by name."""
-    if issubclass(
-        network_class, nnx.Module
-    ):  # its metaclass hides the signature of the constructor
-        _, *parameters = inspect.signature(
-            network_class.__init__
-        ).parameters.items()  # without self
+    if issubclass(network_class, nnx.Module):
+        # Its metaclass hides the signature of the constructor; the first argument is self.
+        _, *parameters = inspect.signature(network_class.__init__).parameters.items()
         return dict(parameters)
     return inspect.signature(network_class).parameters
 
@@ -236,12 +233,12 @@ def _check_complete(
 
 
 def _instantiate(
-    found: Any, taken: Mapping[str, inspect.Parameter], options: dict[str, Any]
+    network_class: Any, taken: Mapping[str, inspect.Parameter], options: dict[str, Any]
 ) -> nn.Module:
-    if issubclass(found, nn.Module):
-        return found(**options)
+    if issubclass(network_class, nn.Module):
+        return network_class(**options)
     return bridge.ToLinen(
-        found,
+        network_class,
         kwargs=FrozenDict(options),
         skip_rng="rngs" not in taken,
         metadata_fn=None,  # plain arrays, as in a Linen network

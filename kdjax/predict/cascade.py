@@ -87,7 +87,7 @@ class Cascade(NamedTuple):
             sources: n paths of files, Pillow images or arrays, from which the images that are
                 passed on are read for the fallback.
         """
-        asked = self.student(pixels, sets=False)
+        asked = self.student(pixels, with_sets=False)
         passed_on = np.flatnonzero(~self.rule.answers(asked))
         answered_by = np.full(len(pixels), STUDENT, dtype=object)
         answered_by[passed_on] = FALLBACK
@@ -98,7 +98,7 @@ class Cascade(NamedTuple):
             given = self._fallback_pixels(
                 pixels[passed_on], [sources[row] for row in passed_on.tolist()]
             )
-            others = self.in_order(self.fallback(given, sets=self.fallback_abstains))
+            others = self.in_order(self.fallback(given, with_sets=self.fallback_abstains))
             for name, values in answers.items():
                 values[passed_on] = getattr(others, name)
             if self.fallback_abstains:

@@ -78,14 +78,14 @@ class Model(NamedTuple):
         """How image files of other sizes are resized, see `kdjax.data.fit.fit`."""
         return self.card["input"].get("fit", STRETCH)
 
-    def __call__(self, images: Any, *, sets: bool = True) -> Prediction:
+    def __call__(self, images: Any, *, with_sets: bool = True) -> Prediction:
         """Returns the predictions for images.
 
         Args:
             images: uint8 [n, h, w, c], n >= 1, values 0 to 255; or one or several paths of image
                 files or Pillow images of any size and mode, which are decoded and resized as in
                 training.
-            sets: whether to make `Prediction.sets`, which is None otherwise.
+            with_sets: whether to make `Prediction.sets`, which is None otherwise.
 
         Raises:
             InputError: for an array of another dtype or shape, or a file that cannot be read.
@@ -109,7 +109,7 @@ class Model(NamedTuple):
             score=outputs.confidence,
             outlier=outputs.outlier,
             gate_score=outputs.gate_score,
-            sets=self._sets(outputs) if sets else None,
+            sets=self._sets(outputs) if with_sets else None,
         )
 
     def _sets(self, outputs: formats.Outputs) -> Sets | None:

@@ -186,7 +186,7 @@ def rows_of(labelled: own.LabelledImages, split: str | None) -> np.ndarray:
 
 
 def predict(model: Model, images: Records, rows: np.ndarray) -> Prediction:
-    """Returns the predictions for some rows of images, which are decoded batch by batch; no lists.
+    """Returns the predictions for some rows of images, decoded batch by batch, without sets.
 
     Args:
         model: the model.
@@ -194,7 +194,7 @@ def predict(model: Model, images: Records, rows: np.ndarray) -> Prediction:
         rows: int [r].
     """
     batches = [
-        model(np.asarray(images[rows[start : start + model.batch_size]]), sets=False)
+        model(np.asarray(images[rows[start : start + model.batch_size]]), with_sets=False)
         for start in range(0, len(rows), model.batch_size)
     ]
     columns = {name: [getattr(part, name) for part in batches] for name in Prediction._fields}

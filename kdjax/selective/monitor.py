@@ -1,4 +1,4 @@
-"""Watching a model in use: three anytime-valid tests, of risk, coverage and drift."""
+"""Monitoring of a deployed model: three anytime-valid tests, of risk, coverage and drift."""
 
 import math
 from collections.abc import Mapping

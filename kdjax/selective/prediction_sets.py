@@ -1,9 +1,9 @@
-"""Prediction sets: short lists of classes that contain the true one with a given probability.
+"""Prediction sets: small sets of classes that contain the true one with a given probability.
 
 Split conformal prediction. A score says how unusual a class would be for an image; the quantile of
-the scores of the true classes of a calibration sample separates the classes that are on the list of
+the scores of the true classes of a calibration sample separates the classes that are in the set of
 a new image from the others. If the new image and the calibration sample are exchangeable, the true
-class is on its list with probability at least 1 - alpha, over samples and new images. The score may
+class is in its set with probability at least 1 - alpha, over samples and new images. The score may
 be anything that was not chosen on the calibration sample.
 
 float64 numpy. The scores are those of `set_scores`, or any others.

@@ -154,7 +154,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
 
     def latest(self, template: Any, at_most: int | None = None) -> RestoredCheckpoint | None:
-        """Returns the newest readable checkpoint; None if the folder holds no checkpoint.
+        """Returns the newest readable checkpoint; None if there is none up to `at_most`.
 
         A damaged checkpoint is skipped with a warning.
 
@@ -163,7 +163,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             at_most: ignore the checkpoints of later steps.
 
         Raises:
-            InputError: if there are checkpoints and none can be read.
+            InputError: if the folder holds checkpoints and none of them can be read.
         """
         steps = [step for step in self.steps() if at_most is None or step <= at_most]
         for step in reversed(steps):
@@ -174,7 +174,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             except Exception as error:  # its type depends on which file is damaged
                 _warn_damaged(self.folder / str(step), error)
         renamed = [path.name for path in self.folder.glob(f"{_DAMAGED_PREFIX}*")]
-        if steps or (renamed and not self.steps()):
+        if (steps or renamed) and steps == self.steps():
             raise InputError(
                 f"none of the checkpoints in {self.folder} can be read: "
                 f"{', '.join([*map(str, steps), *renamed])}; remove the folder to train from the "

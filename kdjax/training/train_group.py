@@ -82,7 +82,7 @@ class TrainRun:
             learning_rate=schedule_program(spec.learning_rate),
         )
         self._note, self._name = progress.note, name
-        if self._abstains and multihost.is_primary():  # only its process reports a collapse
+        if self._abstains and multihost.is_primary():  # only the primary process reports one
             self._collapse.replay(self.job.folder)
         return self.log
 

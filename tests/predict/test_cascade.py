@@ -157,12 +157,12 @@ def test_fallback_may_abstain(folders):
 
 
 @pytest.fixture(scope="module")
-def with_lists(folders, tmp_path_factory):
+def with_sets(folders, tmp_path_factory):
     """A fallback with lists: of all classes that are not much less probable than others."""
     values = {"method": "lac", "k_reg": None, "penalty": None}
     rejected = {"quantile": 0.85, "below": 0.8, "examples": 40, "conditional": True}
     return colours.write(
-        tmp_path_factory.mktemp("lists") / "fallback",
+        tmp_path_factory.mktemp("sets") / "fallback",
         formats.to_stablehlo(darkest, FALLBACK_SHAPE),
         format=card.WITHOUT_ABSTENTION,
         classes=list(FALLBACK_CLASSES),
@@ -174,12 +174,12 @@ def with_lists(folders, tmp_path_factory):
 @pytest.mark.parametrize(
     ("threshold", "expected"), [("none", {1, 2, 3}), (0.75, {2, 3}), ("all", set())]
 )
-def test_abstained_images_have_the_list_of_the_fallback(folders, with_lists, threshold, expected):
+def test_abstained_images_have_the_set_of_the_fallback(folders, with_sets, threshold, expected):
     cascade = load_cascade(
-        folders / "student", with_lists, threshold=threshold, fallback_abstains=True
+        folders / "student", with_sets, threshold=threshold, fallback_abstains=True
     )
     images = pictures(30)
-    prediction, alone = cascade(images), load(with_lists)
+    prediction, alone = cascade(images), load(with_sets)
     sizes = set()
     for row, names in enumerate(prediction.sets):
         if prediction.accepted[row]:
@@ -191,12 +191,12 @@ def test_abstained_images_have_the_list_of_the_fallback(folders, with_lists, thr
     assert sizes == expected
 
 
-def test_without_abstention_a_list_is_the_label_alone(folders, with_lists):
-    prediction = load_cascade(folders / "student", with_lists)(pictures(8))
+def test_without_abstention_a_set_is_the_label_alone(folders, with_sets):
+    prediction = load_cascade(folders / "student", with_sets)(pictures(8))
     assert prediction.sets == tuple((label,) for label in prediction.labels)
 
 
-def test_fallback_of_an_earlier_version_has_no_lists(folders):
+def test_fallback_of_an_earlier_version_has_no_sets(folders):
     cascade = load_cascade(folders / "student", folders / "fallback", fallback_abstains=True)
     prediction = cascade(pictures(20))
     assert prediction.sets is None and not prediction.accepted.all()
@@ -395,12 +395,12 @@ def test_command_says_who_answered_and_what_it_cost(folders, pair, tmp_path):
     assert [line.split()[2] for line in lines] == [row["answered_by"] for row in rows]
 
 
-def test_command_writes_the_lists_of_abstained_images(folders, with_lists, tmp_path):
+def test_command_writes_the_sets_of_abstained_images(folders, with_sets, tmp_path):
     np.savez(tmp_path / "images.npz", images=pictures(12))
-    models = [f"--model={folders / 'student'}", f"--fallback={with_lists}", "--fallback_abstains"]
+    models = [f"--model={folders / 'student'}", f"--fallback={with_sets}", "--fallback_abstains"]
     done = command("predict", *models, "--csv", tmp_path / "images.npz")
     assert done.returncode == 0, done.stderr
-    sets = load_cascade(folders / "student", with_lists, fallback_abstains=True)(pictures(12)).sets
+    sets = load_cascade(folders / "student", with_sets, fallback_abstains=True)(pictures(12)).sets
     table = csv.DictReader(io.StringIO(done.stdout))
     assert [tuple(json.loads(row["set"])) for row in table] == list(sets)
 

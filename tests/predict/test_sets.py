@@ -1,4 +1,4 @@
-"""The list of classes with an abstention: of the loaded model, and in the lines of the command."""
+"""The prediction set with an abstention: of the loaded model, and in the lines of the command."""
 
 import csv
 import io
@@ -64,13 +64,13 @@ def test_abstained_images_have_the_classes_up_to_the_quantile_by_probability(mod
 @pytest.mark.parametrize(
     ("values", "size"), [(promise(quantile=-99.0), 1), (promise(quantile=None), 3)]
 )
-def test_list_has_the_predicted_class_at_least_and_all_classes_at_most(model, images, values, size):
+def test_set_has_the_predicted_class_at_least_and_all_classes_at_most(model, images, values, size):
     prediction = with_card(model, promises=values)(images)
     sizes = {len(names) for names in np.array(prediction.sets, object)[~prediction.accepted]}
     assert sizes == {size}
 
 
-def test_confidence_from_the_first_failed_threshold_up_puts_all_classes_on_the_list(model, images):
+def test_confidence_from_the_first_failed_threshold_up_puts_all_classes_on_the_set(model, images):
     prediction = with_card(model, promises=promise(quantile=-99.0, below=0.4))(images)
     between = (prediction.score >= 0.4) & ~prediction.accepted
     assert between.any() and (prediction.score < 0.4).any()
@@ -78,7 +78,7 @@ def test_confidence_from_the_first_failed_threshold_up_puts_all_classes_on_the_l
         assert len(names) == (3 if between[i] else 1)
 
 
-def test_lists_are_those_of_each_image_alone():
+def test_sets_are_those_of_each_image_alone():
     rng = np.random.default_rng(0)
     logits = np.round(rng.normal(size=(200, 6)), 1)  # with ties
     score, accepted, outlier = rng.random(200), rng.random(200) < 0.3, rng.random(200) < 0.2
@@ -96,26 +96,26 @@ def test_lists_are_those_of_each_image_alone():
             assert row == (() if outlier[i] else tuple(names[k] for k in expected))
 
 
-def test_lists_are_made_only_where_they_are_needed(model, images):
-    assert model(images, sets=False).sets is None
-    assert model(images, sets=True).sets == model(images).sets is not None
+def test_sets_are_made_only_where_they_are_needed(model, images):
+    assert model(images, with_sets=False).sets is None
+    assert model(images, with_sets=True).sets == model(images).sets is not None
 
 
-def test_stopped_images_have_no_list(model):
+def test_stopped_images_have_no_set(model):
     logits = np.zeros((3, 4), np.float32)
     accepted, outlier = np.array([True, False, False]), np.array([False, False, True])
     found = sets.sets_of(model.card, logits, np.zeros(3), accepted, outlier)
     assert found == (("red",), ("red", "green", "blue"), ())
 
 
-def test_teacher_without_an_abstention_column_has_lists_too(model):
+def test_teacher_without_an_abstention_column_has_sets_too(model):
     logits = np.array([[0.0, 3.0, 2.5]], np.float32)
     found = sets.sets_of(model.card, logits, np.zeros(1), np.zeros(1, bool))
     assert found == (("green", "blue"),)
 
 
 @pytest.mark.parametrize("promises", [None, {}, {"selective_risk": {}}])
-def test_model_of_an_earlier_version_has_no_lists(model, images, promises):
+def test_model_of_an_earlier_version_has_no_sets(model, images, promises):
     old = with_card(model, promises=promises)
     prediction = old(images)
     assert prediction.sets is None
@@ -130,7 +130,7 @@ def test_model_of_an_earlier_version_has_no_lists(model, images, promises):
 # The lines of the command
 
 
-def test_text_names_the_list_with_an_abstention(model):
+def test_text_names_the_set_with_an_abstention(model):
     images = pictures([0, 1, 2], [255, 100, 0])
     for quantile, expected in ((None, "any class"), (-99.0, "perhaps: green")):
         texts = []
@@ -152,7 +152,7 @@ def test_text_names_the_list_with_an_abstention(model):
         (tuple(map(str, range(20))), " (any class)"),
     ],
 )
-def test_text_of_a_list(names, expected):
+def test_text_of_a_set(names, expected):
     assert sets.text(names, 20) == expected
 
 
@@ -171,7 +171,7 @@ def test_names_with_line_breaks_stay_on_one_line():
     assert rows.text_line(accepted, 3) == r"x\x1b[31m\ny  0.5000  a.png"
 
 
-def test_json_and_csv_have_the_list_of_every_image(model, images):
+def test_json_and_csv_have_the_set_of_every_image(model, images):
     prediction, objects, file = model(images), [], io.StringIO()
     lines(model, images, lambda row: objects.append(json.loads(rows.json_line(row))))
     lines(model, images, rows.CsvWriter(file, CLASSES).write)
@@ -182,7 +182,7 @@ def test_json_and_csv_have_the_list_of_every_image(model, images):
         assert tuple(json.loads(cells["set"])) == names
 
 
-def test_csv_of_a_model_without_lists_has_an_empty_column(model, images):
+def test_csv_of_a_model_without_sets_has_an_empty_column(model, images):
     file = io.StringIO()
     lines(with_card(model, promises=None), images, rows.CsvWriter(file, CLASSES).write)
     assert {cells["set"] for cells in csv.DictReader(io.StringIO(file.getvalue()))} == {""}

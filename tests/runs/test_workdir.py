@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shlex
 import socket
 import subprocess
 import sys
@@ -187,6 +188,11 @@ def test_tuples_equal_the_lists_of_json(tmp_path):
     assert "sizes: [1, 2] -> [2, 1]" in error_line(
         workdir.check_same_run, tmp_path, {"config": {"sizes": (2, 1)}}
     )
+
+
+def test_command_in_a_message_is_quoted_for_the_shell():
+    command = workdir.evaluate_command(pathlib.Path("my runs/it's"))
+    assert shlex.split(command)[-2:] == ["evaluate", "--workdir=my runs/it's"]
 
 
 @pytest.mark.parametrize("folder", ["", "missing", "missing/deeper"])

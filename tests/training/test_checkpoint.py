@@ -346,6 +346,9 @@ def test_without_an_early_checkpoint_a_damaged_later_one_is_no_error(folder):
     with warns_of_damage(), Checkpoints(folder, {}) as checkpoints:
         assert checkpoints.latest(state_at(0), at_most=1) is None
         assert_is_step(checkpoints.latest(state_at(0), at_most=4), 2)
+        truncate(folder / "2" / "state" / "_METADATA")
+        assert checkpoints.latest(state_at(0), at_most=4) is None
+        assert_is_step(checkpoints.latest(state_at(0)), 5)
 
 
 @damages

@@ -1,4 +1,4 @@
-"""The promise on the lists of possible classes that the model gives when it abstains."""
+"""The promise on the prediction sets that the model gives when it abstains."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from kdjax.evaluation.promises.base import Evidence, Promise, Statement
 from kdjax.selective import SetMetrics, SetRule, joint, set_rule
 from kdjax.selective.set_scores import Floats
 
-TITLE = "A list of possible classes when the model abstains"
+TITLE = "Prediction sets when the model abstains"
 # Of a config of a version without these fields, which promised no sets.
 ALPHA, METHOD = 0.1, "lac"
 SHOWN_SIZES = 4  # sizes of sets that a sentence tells apart
 
 
 def compute(evidence: Evidence) -> dict[str, Any]:
-    """Returns the quantiles of the lists, and what the lists are on test.
+    """Returns the quantiles of the sets, and what the sets are on test.
 
     Returns:
         `alpha` and `method`, see the config; `k_reg` and `penalty` of `raps`, fitted on dev;
@@ -29,10 +29,10 @@ def compute(evidence: Evidence) -> dict[str, Any]:
         `examples`; `rejected`: `quantile`, `below` and `examples` of `selective.RejectedQuantile`,
         and `conditional`: whether the promise holds among the rejected images. With thresholds of
         the classes it does not, and the quantile is the marginal one. A quantile of None puts all
-        classes on a list; a `below` of None is infinite. `left_out`: number of rejected calibration
+        classes in a set; a `below` of None is infinite. `left_out`: number of rejected calibration
         images that are not used for it; None without a promise among them. `test`: the fields of
-        `selective.SetMetrics` of the marginal lists on `all` images, on the `accepted` ones and on
-        the rejected ones, `rejected_marginal`; and of the lists that are shown, on the `rejected`
+        `selective.SetMetrics` of the marginal sets on `all` images, on the `accepted` ones and on
+        the rejected ones, `rejected_marginal`; and of the sets that are shown, on the `rejected`
         ones.
     """
     alpha = evidence.settings.get("set_alpha", ALPHA)
@@ -154,7 +154,7 @@ def _measure(sets: np.ndarray, test: Predictions, rows: np.ndarray) -> dict[str,
 
 
 def statement(values: Mapping[str, Any]) -> Statement:
-    """Returns how often the right class is on the list, and how long the lists are."""
+    """Returns how often the set contains the right class, and how large the sets are."""
     sure = words.exact_percent(1 - values["alpha"])
     sentences = (*_promised(values, sure), *_measured(values["test"]["rejected"]))
     return Statement(TITLE, sentences, "Holds on average over calibration images")
@@ -166,18 +166,20 @@ def _promised(values: Mapping[str, Any], sure: str) -> Sequence[str]:
         needed = math.ceil(round(1 / values["alpha"] - 1, 9))
         return (
             "When the model abstains, it names all classes: of the calibration images, only "
-            f"{words.count(rule['examples'], 'was', 'were')} usable for shorter lists, and "
+            f"{words.count(rule['examples'], 'was', 'were')} usable for smaller sets, and "
             f"{needed:,} are needed.",
         )
     if not rule["conditional"]:
         return (
-            "When the model abstains, it gives a list of possible classes. If it gave one for "
-            f"every image, the right class would be on it for on average at least {sure} of all "
-            "new images. Among the images on which it abstains it may be fewer.",
+            "When the model abstains, it gives a prediction set, a set of possible classes. If it "
+            "gave one for every image, the set would contain the right class for on average at "
+            f"least {sure} of all new images. Among the images on which it abstains it may be "
+            "fewer.",
         )
     return (
-        "When the model abstains, it gives a list of possible classes. On average, the right class "
-        f"is on the list for at least {sure} of the new images on which it abstains.",
+        "When the model abstains, it gives a prediction set, a set of possible classes. On "
+        f"average, the set contains the right class for at least {sure} of the new images on which "
+        "it abstains.",
         "So there is no certainty such as 95 %: with other calibration images the share would be "
         f"somewhat higher or lower. It is based on {_basis(values)}.",
     )
@@ -198,15 +200,15 @@ def _measured(test: Mapping[str, Any]) -> Sequence[str]:
     if not test["examples"]:
         return ("The model abstains on no test image.",)
     return (
-        f"The model abstains on {words.count(test['examples'], 'test image')}: the right class is "
-        f"on the list of {words.percent(test['coverage'])} of them, and a list has "
+        f"The model abstains on {words.count(test['examples'], 'test image')}: the set "
+        f"contains the right class for {words.percent(test['coverage'])} of them, and a set has "
         f"{test['mean_size']:.1f} of {len(test['class_coverage']):,} classes on average "
         f"({_sizes(test)}).",
     )
 
 
 def _sizes(test: Mapping[str, Any]) -> str:
-    """Returns for which shares of images the list has one class, two, and so on."""
+    """Returns for which shares of images the set has one class, two, and so on."""
     shares = [count / test["examples"] for count in test["sizes"][1:]]
     parts = [
         f"{words.count(size, 'class', 'classes')}: {words.percent(share)}"

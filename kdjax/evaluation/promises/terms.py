@@ -26,8 +26,8 @@ FOR_WHICH = (
 _DIFFERENT = (
     "If the new images differ from the calibration images, such as by another camera, worse "
     "lighting or a class that the model does not know: then nothing is promised. Use kdjax check "
-    "to test the promise once on newly labelled images, and kdjax monitor to watch the predictions "
-    "of a model in use, with or without labels.",
+    "to test the promise once on newly labelled images, and kdjax monitor to monitor the "
+    "predictions of the deployed model, with or without labels.",
     "If the calibration images were used for something else as well, such as training or the "
     "choice of a model, or if their labels are wrong.",
     "If more confident answers are not more reliable: the promises about errors assume that "

@@ -101,12 +101,12 @@ def test_only_raps_has_parameters_and_they_come_from_dev(evidence_of):
         assert values["k_reg"] is values["penalty"] is None
 
 
-def test_config_of_an_earlier_version_gives_the_default_lists(evidence_of):
+def test_config_of_an_earlier_version_gives_the_default_sets(evidence_of):
     default = {"set_method": "lac", "set_alpha": 0.1}
     assert sets.compute(evidence_of()) == sets.compute(evidence_of(settings=default))
 
 
-def test_lists_of_a_run_that_accepts_nothing_are_for_all_images(evidence_of):
+def test_sets_of_a_run_that_accepts_nothing_are_for_all_images(evidence_of):
     values = sets.compute(evidence_of(risk=0.001))
     assert values["rejected"]["below"] is None and values["rejected"]["examples"] == 600
     assert values["test"]["accepted"]["examples"] == 0
@@ -127,7 +127,7 @@ def test_threshold_from_dev_makes_the_rejected_a_group_of_their_own(evidence_of)
     }
 
 
-def test_thresholds_of_the_classes_give_lists_for_all_images(evidence_of):
+def test_thresholds_of_the_classes_give_sets_for_all_images(evidence_of):
     evidence = evidence_of(class_thresholds=(0.0, 1.0, math.inf, 2.0))
     values = sets.compute(evidence)
     assert values["rejected"] == {**values["marginal"], "below": None, "conditional": False}
@@ -176,7 +176,7 @@ def test_requested_coverage_counts_every_test_that_chose_the_threshold(
         {"risk": 0.001, "settings": {"coverage": 0.5}},  # two tests certified nothing
     ],
 )
-def test_threshold_of_another_test_gives_lists_for_all_images(evidence_of, changes):
+def test_threshold_of_another_test_gives_sets_for_all_images(evidence_of, changes):
     values = sets.compute(evidence_of(**changes))
     assert values["rejected"] == {**values["marginal"], "below": None, "conditional": False}
 
@@ -192,11 +192,13 @@ def test_promise_is_registered_and_stored_with_the_others(evidence_of):
 # Sentences
 
 
-def test_statement_says_how_often_the_right_class_is_on_the_list(evidence_of):
+def test_statement_says_how_often_the_right_class_is_in_the_set(evidence_of):
     values = sets.compute(evidence_of())
     statement, rejected = sets.statement(values), values["test"]["rejected"]
     text = " ".join(statement.sentences)
-    assert "On average, the right class is on the list for at least 90 % of the new images" in text
+    assert (
+        "On average, the set contains the right class for at least 90 % of the new images" in text
+    )
     assert "there is no certainty such as 95 %" in text and statement.table is None
     assert f"{rejected['examples']:,} test images" in text
     assert f"{100 * rejected['coverage']:.1f} % of them" in text
@@ -245,7 +247,7 @@ def test_statement_of_a_run_that_abstains_on_no_test_image(evidence_of):
     assert statement.sentences[-1] == "The model abstains on no test image."
 
 
-def test_long_lists_are_counted_together(evidence_of):
+def test_long_sets_are_counted_together(evidence_of):
     values = sets.compute(evidence_of())
     test = {
         "examples": 10,

@@ -1,4 +1,4 @@
-// The pixels of a picture as the model's input: what kdjax.data.fit does, in JavaScript.
+// The pixels of an image as the model's input: what kdjax.data.fit does, in JavaScript.
 // Resizing computes the same integers as Pillow; decoding is the browser's.
 "use strict";
 const kdjaxPicture = (() => {
