@@ -3,7 +3,7 @@
 python -m kdjax.main --config=configs/cifar100.py [--config.setting=depth]
 
 The full size needs an accelerator; no full training has been run yet. `--config.smoke` tests it on
-a laptop. Smaller networks were trained on a CPU, two seeds of nine methods
+a laptop. Smaller networks were trained on a CPU, three seeds of nine methods
 (docs/results/comparison.md).
 """
 
