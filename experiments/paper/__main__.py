@@ -134,7 +134,9 @@ def _job(options: argparse.Namespace) -> None:
 
 def _table(options: argparse.Namespace) -> None:
     from experiments.paper import formats, page, result_files
+    from kdjax.runtime import compiler
 
+    compiler.tune_allocator()  # large arrays of resamples are allocated again and again
     groups = result_files.read(options.out)
     if options.page:
         page.write(options.page, groups, options.folder)
