@@ -425,7 +425,7 @@ def test_page_shows_all_results_and_is_checked_against_them(results, tmp_path):
     command.main(arguments)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    for run in ("A: Python 3.12, jax 0.12", "B: Python 3.11, jax 0.12"):
+    for run in ("1: Python 3.12, jax 0.12", "2: Python 3.11, jax 0.12"):
         start = f"| {run} | resnet18 -> alexnet"
         assert f"{start} | epoch with input and logging |" in text
         assert f"{start} | training step |" in text

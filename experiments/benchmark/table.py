@@ -1,7 +1,6 @@
 """Formats the results of the benchmark as Markdown: the full report, and the section of a page."""
 
 import shlex
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,8 +43,8 @@ def full_report(results: Results) -> str:
 def page_section(all_results: Sequence[Results]) -> str:
     """Returns the section of the page: one table of all runs, and how each was made."""
     runs = {
-        f"{letter}: {_environment(results)}": results
-        for letter, results in zip(string.ascii_uppercase, all_results, strict=False)
+        f"{number}: {_environment(results)}": results
+        for number, results in enumerate(all_results, start=1)
     }
     conditions = [f"{run}: {_conditions(results)}" for run, results in runs.items()]
     return "\n\n".join([COMPARE, _table(runs), *conditions, NOTE])

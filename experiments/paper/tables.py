@@ -77,7 +77,7 @@ def teachers(group: Group) -> Table:
     if any(row[0] == word(plan.OUT_OF_FOLD) for row in rows):
         title += (
             f". Accuracies of out-of-fold teachers are those of the average of all {plan.FOLDS} "
-            f"networks; each training image is taught by the one network, trained on "
+            "networks; each training image is taught by the one network, trained on "
             f"{plan.FOLDS - 1}/{plan.FOLDS} of the images, that has not seen it"
         )
     return Table(title, columns, rows, 2)

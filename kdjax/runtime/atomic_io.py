@@ -52,10 +52,10 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def link_to(link: pathlib.Path, target: str | pathlib.Path) -> None:
-    """Makes a path a symlink to a folder, at no moment without one if it is a symlink already.
+    """Makes a path a symlink to a folder; an existing symlink is replaced atomically.
 
     Args:
-        link: in an existing folder; a symlink to another place is replaced.
+        link: in an existing folder.
         target: relative to the folder of `link`, or absolute.
     """
     if link.is_symlink() and link.readlink() == pathlib.Path(target):
