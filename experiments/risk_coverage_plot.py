@@ -59,7 +59,7 @@ def read(folder: pathlib.Path) -> Outputs:
     point = certification.operating_point(results)
     return Outputs(
         {name: scores[name](test.logits) for name in {*CURVES, point.score}},
-        selective.is_correct(*test),
+        test.correct,
         point,
     )
 

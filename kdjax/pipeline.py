@@ -1,21 +1,20 @@
 """The teacher stage, then the student stage, of one student or of several."""
 
 import pathlib
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from kdjax import config_warnings
 from kdjax.data import Dataset, dataset_metadata
 from kdjax.data import own as own_images
-from kdjax.evaluation import certification
 from kdjax.models import user_network
 from kdjax.models.features import check_features
 from kdjax.objectives import METHODS
 from kdjax.runs import initial_weights, restore, students, teacher_stage, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost, sharding
-from kdjax.selective import outliers
+from kdjax.selective.outliers import MAHALANOBIS
 from kdjax.training import metric_writer, rank_weights, step, teacher_network
 from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.initial import InitialWeights
@@ -23,10 +22,6 @@ from kdjax.training.loop import train_stage
 from kdjax.training.spec import STUDENT, TEACHER, train_spec
 from kdjax.training.teacher import Teacher
 from kdjax.training.train_group import TrainJob
-
-# Up to this ratio of the gradients of distillation and cross-entropy, dkd and rld need no warm-up:
-# our choice. They diverged on digits at 16.
-MAX_GRADIENT_RATIO = 10
 
 
 def student_workdirs(config: ConfigDict, folder: pathlib.Path) -> dict[pathlib.Path, ConfigDict]:
@@ -127,15 +122,9 @@ def _check_stages(
         dataset: of the run.
     """
     for student in students:
-        _warn_if_payoff_too_high(student, dataset.num_classes)
-        _warn_if_soft_targets_collapse(student, dataset.num_classes)
-        _warn_if_teacher_has_seen_the_images(student)
-        _warn_if_distillation_starts_too_fast(student)
-        _warn_if_calibration_is_too_small(student, len(dataset.calibration.labels))
-        _warn_if_gate_stops_nothing(student, len(dataset.calibration.labels))
-        _warn_if_training_ends_in_warm_up(student, STUDENT)
+        config_warnings.warn_of_student(student, dataset)
     if config is not None and not teachers.is_given(config):
-        _warn_if_training_ends_in_warm_up(config, TEACHER)
+        config_warnings.warn_of_warm_up(config, TEACHER)
     metadata = dataset_metadata(dataset)
     specs = [train_spec(student, STUDENT, metadata) for student in students]
     if config is not None and not teachers.is_given(config):
@@ -147,7 +136,7 @@ def _check_stages(
         )
         step.abstract_state(spec, dataset.image_shape)  # raises for images that are too small
     for student, spec in zip(students, specs, strict=False):
-        if student.selective.gate == outliers.MAHALANOBIS:
+        if student.selective.gate == MAHALANOBIS:
             check_features(spec.model, dataset.image_shape)
 
 
@@ -163,105 +152,6 @@ def _student_job(
     if spec.rank_weight_epoch is not None and isinstance(teacher, HostTeacher):
         rank_weights.check_clean(teacher)
     return TrainJob(spec, folder, config.to_dict(), initial)
-
-
-def _warn_if_payoff_too_high(config: ConfigDict, num_classes: int) -> None:
-    fields = config.objective
-    if "payoff" in METHODS[fields.method].fields and fields.payoff >= num_classes:
-        warnings.warn(
-            f"objective.payoff {fields.payoff} is not below the number of classes, {num_classes}: "
-            f"abstaining never pays; choose a payoff between 1 and {num_classes}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
-def _warn_if_calibration_is_too_small(config: ConfigDict, examples: int) -> None:
-    """Warns if even without an error the calibration split cannot certify the requested risk."""
-    risk, delta = config.selective.risk, config.selective.delta
-    needed = certification.least_examples(risk, delta)
-    if examples < needed and not config.smoke:
-        warnings.warn(
-            f"selective.risk {risk:g} cannot be certified with delta {delta:g} from {examples:,} "
-            f"calibration images: {needed:,} are needed even without an error; choose a higher "
-            "risk, or a larger data.calibration_fraction",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
-def _warn_if_training_ends_in_warm_up(config: ConfigDict, stage: str) -> None:
-    fields = config[stage]
-    if fields.warmup_epochs >= fields.epochs and not config.smoke:
-        warnings.warn(
-            f"{stage}.warmup_epochs {fields.warmup_epochs:g} is not below {stage}.epochs "
-            f"{fields.epochs}: the learning rate does not fall after its warm-up",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
-def _warn_if_gate_stops_nothing(config: ConfigDict, examples: int) -> None:
-    """Warns if the calibration split cannot certify the acceptance of any gate."""
-    fields = config.selective
-    needed = outliers.least_examples(fields.gate_acceptance, fields.delta)
-    if fields.gate != outliers.NONE and examples < needed and not config.smoke:
-        warnings.warn(
-            f"selective.gate {fields.gate} will stop no image: {examples:,} calibration images "
-            f"cannot certify that it passes {fields.gate_acceptance:g} of all images, {needed:,} "
-            "are needed; choose a lower selective.gate_acceptance, or a larger "
-            "data.calibration_fraction",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
-def _warn_if_soft_targets_collapse(config: ConfigDict, num_classes: int) -> None:
-    """Warns of the setting in which `ka_gambler_soft` learns to abstain on every image."""
-    fields = config.objective
-    far_from_classes = fields.payoff < 0.9 * num_classes
-    if fields.method == "ka_gambler_soft" and fields.temperature > 1 and far_from_classes:
-        warnings.warn(
-            f"objective.temperature {fields.temperature} with ka_gambler_soft: the student "
-            "abstains where the teacher's largest probability is at most 1 / payoff = "
-            f"{1 / fields.payoff:.2g}, possibly on every image; use "
-            "--config.objective.temperature=1, or a payoff near the number of classes, "
-            f"{num_classes}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
-def _warn_if_teacher_has_seen_the_images(config: ConfigDict) -> None:
-    """Warns of what depends on the teacher's errors, with one that hardly errs where it teaches."""
-    fields = config.objective
-    used = [f"objective.method {fields.method}"] * (fields.method == "reservation_distillation")
-    if fields.rank_weight_start < 1:
-        used.append(f"objective.rank_weight_start {fields.rank_weight_start:g}")
-    if used and teachers.has_seen_train(config):
-        warnings.warn(
-            f"{' and '.join(used)} with a teacher that is trained on the same images: it "
-            "hardly errs there, and the student does not learn where it errs on others; use "
-            "--config.teacher.folds=5, or a teacher.workdir that was trained with it",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
-def _warn_if_distillation_starts_too_fast(config: ConfigDict) -> None:
-    """Warns of `dkd` and `rld` at their full weight from the first step on."""
-    fields = config.objective
-    # The gradient of b T^2 KL is up to b T times that of cross-entropy.
-    ratio = fields.distill_weight * fields.non_target_weight * fields.temperature
-    decoupled = "non_target_weight" in METHODS[fields.method].fields
-    if decoupled and ratio > MAX_GRADIENT_RATIO and not fields.distill_warmup_epochs:
-        warnings.warn(
-            f"objective.method {fields.method} without warm-up: the first gradients of distillation"
-            f" are up to {ratio:g} times those of cross-entropy, with which training can diverge; "
-            "use --config.objective.distill_warmup_epochs=20, or fewer in a short training",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 def _claim_workdirs(

@@ -30,7 +30,7 @@ LAYERS = [
         "predict.__main__",
         "report.__main__",
     },
-    {"pipeline", "sweep"},
+    {"pipeline", "sweep", "config_warnings"},
     {"report", "predict"},
     {"export"},
     {"evaluation"},

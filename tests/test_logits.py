@@ -29,8 +29,9 @@ def test_index_is_written_and_logits_in_its_order_pass_the_check(flags, data_dir
     dataset = data.load("digits", data_dir=data_dir)
     np.testing.assert_array_equal(content["images"][:1150], dataset.train.images)
     linear = fit_linear(dataset.train)
-    np.testing.assert_array_equal(
-        predict(dataset, linear, content), linear.logits(content.pop("images"))
+    # One product of matrices or one for each split: some processors round them differently.
+    np.testing.assert_allclose(
+        predict(dataset, linear, content), linear.logits(content.pop("images")), atol=1e-5
     )
     np.savez(logits, logits=predict(dataset, linear, content), **content)
     done = command("logits", *flags, f"--check={logits}")

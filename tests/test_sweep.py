@@ -79,8 +79,8 @@ def test_the_setting_with_the_lowest_aurc_on_dev_is_chosen(run: pathlib.Path) ->
     assert table["chosen"] == min(areas, key=areas.__getitem__)
     for row in table["settings"]:
         assert row["dev"]["aurc"] == areas[row["name"]]
-        logits, labels = predictions.load(run / "students" / row["name"] / "predictions/dev.npz")
-        assert row["dev"]["accuracy"] == np.mean(logits[:, :-1].argmax(axis=1) == labels)
+        dev = predictions.load(run / "students" / row["name"] / "predictions/dev.npz")
+        assert row["dev"]["accuracy"] == np.mean(dev.logits[:, :-1].argmax(axis=1) == dev.labels)
         method, payoff = row["changes"]["objective.method"], row["changes"]["objective.payoff"]
         assert row["name"] == f"method={method},payoff={payoff}"
         assert (row["dev"]["abstained"] is None) == (method == "ce")

@@ -17,7 +17,6 @@ import jax
 import numpy as np
 
 from experiments.paper.plan import Job
-from kdjax import selective
 from kdjax.data import Dataset
 from kdjax.data import deployment_views as views
 from kdjax.errors import InputError
@@ -142,8 +141,7 @@ def _arrays(
     score = certification.scores_of(results)[name]
     arrays = {}
     for split in SPLITS:
-        logits, labels = outputs[split]
-        ranked = ranking(score(logits), selective.is_correct(logits, labels))
+        ranked = ranking(score(outputs[split].logits), outputs[split].correct)
         arrays[f"{prefix}/{split}/rank"] = ranked.rank
         arrays[f"{prefix}/{split}/correct"] = ranked.correct
     return arrays

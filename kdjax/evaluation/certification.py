@@ -13,6 +13,7 @@ from kdjax.evaluation import gate as gates
 from kdjax.evaluation import joint
 from kdjax.evaluation.gate import Gate, least_float32
 from kdjax.evaluation.predictions import Predictions
+from kdjax.runtime import atomic_io
 from kdjax.selective.certificates import LEAST_ACCEPTED
 
 # Risks that are certified in addition to the requested one, to show the coverage that each costs.
@@ -220,7 +221,7 @@ def least_examples(risk: float, delta: float) -> int:
 
 def sample_of(score: Callable[[np.ndarray], np.ndarray], split: Predictions) -> Sample:
     """Returns the confidences [n] of a score, logits [n, m+1] -> [n], and what is correct."""
-    return score(split.logits), selective.is_correct(*split)
+    return score(split.logits), split.correct
 
 
 def requested_certificate(guarantee: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,9 +327,9 @@ def _on_test(
 ) -> dict[str, float | None]:
     coverage, error = selective.accept_at(*test, certificate.threshold)
     return {
-        "threshold": certificate.threshold if np.isfinite(certificate.threshold) else None,
+        "threshold": atomic_io.finite_or_none(certificate.threshold),
         "coverage": certificate.coverage * passed[0],
         "risk_bound": certificate.risk_bound,
         "test_coverage": coverage * passed[1],
-        "test_error": None if np.isnan(error) else error,
+        "test_error": atomic_io.finite_or_none(error),
     }

@@ -107,14 +107,16 @@ def evaluate(
         results["correction"] = teacher_outputs.correction(teacher_predictions, config)
         if measured := teacher_outputs.disagreement(teacher_predictions, outputs):
             results["disagreement"] = measured
-    extras: dict[str, Any] = {"groups": groups} if groups else {}
+    extras = promises.Extras(groups=groups)
     if teacher_predictions:
-        described = fallback.describe(folder, teacher_predictions.weights_sha256, views)
-        extras |= {"teacher": teacher_predictions.splits, "fallback": described}
+        extras = extras._replace(
+            teacher=teacher_predictions.splits,
+            fallback=fallback.describe(folder, teacher_predictions.weights_sha256, views),
+        )
     results |= _promises(results, outputs, config, names, extras)
     if multihost.is_primary():
         cost.write_cost(folder)
-        fallback.save_linked(folder, extras.get("teacher", {}))
+        fallback.save_linked(folder, extras.teacher)
         gates.save_fitted(folder, gated.fitted)
     _write(folder, outputs, results, groups)
     return results
@@ -253,7 +255,7 @@ def predict(
         logits, gate = gate_features.predict(
             restored, fitted, examples, batch_size=batch_size, views=views
         )
-        return Predictions(logits, np.asarray(examples.labels)).with_gate(gate)
+        return Predictions(logits, np.asarray(examples.labels), gate)
 
     return {split: predict_split(split) for split in splits}
 
@@ -287,7 +289,7 @@ def _teacher_results(
         }
         if not folder.is_symlink():  # a linked teacher belongs to another run
             config = restore.load_config(folder)
-            extras = {"groups": groups} if groups else {}
+            extras = promises.Extras(groups=groups)
             promised = _promises(results["teacher"], evaluated, config, class_names, extras)
             _write(folder, evaluated, results["teacher"] | promised, groups)
     elif evaluated:
@@ -316,7 +318,7 @@ def _promises(
     outputs: Outputs,
     config: ConfigDict,
     class_names: Sequence[str],
-    extras: Mapping[str, Any],
+    extras: promises.Extras,
 ) -> Results:
     """Returns `promises` of a network for `results.json`.
 
@@ -325,7 +327,7 @@ def _promises(
         outputs: of the network on `SPLITS`.
         config: of the run.
         class_names: of the data set, by label.
-        extras: see `promises.Evidence`.
+        extras: what only some runs have.
     """
     if outputs["dev"].logits.shape[1] == len(class_names):
         outputs = {split: _with_abstention(values) for split, values in outputs.items()}

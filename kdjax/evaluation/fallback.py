@@ -9,6 +9,7 @@ import numpy as np
 from kdjax.errors import InputError
 from kdjax.evaluation import cost, predictions
 from kdjax.evaluation.predictions import SPLITS, Predictions
+from kdjax.evaluation.promises import Extras
 from kdjax.models.user_class import short_name
 from kdjax.runs import restore, teachers
 from kdjax.training.spec import STUDENT, TEACHER
@@ -54,8 +55,8 @@ def save_linked(folder: pathlib.Path, outputs: Mapping[str, Predictions]) -> Non
 
 def saved_extras(
     folder: pathlib.Path, results: Mapping[str, Any], outputs: Mapping[str, Predictions]
-) -> dict[str, Any]:
-    """Returns `teacher` and `fallback` of `promises.Evidence.extras`, as the evaluation left them.
+) -> Extras:
+    """Returns `teacher` and `fallback` as the evaluation left them.
 
     Args:
         folder: the workdir of the student.
@@ -63,12 +64,12 @@ def saved_extras(
         outputs: of the student by split, with the labels in the same order.
 
     Returns:
-        Empty if the run has no cascade, as one without a teacher or of an earlier version, or the
-        outputs of the teacher are gone or of other images.
+        Without both if the run has no cascade, as one without a teacher or of an earlier version,
+        or the outputs of the teacher are gone or of other images.
     """
     cascade = (results.get("promises") or {}).get("cascade")
     if cascade is None:
-        return {}
+        return Extras()
     linked = (folder / TEACHER).is_symlink()
     try:
         saved = {
@@ -80,10 +81,10 @@ def saved_extras(
             for split in SPLITS
         }
     except InputError:
-        return {}
+        return Extras()
     if any(not np.array_equal(saved[split].labels, outputs[split].labels) for split in SPLITS):
-        return {}
-    return {"teacher": saved, "fallback": cascade["fallback"]}
+        return Extras()
+    return Extras(saved, cascade["fallback"])
 
 
 def _linked_path(folder: pathlib.Path, split: str) -> pathlib.Path:

@@ -81,9 +81,7 @@ def kept(gate: Gate | None, split: Predictions) -> Predictions:
     """Returns the predictions for the images that pass; all of them without a gate."""
     if gate is None or not gate.stops:
         return split
-    passed = gate.passed(split)
-    scores = None if split.gate is None else split.gate[passed]
-    return Predictions(split.logits[passed], split.labels[passed]).with_gate(scores)
+    return split.select(gate.passed(split))
 
 
 def gated(gate: Gate | None, confidence: np.ndarray, split: Predictions) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Coverage and selective risk by class at the operating point of a run."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from kdjax import selective
 from kdjax.evaluation.certification import FALLBACK_COVERAGE, OperatingPoint, operating_point
 from kdjax.evaluation.predictions import Predictions
+from kdjax.runtime import atomic_io
 from kdjax.selective.groups import LEVEL, GroupRates
 
 # How examples are grouped, with the words for them in a warning.
@@ -54,7 +54,7 @@ def at_operating_point(
     """
     predicted = selective.predicted_classes(test.logits)
     accepted = point.decide(test)
-    correct = selective.is_correct(*test)
+    correct = test.correct
     codes = {"true": test.labels, "predicted": predicted}
     risk = point.guarantee["risk"] if point.certified and point.guarantee else None
     rates = {
@@ -64,7 +64,7 @@ def at_operating_point(
         for grouping in GROUPINGS
     }
     return {
-        "threshold": point.threshold if math.isfinite(point.threshold) else None,
+        "threshold": atomic_io.finite_or_none(point.threshold),
         "threshold_from": point.source,
         "risk": risk,
         "level": LEVEL,

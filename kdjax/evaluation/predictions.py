@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdjax import selective
 from kdjax.data import Dataset
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
@@ -14,13 +15,8 @@ from kdjax.runtime import atomic_io
 SPLITS = ("dev", "calibration", "test")
 
 
-class _Arrays(NamedTuple):
-    logits: np.ndarray
-    labels: np.ndarray
-
-
-class Predictions(_Arrays):
-    """The outputs of a network on a split; unpacks to logits and labels.
+class Predictions(NamedTuple):
+    """The outputs of a network on a split.
 
     Attributes:
         logits: float32 [n, m+1], the last column abstention; [n, m] of a teacher.
@@ -29,13 +25,19 @@ class Predictions(_Arrays):
             without one.
     """
 
+    logits: np.ndarray
+    labels: np.ndarray
     gate: np.ndarray | None = None
 
-    def with_gate(self, gate: np.ndarray | None) -> "Predictions":
-        """Returns the predictions with the scores of a gate, [n] or None."""
-        gated = Predictions(*self)
-        gated.gate = gate
-        return gated
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the class with the largest logit, abstention apart, is the label; bool [n]."""
+        return selective.is_correct(self.logits, self.labels)
+
+    def select(self, rows: np.ndarray) -> "Predictions":
+        """Returns the predictions for some of the images, given as bool [n] or their indices."""
+        gate = None if self.gate is None else self.gate[rows]
+        return Predictions(self.logits[rows], self.labels[rows], gate)
 
 
 def path_of(folder: pathlib.Path, split: str) -> pathlib.Path:
@@ -52,9 +54,9 @@ def save(path: pathlib.Path, predictions: Predictions, groups: np.ndarray | None
         groups: of its images, such as the device, str or int [n]; None: there are none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    optional = {"gate": predictions.gate, "group": groups}
-    given = {name: array for name, array in optional.items() if array is not None}
-    atomic_io.write_npz(path, {**predictions._asdict(), **given})
+    arrays = {**predictions._asdict(), "group": groups}
+    given = {name: array for name, array in arrays.items() if array is not None}
+    atomic_io.write_npz(path, given)
 
 
 def load(path: pathlib.Path) -> Predictions:
@@ -64,18 +66,18 @@ def load(path: pathlib.Path) -> Predictions:
         InputError: if the file is missing, damaged, or its arrays have other shapes.
     """
     try:
-        predictions = Predictions(*atomic_io.read_npz(path, *Predictions._fields))
+        predictions = Predictions(*atomic_io.read_npz(path, "logits", "labels"))
     except FileNotFoundError as error:
         raise InputError(f"no predictions at {str(path)!r}") from error
     except InputError as error:
         raise InputError(f"predictions {error}") from error
-    logits, labels = predictions
+    logits, labels, _ = predictions
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[1] < 2:
         raise InputError(
             f"predictions {str(path)!r}: logits {logits.shape} and labels {labels.shape} are not "
             "[n, outputs] and [n]"
         )
-    return predictions.with_gate(_gate(path, labels))
+    return predictions._replace(gate=_gate(path, labels))
 
 
 def _gate(path: pathlib.Path, labels: np.ndarray) -> np.ndarray | None:

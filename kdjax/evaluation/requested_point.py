@@ -204,7 +204,7 @@ def acceptance(point: OperatingPoint, split: Predictions) -> dict[str, Any]:
         accepted fraction; `error`, the selective risk, None if nothing is accepted.
     """
     accepted = point.decide(split)
-    errors = int(np.sum(accepted & ~selective.is_correct(*split)))
+    errors = int(np.sum(accepted & ~split.correct))
     count = int(accepted.sum())
     return {
         "images": len(accepted),

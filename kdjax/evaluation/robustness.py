@@ -209,8 +209,8 @@ def _sampler(
         )
         if metadata["stage"] == TEACHER:
             logits = selective.append_abstention(logits)
-        split = Predictions(logits, np.asarray(examples.labels)).with_gate(given)
-        correct = selective.is_correct(*split)
+        split = Predictions(logits, np.asarray(examples.labels), given)
+        correct = split.correct
         confidence = point.numpy_confidence(logits)
         if point.gate is None:
             return ScoredSample(confidence, correct, None, None)

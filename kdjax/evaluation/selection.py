@@ -41,7 +41,7 @@ def row(folder: pathlib.Path, results: Mapping[str, Any]) -> Row:
     values = results["scores"][score]
     split = predictions.load(predictions.path_of(folder, "dev"))
     confidence = certification.scores_of(results)[score](split.logits)
-    errors = selective.error_at_coverage(confidence, selective.is_correct(*split), COVERAGES)
+    errors = selective.error_at_coverage(confidence, split.correct, COVERAGES)
     on_test = [values["error_at_coverage"][f"{100 * coverage:g}"] for coverage in COVERAGES]
     return {
         "name": folder.name,

@@ -9,6 +9,7 @@ from kdjax import selective
 from kdjax.evaluation import certification
 from kdjax.evaluation import gate as gates
 from kdjax.evaluation.predictions import Predictions
+from kdjax.runtime import atomic_io
 from kdjax.selective.scales import LOG_FORMS
 
 COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -81,8 +82,9 @@ def summarize(
         `guarantee` of the best score, see `certification.certify`; and the `gate` if there is one.
     """
     dev, test = outputs["dev"], outputs["test"]
-    pnorm = selective.best_pnorm(*dev)
-    combination = selective.fit_combination(*dev) if abstains else None
+    labelled = dev.logits, dev.labels
+    pnorm = selective.best_pnorm(*labelled)
+    combination = selective.fit_combination(*labelled) if abstains else None
     scores = {
         name: score
         for name, score in selective.numpy_scores(pnorm, combination).items()
@@ -91,9 +93,9 @@ def summarize(
     rule = gates.gate_of({"gate": gate})
     metrics = {name: _score_metrics(score, dev, test, rule) for name, score in scores.items()}
     # The scores compete by `dev_aurc`, which would be too low with parameters of the same split.
-    metrics["max_logit_pnorm"]["dev_aurc"] = selective.cross_validated_pnorm_aurc(*dev)
+    metrics["max_logit_pnorm"]["dev_aurc"] = selective.cross_validated_pnorm_aurc(*labelled)
     if abstains:
-        metrics["combination"]["dev_aurc"] = selective.cross_validated_combination_aurc(*dev)
+        metrics["combination"]["dev_aurc"] = selective.cross_validated_combination_aurc(*labelled)
     best = min(metrics, key=lambda name: metrics[name]["dev_aurc"])
     judged = outputs["calibration"], test
     samples = (certification.sample_of(scores[best], gates.kept(rule, split)) for split in judged)
@@ -118,8 +120,8 @@ def summarize(
 
 def accuracy_metrics(split: Predictions) -> dict[str, float]:
     """Returns `examples`, `accuracy`, `nll` and `ece` of logits [n, m+1] and labels."""
-    logits, labels = split
-    correct = selective.is_correct(logits, labels)
+    logits, labels, _ = split
+    correct = split.correct
     response = selective.numpy_score(selective.softmax_response, logits)
     return {
         "examples": len(labels),
@@ -137,15 +139,15 @@ def _score_metrics(
     The metrics are those of the ranking of all images; the thresholds accept what the gate passes.
     """
     on_dev, on_test = score(dev.logits), score(test.logits)
-    correct = selective.is_correct(*test)
+    correct = test.correct
     errors = selective.error_at_coverage(on_test, correct, COVERAGES)
     passed = gates.gated(gate, on_dev, dev), gates.gated(gate, on_test, test)
     return {
-        "dev_aurc": selective.aurc(on_dev, selective.is_correct(*dev)),
+        "dev_aurc": selective.aurc(on_dev, dev.correct),
         "aurc": selective.aurc(on_test, correct),
         "e_aurc": selective.e_aurc(on_test, correct),
         "augrc": selective.augrc(on_test, correct),
-        "auroc": _none_if_nan(selective.auroc(on_test, correct)),
+        "auroc": atomic_io.finite_or_none(selective.auroc(on_test, correct)),
         "error_at_coverage": dict(zip(map(_percent, COVERAGES), errors.tolist(), strict=True)),
         "thresholds": {
             _percent(coverage): _threshold(*passed, correct, coverage) for coverage in COVERAGES[1:]
@@ -173,14 +175,9 @@ def _threshold(
     return {
         "threshold": threshold,
         "test_coverage": coverage,
-        "test_error": _none_if_nan(error),
+        "test_error": atomic_io.finite_or_none(error),
         **({"dev_coverage": reached} if reached < target else {}),
     }
-
-
-def _none_if_nan(value: float) -> float | None:
-    """Returns None for NaN, which JSON has not: an undefined AUROC, or a risk without accepted."""
-    return None if np.isnan(value) else value
 
 
 def _percent(coverage: float) -> str:

@@ -14,6 +14,7 @@ from kdjax.evaluation.predictions import Predictions
 from kdjax.models import apply
 from kdjax.models.apply import Variables
 from kdjax.runs.restore import RestoredModel
+from kdjax.runtime import atomic_io
 from kdjax.training import out_of_fold, teacher_network
 from kdjax.training.teacher_network import Ensemble, OutOfFold
 
@@ -101,7 +102,7 @@ def correction(outputs: TeacherOutputs, config: ConfigDict) -> dict[str, Any]:
         adjustment changes the distribution, None without an adjustment; and with folds
         `in_sample_error` and `out_of_fold_error`, see `fold_errors`, and `folds`.
     """
-    logits, labels = outputs.splits[TRAIN]
+    logits, labels, _ = outputs.splits[TRAIN]
     errors = summary.teacher_errors(logits, labels)
     errors["adjusted"] = None
     fields = config.objective
@@ -158,11 +159,6 @@ def fold_errors(logits: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> di
     }
 
 
-def _auroc(confidence: np.ndarray, correct: np.ndarray) -> float | None:
-    value = selective.auroc(confidence, correct)
-    return None if np.isnan(value) else value
-
-
 def disagreement(
     outputs: TeacherOutputs, student: Mapping[str, Predictions]
 ) -> dict[str, Any] | None:
@@ -183,11 +179,14 @@ def disagreement(
     measured: dict[str, Any] = {"members": len(outputs.members[MEASURED[0]])}
     for split in MEASURED:
         information = selective.mutual_information(outputs.members[split])
-        logits, labels = outputs.splits[split]
+        teacher = outputs.splits[split]
         correct = {
-            "teacher": logits.argmax(axis=1) == labels,
-            "student": selective.is_correct(*student[split]),
+            "teacher": teacher.logits.argmax(axis=1) == teacher.labels,
+            "student": student[split].correct,
         }
-        aurocs = {f"{name}_auroc": _auroc(-information, values) for name, values in correct.items()}
+        aurocs = {
+            f"{name}_auroc": atomic_io.finite_or_none(selective.auroc(-information, values))
+            for name, values in correct.items()
+        }
         measured[split] = {"mean": float(information.mean()), **aurocs}
     return measured

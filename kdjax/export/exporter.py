@@ -1,7 +1,6 @@
 """Exports a student or a teacher as StableHLO and ONNX with a model card, and checks the files."""
 
 import json
-import math
 import pathlib
 import tempfile
 import warnings
@@ -37,6 +36,7 @@ from kdjax.models import apply
 from kdjax.models.folding import FOLDABLE
 from kdjax.paths import user_path
 from kdjax.runs import workdir
+from kdjax.runtime import atomic_io
 from kdjax.selective.scales import SCALES
 
 # Descriptions of the outputs that only a model with a gate has.
@@ -238,8 +238,8 @@ def _card(
             "combination": list(point.combination) if point.combination else None,
             "scale": SCALES.get(point.score),
         },
-        "threshold": _or_none(point.threshold),
-        "class_thresholds": list(map(_or_none, point.class_thresholds))
+        "threshold": atomic_io.finite_or_none(point.threshold),
+        "class_thresholds": list(map(atomic_io.finite_or_none, point.class_thresholds))
         if point.class_thresholds
         else None,
         "gate": served.gate,
@@ -325,10 +325,6 @@ def _certificate(served: serving.ExportedNetwork) -> dict[str, Any] | None:
 
 def _threshold_text(point: OperatingPoint) -> str:
     return "that of its class in class_thresholds" if point.class_thresholds else "threshold"
-
-
-def _or_none(threshold: float) -> float | None:
-    return threshold if math.isfinite(threshold) else None
 
 
 def _publish(out: pathlib.Path, contents: Mapping[str, bytes]) -> None:

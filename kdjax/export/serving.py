@@ -56,7 +56,7 @@ class ExportedNetwork(NamedTuple):
         views: over which the logits are averaged, as in the run.
         abstains: whether the network has an abstention output, which a teacher has not. The logits
             of `outputs` have its column in any case.
-        extras: for promises, see `promises.Evidence`.
+        extras: for promises.
         run_gate: `gate` of the results of the run; None without a gate.
         fitted: distributions of the features; None unless the gate needs them.
     """
@@ -70,7 +70,7 @@ class ExportedNetwork(NamedTuple):
     delta: float
     views: tuple[View, ...] = (IDENTITY,)
     abstains: bool = True
-    extras: Mapping[str, Any] = {}
+    extras: promises.Extras = promises.Extras()
     run_gate: Mapping[str, Any] | None = None
     fitted: ClassGaussian | None = None
 
@@ -144,10 +144,9 @@ def serve(
         source_network.abstains(metadata),
         run_gate=results.get("gate"),
         fitted=gates.load_fitted(folder, run_point.gate),
-        extras={
-            "groups": predictions.stored_groups(folder, SPLITS),
-            **fallback.saved_extras(folder, results, saved),
-        },
+        extras=fallback.saved_extras(folder, results, saved)._replace(
+            groups=predictions.stored_groups(folder, SPLITS)
+        ),
     )
     if dataset is None:
         return served, _random_reference(folder, served)

@@ -84,8 +84,8 @@ def with_abstention(
     if abstains(metadata):
         return dict(outputs)
     return {
-        split: Predictions(selective.append_abstention(logits), labels)
-        for split, (logits, labels) in outputs.items()
+        split: predictions._replace(logits=selective.append_abstention(predictions.logits))
+        for split, predictions in outputs.items()
     }
 
 

@@ -15,6 +15,7 @@ from kdjax.errors import InputError, unknown_name_error
 from kdjax.evaluation import per_class
 from kdjax.predict import class_check, verdicts
 from kdjax.predict.model import BATCH_SIZE, Model, Prediction, load
+from kdjax.runtime import atomic_io
 from kdjax.selective import validation
 from kdjax.selective.groups import LEVEL, GroupRates
 from kdjax.selective.promise import PromiseCheck
@@ -261,7 +262,7 @@ def report(
     test = selective.check_promise(
         outcome.accepted, outcome.correct, risk=0.5 if risk is None else risk, delta=tail
     )
-    fields = {**test._asdict(), "risk": None if np.isnan(test.risk) else test.risk}
+    fields = {**test._asdict(), "risk": atomic_io.finite_or_none(test.risk)}
     by_class = {
         "true": _rates(outcome, outcome.labels, len(classes)),
         "predicted": _rates(outcome, outcome.predicted, len(classes)),

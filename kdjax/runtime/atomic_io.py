@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import zipfile
@@ -49,6 +50,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     content = json.dumps(value, indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, content)
+
+
+def finite_or_none(value: float) -> float | None:
+    """Returns a number as JSON can represent it: None for an infinite one and for NaN."""
+    return value if math.isfinite(value) else None
 
 
 def link_to(link: pathlib.Path, target: str | pathlib.Path) -> None:

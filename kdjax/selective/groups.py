@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kdjax.errors import InputError
 from kdjax.selective import binomial, validation
 
 LEVEL = 0.95  # of the intervals
@@ -99,7 +98,7 @@ def group_rates(
     is_accepted = validation.booleans("accepted", accepted)
     is_correct = validation.booleans("correct", correct, shape=is_accepted.shape)
     number = validation.integer("num_groups", num_groups, least=1)
-    codes = _codes(groups, is_accepted.shape, number)
+    codes = validation.codes("groups", groups, shape=is_accepted.shape, number=number)
     size = validation.probability("level", level)
     examples, kept, errors = (
         np.bincount(codes[rows], minlength=number)
@@ -136,17 +135,6 @@ def flag_groups(
     bound = validation.probability("risk", risk)
     risk_low = _bounds(binomial.lower_bound, rates.errors, rates.accepted, tail, empty=0.0)
     return GroupFlags(rare, risk_low > bound)
-
-
-def _codes(groups: ArrayLike, shape: tuple[int, ...], number: int) -> NDArray[np.int64]:
-    codes = np.asarray(groups)
-    if codes.dtype.kind not in "iu":
-        raise TypeError(f"groups of dtype {codes.dtype}: need integers")
-    if codes.shape != shape:
-        raise InputError(f"groups of shape {codes.shape}: accepted has shape {shape}")
-    rule = f"groups must lie in 0..{number - 1}"
-    validation.require((codes >= 0) & (codes < number), codes, rule)
-    return codes.astype(np.int64)
 
 
 def _shares(counts: NDArray, totals: NDArray, level: float) -> tuple[Floats, Floats, Floats]:

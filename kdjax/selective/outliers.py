@@ -227,13 +227,7 @@ def moments(
     """
     values = validation.nonempty("features", features, ndim=2)
     validation.require(np.isfinite(values), values, "features must be finite")
-    classes = np.asarray(labels)
-    if classes.shape != values.shape[:1]:
-        raise InputError(f"labels {classes.shape} of features {values.shape}: need [b] and [b, d]")
-    if classes.dtype.kind not in "iu":
-        raise TypeError(f"labels of dtype {classes.dtype}: need integers")
-    rule = f"labels must lie in 0..{num_classes - 1}"
-    validation.require((classes >= 0) & (classes < num_classes), classes, rule)
+    classes = validation.codes("labels", labels, shape=values.shape[:1], number=num_classes)
     size = values.shape[1]
     if earlier is None:
         zeros = np.zeros((num_classes, size)), np.zeros((size, size))

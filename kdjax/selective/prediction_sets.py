@@ -65,7 +65,7 @@ def fit_raps(
     Source: appendix E of arXiv 2009.14193.
     """
     values = finite_class_logits(logits, abstention)
-    codes = _labels(labels, values.shape)
+    codes = _labels(labels, values)
     ranks = 1 + np.argsort(np.argsort(-values, axis=-1, kind="stable"), axis=-1)
     k_reg = int(min(set_quantile(true_scores(ranks, codes), alpha=alpha), values.shape[-1]))
 
@@ -89,7 +89,7 @@ def true_scores(scores: ArrayLike, labels: ArrayLike) -> Floats:
         TypeError: for labels that are not integers.
     """
     values = _scores(scores)
-    codes = _labels(labels, values.shape)
+    codes = _labels(labels, values)
     return np.take_along_axis(values, codes[:, None], axis=1)[:, 0]
 
 
@@ -143,7 +143,7 @@ def class_quantiles(scores: ArrayLike, labels: ArrayLike, *, alpha: float) -> Fl
     arXiv 1209.2673 (label-conditional).
     """
     values = _scores(scores)
-    codes, true = _labels(labels, values.shape), true_scores(values, labels)
+    codes, true = _labels(labels, values), true_scores(values, labels)
     classes = range(values.shape[1])
     return np.array([set_quantile(true[codes == label], alpha=alpha) for label in classes])
 
@@ -169,7 +169,7 @@ def prediction_sets(
     values = _scores(scores)
     sets: NDArray[np.bool_] = values <= np.asarray(quantile, np.float64)
     if include is not None:
-        sets[np.arange(len(sets)), _labels(include, values.shape)] = True
+        sets[np.arange(len(sets)), _labels(include, values)] = True
     return sets
 
 
@@ -193,7 +193,7 @@ def set_metrics(sets: ArrayLike, labels: ArrayLike) -> SetMetrics:
     if members.ndim != 2 or members.dtype != np.bool_:
         raise InputError(f"sets {members.dtype} {members.shape}: need bool [n, m]")
     n, m = members.shape
-    codes = _labels(labels, members.shape)
+    codes = _labels(labels, members)
     covered, sizes = members[np.arange(n), codes], members.sum(axis=1)
     totals = np.bincount(codes, minlength=m)
     by_class = np.full(m, np.nan)
@@ -210,12 +210,7 @@ def _scores(scores: ArrayLike) -> Floats:
     return values
 
 
-def _labels(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    codes = np.asarray(labels)
-    if codes.dtype.kind not in "iu" and codes.size:
-        raise TypeError(f"labels of dtype {codes.dtype}: need integers")
-    if codes.shape != shape[:1]:
-        raise InputError(f"labels of shape {codes.shape}: need {shape[:1]}")
-    rule = f"labels must lie in 0..{shape[1] - 1}"
-    validation.require((codes >= 0) & (codes < shape[1]), codes, rule)
-    return codes.astype(np.int64)
+def _labels(labels: ArrayLike, scores: Floats | NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Returns labels [n] of scores or sets [n, m] as int64."""
+    examples, classes = scores.shape
+    return validation.codes("labels", labels, shape=(examples,), number=classes)

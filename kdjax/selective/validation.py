@@ -127,6 +127,24 @@ def _number(name: str, value: float) -> float:
     return float(array)
 
 
+def codes(
+    name: str, values: ArrayLike, *, shape: tuple[int, ...], number: int
+) -> NDArray[np.int64]:
+    """Returns integers in 0..number - 1, such as class labels, as int64.
+
+    Raises:
+        ValueError: for another shape, or a value out of range.
+        TypeError: for a dtype that is not an integer; an empty array may have any.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name} of dtype {array.dtype}: need integers")
+    if array.shape != shape:
+        raise InputError(f"{name} of shape {array.shape}: need {shape}")
+    require((array >= 0) & (array < number), array, f"{name} must lie in 0..{number - 1}")
+    return array.astype(np.int64)
+
+
 def confidences(values: ArrayLike) -> NDArray[np.float64]:
     """Returns confidences `[n]`, n >= 1, as float64; they may be infinite.
 

@@ -1,6 +1,7 @@
 """From a config to a `TrainSpec`: all that stays constant while a network is trained."""
 
 import dataclasses
+import enum
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -350,28 +351,36 @@ def pretraining_spec(spec: TrainSpec) -> TrainSpec:
     )
 
 
-def phase(spec: TrainSpec, epoch: int) -> int:
-    """Returns which part of the training an epoch belongs to.
+class Phase(enum.Enum):
+    """A part of the training of a network; they follow each other in this order."""
+
+    PRETRAINING = enum.auto()
+    OBJECTIVE = enum.auto()
+    WEIGHTED_OBJECTIVE = enum.auto()
+
+
+def phase(spec: TrainSpec, epoch: int) -> Phase:
+    """Returns the phase of an epoch.
 
     Args:
         spec: of the whole training.
         epoch: from 0.
-
-    Returns:
-        0: pre-training; 1: the objective; 2: the objective with weights.
     """
     if epoch < spec.pretrain_epochs:
-        return 0
-    return 1 if spec.rank_weight_epoch is None or epoch < spec.rank_weight_epoch else 2
+        return Phase.PRETRAINING
+    if spec.rank_weight_epoch is None or epoch < spec.rank_weight_epoch:
+        return Phase.OBJECTIVE
+    return Phase.WEIGHTED_OBJECTIVE
 
 
-def phase_spec(spec: TrainSpec, number: int) -> TrainSpec:
-    """Returns the spec of the epochs of a part of the training.
+def phase_spec(spec: TrainSpec, phase: Phase) -> TrainSpec:
+    """Returns the spec of the epochs of a phase.
 
     Args:
         spec: of the whole training.
-        number: of `phase`.
+        phase: of these epochs.
     """
-    if number == 0:
+    if phase is Phase.PRETRAINING:
         return pretraining_spec(spec)
-    return dataclasses.replace(spec, weighted=True) if number == 2 else spec
+    weighted = phase is Phase.WEIGHTED_OBJECTIVE
+    return dataclasses.replace(spec, weighted=True) if weighted else spec

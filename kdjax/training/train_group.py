@@ -21,7 +21,7 @@ from kdjax.training.initial import InitialWeights
 from kdjax.training.optimizer import schedule_program
 from kdjax.training.progress import Progress
 from kdjax.training.recorder import Recorder
-from kdjax.training.spec import TrainSpec, phase, phase_spec
+from kdjax.training.spec import Phase, TrainSpec, phase, phase_spec
 from kdjax.training.stage_log import StageLog
 from kdjax.training.step import TrainState
 from kdjax.training.teacher import TeacherSource
@@ -181,7 +181,7 @@ class TrainGroup(contextlib.AbstractContextManager):
         self._jobs, self._dataset = jobs, dataset
         self._stack = contextlib.ExitStack()
         self._memory_shown = False
-        self._programs: dict[tuple[int, ...], multi_student.Program] = {}
+        self._programs: dict[tuple[Phase, ...], multi_student.Program] = {}
 
     def __enter__(self) -> "TrainGroup":
         self._runs = [
@@ -272,8 +272,8 @@ class TrainGroup(contextlib.AbstractContextManager):
         if phases not in self._programs:
             self._programs[phases] = multi_student.make_program(
                 [
-                    phase_spec(job.spec, number)
-                    for job, number in zip(self._jobs, phases, strict=True)
+                    phase_spec(job.spec, of_job)
+                    for job, of_job in zip(self._jobs, phases, strict=True)
                 ]
             )
         return self._programs[phases]

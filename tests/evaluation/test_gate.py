@@ -100,7 +100,7 @@ def test_certificate_is_that_of_the_images_that_pass(run):
     score = certification.scores_of(results)[results["best_score"]]
     kept = {split: outputs[split].gate >= threshold for split in SPLITS}
     confidence = {split: score(outputs[split].logits) for split in SPLITS}
-    correct = {split: selective.is_correct(*outputs[split]) for split in SPLITS}
+    correct = {split: outputs[split].correct for split in SPLITS}
     calibration, test = (
         (confidence[split][kept[split]], correct[split][kept[split]])
         for split in ("calibration", "test")
@@ -181,7 +181,7 @@ def test_shifts_show_what_is_accepted_with_and_without_the_gate(run, copied, cap
     assert clean["passed"] == pytest.approx(passed.mean())
     assert clean["coverage"] == pytest.approx(np.mean(passed & above))
     assert clean["without_gate"]["coverage"] == pytest.approx(above.mean())
-    assert clean["error"] == pytest.approx(np.mean(~selective.is_correct(*outputs)[passed & above]))
+    assert clean["error"] == pytest.approx(np.mean(~outputs.correct[passed & above]))
     assert other["accepted"] == clean["coverage"] and other["gate_auroc"] == 0.5
     assert other["without_gate"]["accepted"] == clean["without_gate"]["coverage"]
     for line in shifts["shifts"]["noise"]:
@@ -237,7 +237,7 @@ def test_thresholds_by_coverage_on_dev_count_what_the_gate_stops(run):
             assert reached == min(int(key) / 100, passed["dev"].mean())
             assert accepted["dev"].sum() == math.ceil(reached * len(passed["dev"]) - 1e-9)
             assert chosen["test_coverage"] == accepted["test"].mean()
-            wrong = ~selective.is_correct(*outputs["test"])
+            wrong = ~outputs["test"].correct
             assert chosen["test_error"] == pytest.approx(wrong[accepted["test"]].mean())
 
 
@@ -265,15 +265,13 @@ def test_predictions_of_another_gate_are_refused(run):
         Gate("mahalanobis", -1.0).passes(outputs.logits)
 
 
-def test_predictions_keep_their_scores_and_unpack_to_logits_and_labels(run, tmp_path):
+def test_gate_scores_are_saved_and_damaged_ones_are_refused(run, tmp_path):
     outputs = saved(run[0])["dev"]
-    logits, labels = outputs
-    assert len(logits) == len(labels) == len(outputs.gate)
     path = tmp_path / "dev.npz"
-    predictions.save(path, Predictions(logits, labels).with_gate(outputs.gate))
+    predictions.save(path, outputs)
     np.testing.assert_array_equal(predictions.load(path).gate, outputs.gate)
     for damaged in (outputs.gate[1:], np.full_like(outputs.gate, np.nan)):
-        predictions.save(path, outputs.with_gate(damaged))
+        predictions.save(path, outputs._replace(gate=damaged))
         with pytest.raises(InputError, match=r"gate must hold finite numbers \[144\]"):
             predictions.load(path)
 

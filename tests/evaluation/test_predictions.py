@@ -26,7 +26,9 @@ def path(tmp_path):
 
 
 def assert_equals_saved(loaded):
-    for value, expected in zip(loaded, SAVED, strict=True):
+    assert loaded.gate is None
+    for name in ("logits", "labels"):
+        value, expected = getattr(loaded, name), getattr(SAVED, name)
         assert value.dtype == expected.dtype
         assert_array_equal(value, expected)
 
@@ -43,6 +45,24 @@ def test_saved_predictions_are_loaded_bit_identically(path):
     assert_equals_saved(predictions.load(path))
     with np.load(path) as arrays:
         assert sorted(arrays) == ["labels", "logits"]
+
+
+def test_a_prediction_is_correct_if_the_largest_class_logit_is_that_of_the_label():
+    logits = np.array([[1, 2, 9], [3, 1, 0], [-2, -1, -9]], np.float32)
+    predicted = Predictions(logits, np.array([1, 1, 1], np.int32))
+    assert_array_equal(predicted.correct, [True, False, True])
+
+
+@pytest.mark.parametrize("rows", [np.array([True, False, True]), np.array([0, 2])])
+def test_selected_predictions_have_the_gate_scores_of_their_images(rows):
+    gate = np.array([0.1, 0.2, 0.3], np.float32)
+    logits = np.arange(9, dtype=np.float32).reshape(3, 3)
+    predicted = Predictions(logits, np.array([0, 1, 0], np.int32), gate)
+    selected = predicted.select(rows)
+    assert_array_equal(selected.logits, logits[[0, 2]])
+    assert_array_equal(selected.labels, [0, 0])
+    assert_array_equal(selected.gate, gate[[0, 2]])
+    assert predicted._replace(gate=None).select(rows).gate is None
 
 
 def test_saving_replaces_the_file_and_leaves_no_other_file(path):

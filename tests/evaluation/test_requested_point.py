@@ -51,7 +51,7 @@ def test_without_a_request_the_point_is_that_of_the_run(results, outputs):
 def test_risk_and_delta_are_certified_on_calibration(results, outputs):
     point = requested_point(results, outputs, PointRequest(risk=0.2, delta=0.1))
     confidence = confidence_of(point, outputs["calibration"])
-    correct = selective.is_correct(*outputs["calibration"])
+    correct = outputs["calibration"].correct
     expected = selective.learn_then_test(confidence, correct, risk=0.2, delta=0.1)
     assert point.certified and point.threshold == expected.threshold
     assert (point.guarantee["risk"], point.guarantee["delta"]) == (0.2, 0.1)
@@ -99,7 +99,7 @@ def test_acceptance_counts_accepted_images_and_errors(results, outputs):
     point = requested_point(results, outputs, PointRequest(coverage=0.6))
     counts = acceptance(point, outputs["test"])
     confidence = confidence_of(point, outputs["test"])
-    correct = selective.is_correct(*outputs["test"])
+    correct = outputs["test"].correct
     coverage, error = selective.accept_at(confidence, correct, point.threshold)
     assert (counts["coverage"], counts["error"]) == (coverage, error)
     assert counts["images"] == 200 and counts["accepted"] == round(200 * coverage)

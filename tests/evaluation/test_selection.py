@@ -65,7 +65,7 @@ def test_a_row_has_the_metrics_of_the_predictions(rows: Any) -> None:
     row = selection.row(folder, results)
     assert row["name"] == "seed=1" and row["score"] == "margin_log"
     for split, area in (("dev", "dev_aurc"), ("test", "aurc")):
-        logits, labels = predictions.load(folder / "predictions" / f"{split}.npz")
+        logits, labels, _ = predictions.load(folder / "predictions" / f"{split}.npz")
         classes = np.exp(np.float64(logits[:, :-1]))
         ordered = np.sort(classes / classes.sum(axis=1, keepdims=True), axis=1)
         wrong = logits[:, :-1].argmax(axis=1) != labels

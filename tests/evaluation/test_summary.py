@@ -86,7 +86,7 @@ def dev_area(name):
     if name in CONFIDENCE:
         return area(confidence(name, DEV), is_wrong)
     if name == "combination":
-        return selective.cross_validated_combination_aurc(*DEV)
+        return selective.cross_validated_combination_aurc(DEV.logits, DEV.labels)
     logits, total = DEV.logits.astype(np.float64), 0
     ranks = {p: pnorm(logits, p) for p in selective.PNORMS}
     for error in np.flatnonzero(is_wrong):
@@ -178,7 +178,8 @@ def test_thresholds_are_chosen_on_dev_and_evaluated_on_test(results, name):
 
 def test_pnorm_is_chosen_on_dev():
     assert best_power(DEV) != best_power(TEST)
-    chosen = selective.numpy_scores(selective.best_pnorm(*DEV))["max_logit_pnorm"](TEST.logits)
+    power = selective.best_pnorm(DEV.logits, DEV.labels)
+    chosen = selective.numpy_scores(power)["max_logit_pnorm"](TEST.logits)
     assert_allclose(chosen, pnorm(TEST.logits.astype(np.float64), best_power(DEV)), rtol=1e-5)
 
 
@@ -194,10 +195,11 @@ def test_pnorm_does_not_depend_on_rounding(seed):
 
 
 def test_combination_is_fitted_on_dev(results):
-    assert results["combination"] == selective.fit_combination(*DEV)
+    labelled = DEV.logits, DEV.labels
+    assert results["combination"] == selective.fit_combination(*labelled)
     scores = selective.numpy_scores(results["pnorm"], results["combination"])
     values = results["scores"]["combination"]
-    assert values["dev_aurc"] == selective.cross_validated_combination_aurc(*DEV)
+    assert values["dev_aurc"] == selective.cross_validated_combination_aurc(*labelled)
     assert_allclose(values["aurc"], area(scores["combination"](TEST.logits), wrong(TEST)))
 
 
@@ -281,7 +283,7 @@ each_bad_value = pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @each_bad_value
 @pytest.mark.parametrize("column", [0, -1])
 def test_split_metrics_of_non_finite_logits_report_divergence(value, column):
-    logits, labels = with_logit(TEST, column, value)
+    logits, labels, _ = with_logit(TEST, column, value)
     with pytest.raises(FloatingPointError, match="diverged"):
         selective.split_metrics(logits, labels, CLASSES)
 

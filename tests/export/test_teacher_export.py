@@ -10,7 +10,7 @@ from support.runs import tiny
 
 from kdjax import pipeline, selective
 from kdjax.errors import InputError
-from kdjax.evaluation import evaluate, fallback, predictions
+from kdjax.evaluation import evaluate, fallback, predictions, promises
 from kdjax.export import card, formats, source_network
 from kdjax.export.exporter import export
 from kdjax.predict import load, load_cascade
@@ -145,15 +145,15 @@ def test_export_without_the_outputs_of_the_teacher_has_no_cascade(finished_run, 
         name: predictions.load(predictions.path_of(folder, name)) for name in predictions.SPLITS
     }
     saved = fallback.saved_extras(folder, results, splits)
-    assert saved["fallback"] == cascade_of(results)["fallback"]
-    np.testing.assert_array_equal(saved["teacher"]["test"].labels, splits["test"].labels)
+    assert saved.fallback == cascade_of(results)["fallback"]
+    np.testing.assert_array_equal(saved.teacher["test"].labels, splits["test"].labels)
     if change == "results":  # of an earlier version
         del results["promises"]
     elif change == "outputs":
         predictions.path_of(folder / "teacher", "dev").unlink()
     else:
         splits["dev"] = splits["dev"]._replace(labels=splits["dev"].labels[::-1])
-    assert fallback.saved_extras(folder, results, splits) == {}
+    assert fallback.saved_extras(folder, results, splits) == promises.Extras()
 
 
 # Other teachers

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.evaluation.predictions import Predictions
-from kdjax.evaluation.promises import Evidence, cascade
+from kdjax.evaluation.promises import Evidence, Extras, cascade
 
 CLASSES = ("red", "green", "blue")
 FALLBACK = {
@@ -58,10 +58,7 @@ def evidence(
         "runs": 1,
         "class_names": CLASSES,
         "settings": {},
-        "extras": {
-            "teacher": {name: outputs[name][1] for name in names},
-            "fallback": FALLBACK,
-        },
+        "extras": Extras({name: outputs[name][1] for name in names}, FALLBACK),
     }
     return Evidence(**fields | changes)
 

@@ -40,7 +40,7 @@ def of(
     **fields: Any,
 ) -> promises.Evidence:
     """Returns evidence with these splits; `fields` as in `Evidence`."""
-    values = {"risk": 0.05, "delta": 0.1, "runs": 1, "extras": {}} | fields
+    values = {"risk": 0.05, "delta": 0.1, "runs": 1} | fields
     return promises.Evidence(
         dev=calibration,
         calibration=calibration,

@@ -30,7 +30,7 @@ from kdjax.runtime import sharding
 from kdjax.training import host_teacher, multi_student, step
 from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.optimizer import OptimizerOptions, make_optimizer
-from kdjax.training.spec import TrainSpec, phase_spec, train_spec
+from kdjax.training.spec import Phase, TrainSpec, phase_spec, train_spec
 from kdjax.training.teacher import OnlineTeacher
 
 METADATA = {"class_names": ["a", "b", "c"], "train_examples": COUNT, "image_shape": SHAPE}
@@ -109,13 +109,14 @@ def test_students_together_equal_each_trained_separately(
         separate, run = step.init_state(spec, SHAPE), single_program(spec)
         for _ in range(COUNT // BATCH):
             separate, expected = run(separate, source, variables if spec.teacher else None, 1)
+        # Muon divides by singular values, which amplifies rounding: weights differ by 1.4e-6 on a
+        # CPU without AVX-512, where a step changes them by up to 0.05.
+        close = functools.partial(
+            np.testing.assert_allclose, rtol=1e-5, atol=5e-6 if spec is specs[5] else 1e-6
+        )
         for actual, reference in ((state, separate), (values, expected)):
             assert jax.tree.structure(actual) == jax.tree.structure(reference)
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-                actual,
-                reference,
-            )
+            jax.tree.map(close, actual, reference)
 
 
 def config_spec(stage: str, **fields: Any) -> TrainSpec:
@@ -135,7 +136,7 @@ def config_spec(stage: str, **fields: Any) -> TrainSpec:
 def test_networks_of_equal_configs_share_their_programs(stage, changes) -> None:
     def programs(**fields: Any) -> list[Any]:
         whole = config_spec(stage, **changes, **fields)
-        specs = [phase_spec(whole, number) for number in range(3)]
+        specs = [phase_spec(whole, phase) for phase in Phase]
         return [multi_student.make_program([spec]).run for spec in specs]
 
     first = programs()

@@ -175,8 +175,10 @@ def test_gradient_of_the_weighted_loss_is_the_weighted_mean_of_gradients() -> No
 def test_phases_change_at_the_exact_epochs() -> None:
     plain = linear_spec(epochs=10, pretrain_epochs=3)
     changed = dataclasses.replace(plain, rank_weight_epoch=7)
-    assert [spec.phase(plain, epoch) for epoch in range(10)] == [0] * 3 + [1] * 7
-    assert [spec.phase(changed, epoch) for epoch in range(10)] == [0] * 3 + [1] * 4 + [2] * 3
-    assert spec.phase_spec(changed, 1) is changed
-    assert spec.phase_spec(changed, 2).weighted and not spec.phase_spec(changed, 0).weighted
-    assert spec.phase_spec(changed, 0).teacher is None
+    first, second, third = spec.Phase
+    assert [spec.phase(plain, epoch) for epoch in range(10)] == [first] * 3 + [second] * 7
+    phases = [spec.phase(changed, epoch) for epoch in range(10)]
+    assert phases == [first] * 3 + [second] * 4 + [third] * 3
+    assert spec.phase_spec(changed, second) is changed
+    assert spec.phase_spec(changed, third).weighted and not spec.phase_spec(changed, first).weighted
+    assert spec.phase_spec(changed, first).teacher is None

@@ -18,7 +18,7 @@ from kdjax.evaluation.promises import (
     selective_risk,
     sets,
 )
-from kdjax.evaluation.promises.base import Evidence, Promise, Statement, Table, evidence_of
+from kdjax.evaluation.promises.base import Evidence, Extras, Promise, Statement, Table, evidence_of
 
 PROMISES: dict[str, Promise] = {
     "selective_risk": selective_risk.PROMISE,
@@ -34,6 +34,7 @@ PROMISES: dict[str, Promise] = {
 __all__ = [
     "PROMISES",
     "Evidence",
+    "Extras",
     "Promise",
     "Statement",
     "Table",

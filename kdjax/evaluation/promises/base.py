@@ -11,6 +11,33 @@ from kdjax.evaluation.certification import OperatingPoint, operating_point, scor
 from kdjax.evaluation.predictions import Predictions
 
 
+class Extras(NamedTuple):
+    """What only some runs have.
+
+    Attributes:
+        teacher: the outputs of the teacher, logits [n, m], by split.
+        fallback: the teacher as the fallback of a cascade, see `evaluation.fallback.describe`.
+        groups: the groups of the images, str [n], by split.
+    """
+
+    teacher: Mapping[str, Predictions] = MappingProxyType({})
+    fallback: Mapping[str, Any] | None = None
+    groups: Mapping[str, np.ndarray] = MappingProxyType({})
+
+    def select(self, rows: Mapping[str, np.ndarray]) -> "Extras":
+        """Returns the extras of some images, given by split as bool [n]."""
+        return self._replace(
+            teacher={
+                split: outputs.select(rows[split]) if split in rows else outputs
+                for split, outputs in self.teacher.items()
+            },
+            groups={
+                split: groups[rows[split]] if split in rows else groups
+                for split, groups in self.groups.items()
+            },
+        )
+
+
 class Evidence(NamedTuple):
     """Predictions of a run and its choices, from which promises are computed.
 
@@ -27,9 +54,7 @@ class Evidence(NamedTuple):
         runs: number of runs among which one may be chosen after a look at their promises.
         class_names: m names, by label.
         settings: fields of the group `selective` of the config, by name without the group.
-        extras: what only some runs have, by name: `teacher`, the teacher's `Predictions`
-            (logits [n, m]) by split; `groups`, the groups of the images by split; `fallback`, see
-            `evaluation.fallback.describe`.
+        extras: what only some runs have.
         class_thresholds: of each predicted class, if the operating point has them, see
             `certification.OperatingPoint`.
         gate: of `gate.measure`; None without a gate. The other promises then get the images that
@@ -48,7 +73,7 @@ class Evidence(NamedTuple):
     runs: int
     class_names: Sequence[str]
     settings: Mapping[str, Any]
-    extras: Mapping[str, Any]
+    extras: Extras = Extras()
     class_thresholds: Sequence[float] | None = None
     gate: Mapping[str, Any] | None = None
     samples: Mapping[str, tuple[np.ndarray, np.ndarray]] = MappingProxyType({})
@@ -58,7 +83,7 @@ class Evidence(NamedTuple):
         if split in self.samples:
             return self.samples[split]
         outputs: Predictions = getattr(self, split)
-        return self.confidence(outputs.logits), selective.is_correct(*outputs)
+        return self.confidence(outputs.logits), outputs.correct
 
     def images(self, split: str) -> int:
         """Returns the number of images of a split, with those that a gate stops."""
@@ -120,7 +145,7 @@ def evidence_of(
     *,
     class_names: Sequence[str],
     settings: Mapping[str, Any],
-    extras: Mapping[str, Any] | None = None,
+    extras: Extras = Extras(),  # noqa: B008 - immutable
     point: OperatingPoint | None = None,
     delta: float | None = None,
 ) -> Evidence:
@@ -131,7 +156,7 @@ def evidence_of(
         outputs: logits [n, m+1] and labels of dev, calibration and test.
         class_names: m names, by label.
         settings: fields of the group `selective` of the config.
-        extras: see `Evidence`.
+        extras: what only some runs have.
         point: the operating point of the model; None: that of the run.
         delta: of a model whose threshold has no guarantee; None: that of the guarantee.
     """
@@ -149,7 +174,7 @@ def evidence_of(
         runs=guarantee.get("runs", 1),
         class_names=class_names,
         settings={**settings, "coverage": results["guarantee"].get("coverage", 0.0)},
-        extras=extras or {},
+        extras=extras,
         class_thresholds=chosen.class_thresholds,
         gate=results.get("gate"),
     )

@@ -56,7 +56,7 @@ def certify(
 
     def sample(split: Predictions) -> groupwise.GroupedSample:
         predicted = selective.predicted_classes(split.logits)
-        return confidence(split.logits), selective.is_correct(*split), predicted
+        return confidence(split.logits), split.correct, predicted
 
     classes = range(calibration.logits.shape[1] - 1)
     return groupwise.certify(sample(calibration), sample(test), classes, risk=risk, delta=delta)

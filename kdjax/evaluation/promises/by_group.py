@@ -29,7 +29,7 @@ def compute(evidence: Evidence) -> dict[str, Any] | None:
         calibration is in test too: then they are such as patients, whose images stay in one split,
         and not such as devices.
     """
-    groups = evidence.extras.get("groups") or {}
+    groups = evidence.extras.groups
     if groups.get("calibration") is None or groups.get("test") is None:
         return None
     names = sorted(set(groups["calibration"].tolist()) - {""})

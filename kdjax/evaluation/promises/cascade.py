@@ -12,6 +12,7 @@ from kdjax.evaluation.certification import CHOSEN_ON_CALIBRATION
 from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement, Table
+from kdjax.runtime import atomic_io
 from kdjax.selective import CascadePoint, cascade
 
 TITLE = "Student and teacher together"
@@ -34,7 +35,7 @@ def compute(evidence: Evidence) -> dict[str, Any] | None:
         `selective.CascadePoint` without `cost`, `multiply_adds` and `test`. A threshold is None
         where the student answers nothing.
     """
-    teacher, fallback = evidence.extras.get("teacher"), evidence.extras.get("fallback")
+    teacher, fallback = evidence.extras.teacher, evidence.extras.fallback
     if not teacher or not fallback or not set(SPLITS) <= teacher.keys():
         return None
     dev, calibration, test = (
@@ -110,8 +111,8 @@ def point_values(
         test: a sample on which nothing was chosen.
     """
     values = {name: value for name, value in point._asdict().items() if name != "cost"}
-    values["threshold"] = point.threshold if math.isfinite(point.threshold) else None
-    values["risk"] = None if math.isnan(point.risk) else point.risk
+    values["threshold"] = atomic_io.finite_or_none(point.threshold)
+    values["risk"] = atomic_io.finite_or_none(point.risk)
     values["multiply_adds"] = multiply_adds(point.passed_on, fallback)
     if test is not None:
         (measured,) = selective.cascade_bounds(*test, thresholds=[point.threshold])

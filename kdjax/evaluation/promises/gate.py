@@ -29,22 +29,8 @@ def passing(evidence: Evidence) -> Evidence:
         return evidence
     splits: dict[str, Predictions] = {split: getattr(evidence, split) for split in SPLITS}
     rows = {split: gate.passed(outputs) for split, outputs in splits.items()}
-
-    def select(name: str, value: Any) -> Any:
-        if name not in rows or value is None:
-            return value
-        if isinstance(value, Predictions):
-            return Predictions(*(array[rows[name]] for array in value))
-        return value[rows[name]]
-
-    extras = {
-        name: {split: select(split, value) for split, value in by_split.items()}
-        if isinstance(by_split, Mapping)
-        else by_split
-        for name, by_split in evidence.extras.items()
-    }
-    kept: dict[str, Any] = {split: gates.kept(gate, outputs) for split, outputs in splits.items()}
-    return evidence._replace(**kept, extras=extras)
+    kept: dict[str, Any] = {split: outputs.select(rows[split]) for split, outputs in splits.items()}
+    return evidence._replace(**kept, extras=evidence.extras.select(rows))
 
 
 def statement(values: Mapping[str, Any]) -> Statement:

@@ -1,6 +1,5 @@
 """Thresholds by class or by group, as values for JSON; used by `by_class` and `by_group`."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from kdjax import selective
 from kdjax.evaluation.certification import least_examples
 from kdjax.evaluation.promises import words
+from kdjax.runtime import atomic_io
 
 SHOWN_NAMES = 12  # in a sentence
 
@@ -47,7 +47,7 @@ def certify(
         "risk": risk,
         "delta": delta,
         "level": rule.level,
-        "threshold": [value if math.isfinite(value) else None for value in threshold.tolist()],
+        "threshold": [atomic_io.finite_or_none(value) for value in threshold.tolist()],
         "tested": [key in tested for key in keys],
         "calibration": counts(rule.accepts(confidence, groups), correct, groups, keys),
         "test": counts(rule.accepts(test[0], test[2]), test[1], test[2], keys),

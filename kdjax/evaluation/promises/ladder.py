@@ -9,6 +9,7 @@ from kdjax.evaluation import joint
 from kdjax.evaluation.certification import CERTIFIERS, LTT, RISKS
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement, Table
+from kdjax.runtime import atomic_io
 
 TITLE = "Other limits for the errors"
 
@@ -53,7 +54,7 @@ def _alone(evidence: Evidence, name: str, risk: float) -> dict[str, Any]:
 
 def _measured(evidence: Evidence, threshold: float) -> dict[str, Any]:
     return {
-        "threshold": threshold if math.isfinite(threshold) else None,
+        "threshold": atomic_io.finite_or_none(threshold),
         **{
             split: {
                 "images": evidence.images(split),

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from kdjax import selective
 from kdjax.evaluation.certification import CERTIFICATE, CLASS_CERTIFICATES
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement
@@ -53,7 +52,7 @@ def _kind(source: str, accepted: int) -> str:
 
 def _counts(evidence: Evidence, split: str) -> dict[str, int]:
     kept = evidence.accepted(split)
-    wrong = ~selective.is_correct(*getattr(evidence, split)[:2])
+    wrong = ~getattr(evidence, split).correct
     return {
         "images": evidence.images(split),
         "accepted": int(np.sum(kept)),

@@ -11,6 +11,7 @@ from kdjax.evaluation.certification import CHOSEN_ON_CALIBRATION
 from kdjax.evaluation.predictions import Predictions
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement
+from kdjax.runtime import atomic_io
 from kdjax.selective import SetMetrics, SetRule, joint, set_rule
 from kdjax.selective.set_scores import Floats
 
@@ -48,7 +49,10 @@ def compute(evidence: Evidence) -> dict[str, Any]:
         rule.scores(_class_logits(evidence.calibration)), labels
     )
     rule = rule._replace(quantile=selective.set_quantile(true_class_scores, alpha=alpha))
-    marginal = {"quantile": _finite(rule.quantile), "examples": true_class_scores.size}
+    marginal = {
+        "quantile": atomic_io.finite_or_none(rule.quantile),
+        "examples": true_class_scores.size,
+    }
     rejected = _rejected(evidence, true_class_scores, alpha)
     values = {
         "alpha": alpha,
@@ -87,8 +91,8 @@ def _rejected(evidence: Evidence, true_class_scores: Floats, alpha: float) -> di
     else:
         return None
     return {
-        "quantile": _finite(rule.quantile),
-        "below": _finite(rule.below),
+        "quantile": atomic_io.finite_or_none(rule.quantile),
+        "below": atomic_io.finite_or_none(rule.below),
         "examples": rule.examples,
         "conditional": True,
     }
@@ -146,9 +150,9 @@ def _measure(sets: np.ndarray, test: Predictions, rows: np.ndarray) -> dict[str,
     """Returns the metrics of some rows, with lists for arrays and None for NaN."""
     metrics: SetMetrics = selective.set_metrics(sets[rows], test.labels[rows])
     return {
-        name: [_finite(item) for item in value.tolist()]
+        name: [atomic_io.finite_or_none(item) for item in value.tolist()]
         if isinstance(value, np.ndarray)
-        else _finite(value)
+        else atomic_io.finite_or_none(value)
         for name, value in metrics._asdict().items()
     }
 
@@ -217,11 +221,6 @@ def _sizes(test: Mapping[str, Any]) -> str:
     ]
     more = sum(shares[SHOWN_SIZES:])
     return ", ".join([*parts, *([f"more: {words.percent(more)}"] if more else [])])
-
-
-def _finite(value: float) -> Any:
-    """Returns None for an infinite number or NaN, which JSON has not."""
-    return value if math.isfinite(value) else None
 
 
 PROMISE = Promise(compute, statement)

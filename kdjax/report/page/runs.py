@@ -103,7 +103,7 @@ def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None
         )
     if not results.get("pnorm"):
         dev = _read_split(folder, "dev", results["classes"])
-        results["pnorm"] = selective.best_pnorm(*dev)
+        results["pnorm"] = selective.best_pnorm(dev.logits, dev.labels)
     if risk is not None or delta is not None:
         results["guarantee"] = _certify(folder, results, test, risk, delta)
         results["promises"] = _promises(folder, metadata, results, test)
@@ -115,7 +115,7 @@ def read(folder: pathlib.Path, *, risk: float | None = None, delta: float | None
         operating_point=operating_point(results),
         test=test,
         predicted=selective.predicted_classes(test.logits),
-        correct=selective.is_correct(*test),
+        correct=test.correct,
         confidence={name: scores[name](test.logits) for name in results["scores"]},
     )
 
@@ -192,8 +192,7 @@ def _read_results(folder: pathlib.Path, num_classes: int) -> dict[str, Any]:
 def _read_split(folder: pathlib.Path, split: str, num_classes: int) -> Predictions:
     """Reads predictions; a teacher's get an abstention output, which its file does not have."""
     path = predictions.path_of(folder, split)
-    loaded = predictions.load(path)
-    logits, labels = loaded
+    logits, labels, gate = predictions.load(path)
     if not len(labels):
         raise InputError(f"predictions {str(path)!r} contain no example")
     if logits.shape[1] not in (num_classes, num_classes + 1):
@@ -206,7 +205,7 @@ def _read_split(folder: pathlib.Path, split: str, num_classes: int) -> Predictio
         raise InputError(f"predictions {str(path)!r}: labels must be integers 0..{num_classes - 1}")
     if logits.shape[1] == num_classes:
         logits = selective.append_abstention(logits)
-    return Predictions(logits, labels).with_gate(loaded.gate)
+    return Predictions(logits, labels, gate)
 
 
 def _certify(
@@ -233,15 +232,12 @@ def _promises(
         if not predictions.path_of(folder, split).exists():
             return {}
         outputs[split] = _read_split(folder, split, results["classes"])
-    extras = {
-        "groups": predictions.stored_groups(folder, outputs),
-        **fallback.saved_extras(folder, results, outputs),
-    }
+    groups = predictions.stored_groups(folder, outputs)
     evidence = promises.evidence_of(
         results,
         outputs,
         class_names=metadata["dataset"]["class_names"],
         settings=configs.base().selective.to_dict() | metadata["config"].get("selective", {}),
-        extras=extras,
+        extras=fallback.saved_extras(folder, results, outputs)._replace(groups=groups),
     )
     return promises.compute_all(evidence)

@@ -25,7 +25,6 @@ def evidence(draw=sample_runs.split, **changes):
         "runs": 1,
         "class_names": NAMES,
         "settings": {},
-        "extras": {},
     }
     return Evidence(**outputs, **{**fields, **changes})
 

@@ -8,7 +8,7 @@ from support import sample_runs
 
 from kdjax import selective
 from kdjax.evaluation.promises import by_group
-from kdjax.evaluation.promises.base import Evidence
+from kdjax.evaluation.promises.base import Evidence, Extras
 
 SIZES = {"dev": 100, "calibration": 1200, "test": 900}
 
@@ -27,7 +27,7 @@ def evidence(groups, threshold=0.5, risk=0.1):
         runs=1,
         class_names=sample_runs.CLASSES,
         settings={},
-        extras={} if groups is None else {"groups": groups},
+        extras=Extras(groups=groups or {}),
     )
 
 
@@ -42,7 +42,7 @@ def test_counts_of_each_group_are_those_of_the_predictions():
     given = evidence(groups)
     values = by_group.compute(given)
     assert values["names"] == ["left", "right"]  # "" is no group
-    logits, labels = given.test
+    logits, labels, _ = given.test
     confidence, correct = given.confidence(logits), logits[:, :-1].argmax(axis=1) == labels
     for index, (name, own) in enumerate(zip(values["names"], values["threshold"], strict=True)):
         for kind, threshold in (("point", 0.5), ("test", own)):
@@ -58,7 +58,7 @@ def test_images_in_no_group_have_no_influence():
     rows = groups["calibration"] != ""
     rule = selective.classwise(
         given.confidence(given.calibration.logits)[rows],
-        selective.is_correct(*given.calibration)[rows],
+        given.calibration.correct[rows],
         groups["calibration"][rows],
         risk=0.1,
         delta=0.05,

@@ -10,14 +10,14 @@ from scipy import stats
 from support import cascades
 
 from kdjax.evaluation import promises
-from kdjax.evaluation.promises import cascade
+from kdjax.evaluation.promises import Extras, cascade
 
 SIZE = 1000
 
 
 def whole(evidence, split, threshold):
     """Returns the share passed on and the number of wrong answers, one image after the other."""
-    outputs, others = getattr(evidence, split), evidence.extras["teacher"][split]
+    outputs, others = getattr(evidence, split), evidence.extras.teacher[split]
     threshold = math.inf if threshold is None else threshold
     wrong = passed_on = 0
     for row, label in enumerate(outputs.labels):
@@ -86,7 +86,7 @@ def test_bound_at_the_own_threshold_allows_for_its_choice_on_calibration(source)
 
 @pytest.mark.parametrize(
     "extras",
-    [{}, {"fallback": cascades.FALLBACK}, {"fallback": cascades.FALLBACK, "teacher": {"dev": 1}}],
+    [Extras(), Extras(fallback=cascades.FALLBACK), Extras({"dev": 1}, cascades.FALLBACK)],
 )
 def test_without_the_predictions_of_a_teacher_there_is_no_cascade(evidence, extras):
     assert cascade.compute(evidence._replace(extras=extras)) is None
@@ -127,12 +127,13 @@ def test_statement_says_what_is_promised_and_what_it_costs(values):
 def test_dear_student_and_unknown_costs_are_said():
     fallback = {**cascades.FALLBACK, "multiply_adds": 100, "student_multiply_adds": 200}
     changed = cascades.evidence()
-    dear = changed._replace(extras={**changed.extras, "fallback": fallback})
+    dear = changed._replace(extras=changed.extras._replace(fallback=fallback))
     values = cascade.compute(dear)
     share = 200 + 100 * values["certificate"]["point"]["passed_on"]
     assert f": {share:.0f} % of the teacher alone" in cascade.statement(values).sentences[1]
     fallback |= {"multiply_adds": None, "weights_sha256": None, "file": "teacher.onnx"}
-    unknown = cascade.compute(changed._replace(extras={**changed.extras, "fallback": fallback}))
+    unknown = changed._replace(extras=changed.extras._replace(fallback=fallback))
+    unknown = cascade.compute(unknown)
     statement = cascade.statement(unknown)
     assert "is not known, because the teacher is given as a file" in statement.sentences[1]
     assert {row[3:5] for row in statement.table.rows} == {("not known", "not known")}
@@ -181,5 +182,5 @@ def test_registry_computes_and_states_the_cascade(evidence, values):
 
 
 def test_right_predictions_of_a_teacher_are_counted(evidence):
-    teacher = evidence.extras["teacher"]["test"]
+    teacher = evidence.extras.teacher["test"]
     assert np.mean(cascade.is_right(teacher)) == pytest.approx(0.98, abs=0.02)

@@ -29,7 +29,7 @@ def confidence_of(logits):
 def evidence_of(outputs):
     """Returns a function: risk, and changes of the evidence -> evidence."""
     calibration = outputs["calibration"]
-    sample = confidence_of(calibration.logits), selective.is_correct(*calibration)
+    sample = confidence_of(calibration.logits), calibration.correct
 
     def make(risk=0.2, *, settings=None, **changes):
         threshold = selective.learn_then_test(*sample, risk=risk, delta=0.05).threshold
@@ -43,7 +43,6 @@ def evidence_of(outputs):
             runs=1,
             class_names=sample_runs.CLASSES,
             settings=settings or {},
-            extras={},
         )._replace(**changes)
 
     return make
@@ -94,7 +93,9 @@ def test_quantiles_are_those_of_calibration_and_metrics_those_of_test(evidence_o
 def test_only_raps_has_parameters_and_they_come_from_dev(evidence_of):
     evidence = evidence_of(settings={"set_method": "raps"})
     values = sets.compute(evidence)
-    expected = selective.fit_raps(*evidence.dev, alpha=0.1, abstention=True)
+    expected = selective.fit_raps(
+        evidence.dev.logits, evidence.dev.labels, alpha=0.1, abstention=True
+    )
     assert (values["k_reg"], values["penalty"]) == expected
     for method in ("lac", "aps"):
         values = sets.compute(evidence_of(settings={"set_method": method}))

@@ -96,7 +96,7 @@ def test_certificates_for_all_runs_are_at_delta_over_their_number(runs, text):
     rows = {row[0]: row[1:] for row in table.rows}
     score = certification.scores_of(runs[1].results)[runs[1].best_score]
     calibration = predictions.load(runs[1].folder / "predictions" / "calibration.npz")
-    sample = score(calibration.logits), selective.is_correct(*calibration)
+    sample = score(calibration.logits), calibration.correct
     for delta, first in ((0.05, 4), (0.05 / 3, 7)):
         expected = selective.learn_then_test(*sample, risk=0.1, delta=delta)
         test = selective.accept_at(
