@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax import data, selective
+from kdjax import data
 from kdjax.data import deployment_views
 from kdjax.data.batches import load_split
 from kdjax.data.deployment_views import IDENTITY, View
@@ -294,7 +294,7 @@ def _teacher_results(
             _write(folder, evaluated, results["teacher"] | promised, groups)
     elif evaluated:
         results["teacher"] = {
-            split: summary.accuracy_metrics(_with_abstention(split_outputs))
+            split: summary.accuracy_metrics(split_outputs.with_abstention())
             for split, split_outputs in evaluated.items()
         }
     if source:
@@ -330,7 +330,7 @@ def _promises(
         extras: what only some runs have.
     """
     if outputs["dev"].logits.shape[1] == len(class_names):
-        outputs = {split: _with_abstention(values) for split, values in outputs.items()}
+        outputs = {split: values.with_abstention() for split, values in outputs.items()}
     evidence = promises.evidence_of(
         results,
         outputs,
@@ -357,7 +357,7 @@ def _summarize(
     """
     metadata = workdir.read_metadata(folder)
     if metadata["stage"] == TEACHER:
-        outputs = {split: _with_abstention(values) for split, values in outputs.items()}
+        outputs = {split: values.with_abstention() for split, values in outputs.items()}
     abstains = collapse.trains_abstention(metadata["stage"], metadata["config"])
     results = summary.summarize(outputs, abstains=abstains, **certificate)
     if abstains:
@@ -382,8 +382,3 @@ def _abstention(results: Results, outputs: Outputs, config: Mapping[str, Any]) -
     if shares["dev"] <= collapse.LIMIT:
         return splits
     return splits | {"collapse": collapse.warning(shares["dev"], config)}
-
-
-def _with_abstention(outputs: Predictions) -> Predictions:
-    """Returns a teacher's outputs with an abstention column, which it never chooses."""
-    return Predictions(selective.append_abstention(outputs.logits), outputs.labels)

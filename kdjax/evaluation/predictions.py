@@ -34,6 +34,10 @@ class Predictions(NamedTuple):
         """Whether the class with the largest logit, abstention apart, is the label; bool [n]."""
         return selective.is_correct(self.logits, self.labels)
 
+    def with_abstention(self) -> "Predictions":
+        """Returns the outputs of a teacher with an abstention column, -inf, as scores need it."""
+        return self._replace(logits=selective.append_abstention(self.logits))
+
     def select(self, rows: np.ndarray) -> "Predictions":
         """Returns the predictions for some of the images, given as bool [n] or their indices."""
         gate = None if self.gate is None else self.gate[rows]

@@ -207,11 +207,11 @@ def _sampler(
         logits, given = gate_features.predict(
             restored, fitted, examples, batch_size=batch_size, change=change, views=views
         )
-        if metadata["stage"] == TEACHER:
-            logits = selective.append_abstention(logits)
         split = Predictions(logits, np.asarray(examples.labels), given)
+        if metadata["stage"] == TEACHER:
+            split = split.with_abstention()
         correct = split.correct
-        confidence = point.numpy_confidence(logits)
+        confidence = point.numpy_confidence(split.logits)
         if point.gate is None:
             return ScoredSample(confidence, correct, None, None)
         return ScoredSample(

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from kdjax import data, selective
+from kdjax import data
 from kdjax.errors import InputError
 from kdjax.evaluation import cost, network
 from kdjax.evaluation.predictions import Predictions
@@ -83,10 +83,7 @@ def with_abstention(
     """Returns outputs with an abstention column, as scores need it: -inf for a teacher."""
     if abstains(metadata):
         return dict(outputs)
-    return {
-        split: predictions._replace(logits=selective.append_abstention(predictions.logits))
-        for split, predictions in outputs.items()
-    }
+    return {split: predictions.with_abstention() for split, predictions in outputs.items()}
 
 
 def name(metadata: Mapping[str, Any]) -> str:

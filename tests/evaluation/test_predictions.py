@@ -65,6 +65,15 @@ def test_selected_predictions_have_the_gate_scores_of_their_images(rows):
     assert predicted._replace(gate=None).select(rows).gate is None
 
 
+def test_a_teacher_never_chooses_the_abstention_column():
+    gate = np.array([0.1, 0.2], np.float32)
+    teacher = Predictions(np.array([[-9, -8], [1, 0]], np.float32), np.array([1, 1]), gate)
+    predicted = teacher.with_abstention()
+    assert_array_equal(predicted.logits, [[-9, -8, -np.inf], [1, 0, -np.inf]])
+    assert_array_equal(predicted.correct, [True, False])
+    assert_array_equal(predicted.gate, gate)
+
+
 def test_saving_replaces_the_file_and_leaves_no_other_file(path):
     new = SAVED._replace(labels=SAVED.labels[::-1])
     predictions.save(path, new)

@@ -192,7 +192,8 @@ def _read_results(folder: pathlib.Path, num_classes: int) -> dict[str, Any]:
 def _read_split(folder: pathlib.Path, split: str, num_classes: int) -> Predictions:
     """Reads predictions; a teacher's get an abstention output, which its file does not have."""
     path = predictions.path_of(folder, split)
-    logits, labels, gate = predictions.load(path)
+    loaded = predictions.load(path)
+    logits, labels, _ = loaded
     if not len(labels):
         raise InputError(f"predictions {str(path)!r} contain no example")
     if logits.shape[1] not in (num_classes, num_classes + 1):
@@ -203,9 +204,7 @@ def _read_split(folder: pathlib.Path, split: str, num_classes: int) -> Predictio
         raise InputError(f"predictions {str(path)!r} contain logits that are not finite")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= num_classes:
         raise InputError(f"predictions {str(path)!r}: labels must be integers 0..{num_classes - 1}")
-    if logits.shape[1] == num_classes:
-        logits = selective.append_abstention(logits)
-    return Predictions(logits, labels, gate)
+    return loaded.with_abstention() if logits.shape[1] == num_classes else loaded
 
 
 def _certify(
