@@ -1,7 +1,9 @@
 """The results of the comparison from its files: metrics, and paired differences of networks."""
 
 import functools
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -199,20 +201,29 @@ class Group:
         if not seeds:
             return {}
         ours, theirs = (self.values(each, split, seeds) for each in (row, other))
-        drawn = [[self._resample(each, split, seed) for each in (row, other)] for seed in seeds]
+        self._resample([(each, split, seed) for each in (row, other) for seed in seeds])
         by_metric = {}
         for name in METRICS:
             per_seed = [a - b for a, b in zip(ours[name], theirs[name], strict=True)]
-            by_metric[name] = per_seed, np.array([a[name] - b[name] for a, b in drawn])
+            drawn = (
+                np.array([self._resampled[each, split, seed][name] for seed in seeds])
+                for each in (row, other)
+            )
+            by_metric[name] = per_seed, np.subtract(*drawn)
         return by_metric
 
-    def _resample(self, row: Row, split: str, seed: int) -> dict[str, Floats]:
-        """Returns the metrics of the resamples of a ranking, of each [r]."""
-        if (row, split, seed) not in self._resampled:
-            ranked = self.rows[row][split, seed]
-            draws = _draws(len(ranked.correct))
-            self._resampled[row, split, seed] = resampled_metrics(ranked, draws)
-        return self._resampled[row, split, seed]
+    def _resample(self, keys: Iterable[tuple[Row, str, int]]) -> None:
+        """Computes the metrics of the resamples of rankings, of each [r], if they are not known.
+
+        Args:
+            keys: row, split and seed of each ranking.
+        """
+        new = [key for key in keys if key not in self._resampled]
+        rankings = [self.rows[row][split, seed] for row, split, seed in new]
+        draws = [_draws(len(ranked.correct)) for ranked in rankings]
+        with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            computed = pool.map(resampled_metrics, rankings, draws)
+            self._resampled.update(zip(new, computed, strict=True))
 
 
 def comparable(row: Row, other: Row) -> bool:
@@ -256,8 +267,12 @@ def resampled_metrics(ranked: Ranking, draws: np.ndarray) -> dict[str, Floats]:
     first = last - counts[:, wrong]
     sums = np.concatenate(([0.0], np.cumsum(ranking.aurc_weights(total))))
 
+    least = first.min(axis=0)
+
     def errors(most: int) -> Floats:
-        return np.sum(np.minimum(last, most) - np.minimum(first, most), axis=1) / most
+        stop = np.searchsorted(least, most)  # later ones have ranks above `most` in all resamples
+        ends, starts = np.minimum(last[:, :stop], most), np.minimum(first[:, :stop], most)
+        return np.sum(ends - starts, axis=1) / most
 
     area = 1000 * np.sum(sums[last] - sums[first], 1)
     values = {ACCURACY: 100 * (1 - errors(total)), AURC: area}
