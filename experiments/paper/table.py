@@ -267,10 +267,11 @@ def resampled_metrics(ranked: Ranking, draws: np.ndarray) -> dict[str, Floats]:
     first = last - counts[:, wrong]
     sums = np.concatenate(([0.0], np.cumsum(ranking.aurc_weights(total))))
 
-    least = first.min(axis=0)
+    least = first.min(axis=0)  # not decreasing, as `first` in each resample
 
     def errors(most: int) -> Floats:
-        stop = np.searchsorted(least, most)  # later ones have ranks above `most` in all resamples
+        # The wrong images after these have ranks above `most` in all resamples.
+        stop = np.searchsorted(least, most)
         ends, starts = np.minimum(last[:, :stop], most), np.minimum(first[:, :stop], most)
         return np.sum(ends - starts, axis=1) / most
 

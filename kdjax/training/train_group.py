@@ -272,8 +272,8 @@ class TrainGroup(contextlib.AbstractContextManager):
         if phases not in self._programs:
             self._programs[phases] = multi_student.make_program(
                 [
-                    phase_spec(job.spec, of_job)
-                    for job, of_job in zip(self._jobs, phases, strict=True)
+                    phase_spec(job.spec, job_phase)
+                    for job, job_phase in zip(self._jobs, phases, strict=True)
                 ]
             )
         return self._programs[phases]
