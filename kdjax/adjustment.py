@@ -22,7 +22,7 @@ def probability_shift(probs_or_logits: jax.Array, labels: jax.Array) -> jax.Arra
         labels: y, `[...]`, integers in [0, m).
 
     Returns:
-        A, `[..., m]`, float32 (float64 for float64 input).
+        A, `[..., m]`, float32 (float64 for float64 input under `jax_enable_x64`).
 
     Raises:
         ValueError: for a wrong shape, or a label out of range (checked only outside jit).
@@ -33,7 +33,8 @@ def probability_shift(probs_or_logits: jax.Array, labels: jax.Array) -> jax.Arra
     values = checks.logits(probs_or_logits, least=2)
     is_label = _one_hot(values, labels)
     is_predicted = jax.nn.one_hot(jnp.argmax(values, axis=-1), values.shape[-1], dtype=bool)
-    top = jnp.max(values, axis=-1, keepdims=True)
+    # Not the maximum, of which the derivative is divided among tied classes.
+    top = jnp.sum(jnp.where(is_predicted, values, 0), axis=-1, keepdims=True)
     label_value = jnp.sum(jnp.where(is_label, values, 0), axis=-1, keepdims=True)
     return jnp.where(is_label, top, jnp.where(is_predicted, label_value, values))
 
@@ -53,7 +54,7 @@ def label_smooth_regularization(
             per example, `[...]`.
 
     Returns:
-        A, `[..., m]`, float32 (float64 for float64 input).
+        A, `[..., m]`, float32 (float64 for float64 input under `jax_enable_x64`).
 
     Raises:
         ValueError: for a wrong shape, or an epsilon or label out of range (ranges are checked only
@@ -86,7 +87,7 @@ def refined(probs: jax.Array, labels: jax.Array) -> jax.Array:
         labels: y, `[...]`, integers in [0, m).
 
     Returns:
-        A, `[..., m]`, float32 (float64 for float64 input).
+        A, `[..., m]`, float32 (float64 for float64 input under `jax_enable_x64`).
 
     Raises:
         ValueError: for a wrong shape, or a label out of range (checked only outside jit).

@@ -21,7 +21,9 @@ def concrete(value: Any) -> bool:
 
 
 def logits(values: ArrayLike, *, least: int) -> jax.Array:
-    """Returns logits `[..., k]`, k >= `least`, as float32 (float64 for float64 input).
+    """Returns logits `[..., k]`, k >= `least`, as float32.
+
+    float64 input stays float64 if `jax_enable_x64` is set.
 
     Raises:
         ValueError: for fewer than `least` columns.
@@ -34,7 +36,9 @@ def logits(values: ArrayLike, *, least: int) -> jax.Array:
 
 
 def teacher_logits(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
-    """Returns a teacher's logits of the given shape as float32 (float64 for float64 input).
+    """Returns a teacher's logits of the given shape as float32.
+
+    float64 input stays float64 if `jax_enable_x64` is set.
 
     Raises:
         ValueError: for another shape.
@@ -47,7 +51,9 @@ def teacher_logits(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
 
 
 def targets(values: ArrayLike, *, shape: tuple[int, ...]) -> jax.Array:
-    """Returns target probabilities of the given shape as float32 (float64 for float64 input).
+    """Returns target probabilities of the given shape as float32.
+
+    float64 input stays float64 if `jax_enable_x64` is set.
 
     Raises:
         ValueError: for another shape, or a value outside [0, 1], such as a logit (checked only

@@ -1,5 +1,6 @@
 """Shared by the commands: flags, one-line error messages and exit statuses."""
 
+import contextlib
 import functools
 import itertools
 import signal
@@ -174,7 +175,8 @@ def run(main: Callable[..., None], *, positional: str = "", needs: Sequence[str]
 def _parse(positional: str, argv: Sequence[str]) -> list[str]:
     try:
         if _asks_help(argv):
-            _show_help(argv)
+            with contextlib.suppress(BrokenPipeError):  # as of `kdjax train --help | head`
+                _show_help(argv)
             sys.exit(0)
         # ml_collections reads the fields from sys.argv.
         sys.argv[1:] = _checked_config_flags(argv)[1:]
@@ -226,7 +228,9 @@ def _show_help(argv: Sequence[str]) -> None:
     known = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
     for flag in sorted(known, key=lambda flag: flag.name):
         if flag.name not in _ABSL_FLAGS:
-            print(f"  --{flag.name}: {flag.help}")
+            is_shown = flag.default in (None, "", False) or "[" in flag.help
+            default = "" if is_shown else f" [{flag.default}]"
+            print(f"  --{flag.name}: {flag.help}{default}")
     if any(flag.name == "config" for flag in known):
         from kdjax import config, config_help
 

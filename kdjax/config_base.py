@@ -54,8 +54,8 @@ def base() -> ConfigDict:
     # students of one teacher. Several dicts in a tuple: the combinations of each. Empty: no sweep.
     config.sweep = ""
     config.sweep_metric = "aurc"  # aurc | accuracy: the metric on dev by which sweep chooses
-    # Seeds with which the chosen setting of sweep is trained again: a tuple or text such as
-    # (1, 2, 3), or how many; empty or 0: it is not trained again.
+    # Seeds with which the chosen setting of sweep is trained again: text such as
+    # "1,2,3", a tuple, or how many; empty or 0: it is not trained again.
     config.sweep_seeds = ""
     return config
 

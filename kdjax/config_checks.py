@@ -235,6 +235,11 @@ def check_teacher(fields: ConfigDict) -> None:
             f"teacher.folds {fields.folds} has no effect with teacher.{sources[0]} "
             f"{fields[sources[0]]!r}, which is not trained: remove one of them"
         )
+    if fields.label_smoothing and sources:
+        raise InputError(
+            f"teacher.label_smoothing {fields.label_smoothing:g} has no effect with "
+            f"teacher.{sources[0]} {fields[sources[0]]!r}, which is not trained: remove one of them"
+        )
     if fields.input_scale < 0:
         raise InputError(
             f"teacher.input_scale {fields.input_scale:g} is out of range: it must be above 0, or 0 "

@@ -146,7 +146,9 @@ def canonical_seeds(text: str, sweep: str, first: int) -> str:
     numbers = [field_types.integer(part) for part in parts if part]
     seeds = [number for number in numbers if number is not None]
     if len(seeds) < len(numbers):
-        raise InputError(f"sweep_seeds {text!r} is not a number of seeds or seeds and commas")
+        raise InputError(
+            f"sweep_seeds {text!r} must be a number of seeds, such as 3, or seeds, such as 1,2,3"
+        )
     if "," not in text and seeds:
         if seeds[0] < 0:
             raise InputError(f"sweep_seeds {seeds[0]} is out of range: it must be at least 0")

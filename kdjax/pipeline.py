@@ -50,10 +50,11 @@ def train(config: ConfigDict, folder: pathlib.Path) -> Dataset:
         Preempted: after SIGTERM, once the state is checkpointed.
         KeyboardInterrupt: after Ctrl-C; during training, once the state is checkpointed.
     """
-    for stage in (TEACHER, STUDENT):
-        sharding.check_batch_size(f"{stage}.batch_size", config[stage].batch_size)
     metric_writer.check_names(config.metric_writers)
     configs = student_workdirs(config, folder)
+    needs_teacher = any(map(_needs_teacher, configs.values()))
+    for stage in (TEACHER, STUDENT) if needs_teacher else (STUDENT,):
+        sharding.check_batch_size(f"{stage}.batch_size", config[stage].batch_size)
     if location := own_images.parse(config.data.name):
         own_images.check_outside(folder, "workdir", location)
     workdir.require_writable(folder)
@@ -61,7 +62,6 @@ def train(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     compiler.set_tuned(config.cpu_tuning)
     with multihost.primary_first("data prepared"):
         dataset = restore.load_data(config)
-    needs_teacher = any(map(_needs_teacher, configs.values()))
     _check_stages(config if needs_teacher else None, configs.values(), dataset)
     train_students(config, folder, dataset)
     return dataset

@@ -19,9 +19,9 @@ def standardize(logits: jax.Array) -> jax.Array:
         logits: v, class logits (without abstention), `[..., m]`, any float dtype.
 
     Returns:
-        `[..., m]`, float32 (float64 for float64 input). Logits that are equal up to rounding, see
-        `is_constant`, give 0, without gradient; the gradient of the equation is of the order of 1e7
-        there.
+        `[..., m]`, float32 (float64 for float64 input under `jax_enable_x64`). Logits that are
+        equal up to rounding, see `is_constant`, give 0, without gradient; the gradient of the
+        equation is of the order of 1e7 there.
 
     Raises:
         ValueError: for fewer than two classes.

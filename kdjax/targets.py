@@ -162,14 +162,16 @@ def update_running_target(
         The new s_y, `[B]`.
 
     Raises:
-        ValueError: for a wrong shape, or a momentum or label out of range (checked only outside
-            jit).
-        TypeError: for logits that are not floats or labels that are not integers.
+        ValueError: for a wrong shape, or a running target, momentum or label out of range (checked
+            only outside jit).
+        TypeError: for logits or running targets that are not floats, or labels that are not
+            integers.
 
     Source: Huang, Zhang, Zhang, "Self-Adaptive Training", NeurIPS 2020, arXiv 2002.10319.
     """
     logits = jax.lax.stop_gradient(checks.logits(student_logits, least=3))[..., :-1]
     labels = checks.labels(labels, shape=logits.shape[:-1], classes=logits.shape[-1])
+    running = checks.targets(running, shape=logits.shape[:-1])
     checks.within("target_momentum", momentum, 0, 1)
     probs = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), labels[..., None], axis=-1)
     momentum = checks.per_example("target_momentum", momentum, logits)

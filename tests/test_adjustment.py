@@ -47,6 +47,11 @@ def refined(p, y):
     return np.where(np.arange(len(p)) == y, p.max(), scaled)
 
 
+def test_probability_shift_is_the_identity_where_the_teacher_is_right_also_under_ties():
+    jacobian = jax.jacobian(adjustment.probability_shift)(jnp.array([0.4, 0.4, 0.2]), jnp.array(0))
+    assert_array_equal(jacobian, np.eye(3))
+
+
 HALF = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.bfloat16, jnp.float16)]
 
 

@@ -251,6 +251,12 @@ def test_summary_names_the_rule_and_the_certificate(report_of):
     assert "the fallback itself errs too often" in "".join(
         cascade_table.summary(report_of(risk=0.01))
     )
+    report = report_of(risk=0.01)
+    certificate = report["cascade"]["certificate"]
+    certificate["first"]["risk"] = certificate["risk"]
+    assert "these images are too few for that; the fallback errs on 1.00 %" in "".join(
+        cascade_table.summary(report)
+    )
     assert "too few images" in "".join(cascade_table.summary(report_of(risk=0.005)))
     assert report_of()["cascade"]["point"]["student_answers"] == "accepted"
     named = {"all": "answers everything", "none": "answers nothing", "0.6": "answers from 0.6 on"}

@@ -1,5 +1,9 @@
 """Flags and positional arguments of the commands; exit statuses are in `test_commands.py`."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from support.commands import command, python
 
@@ -56,6 +60,17 @@ def test_commands_with_a_second_model_share_their_flags_and_list_them_in_help(na
     done = command(name, "--help")
     for flag in ("fallback", "threshold", "fallback_abstains", "fallback_batch_size"):
         assert f"\n  --{flag}: " in done.stdout
+    assert "\n  --batch_size: images per batch [256]\n" in done.stdout
+
+
+def test_help_ends_silently_if_its_reader_has_ended():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "kdjax.main", "--help"], stdout=closed, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("name", ["main", "evaluate", "report.__main__", "export.__main__"])

@@ -32,6 +32,10 @@ def teacher(**fields: Any) -> Any:
         ({"folds": 1}, "teacher.folds 1 is out of range: it must be 0, or at least 2"),
         ({"folds": -2}, "teacher.folds -2 is out of range"),
         ({"folds": 3, "workdir": "a"}, "teacher.folds 3 has no effect with teacher.workdir 'a'"),
+        (
+            {"label_smoothing": 0.1, "weights": "a"},
+            "teacher.label_smoothing 0.1 has no effect with teacher.weights 'a'",
+        ),
         ({"workdirs": "a,b"}, "'teacher.workdirs': did you mean 'teacher.workdir'"),
         ({"onnx": "a", "input_layout": "nchv"}, "did you mean 'nchw'"),
         ({"onnx": "a", "input_channels": "grb"}, r"did you mean '(rgb|bgr)'"),

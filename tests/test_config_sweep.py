@@ -154,8 +154,8 @@ def test_the_seeds_that_follow_are_not_those_of_the_sweep() -> None:
     [
         ((0,), "sweep_seeds 0 is a seed of the sweep itself"),
         ((1, 1), "seed 1 is given twice"),
-        ("1.5", "'1.5' is not a number of seeds"),
-        (("a",), "'a,' is not a number of seeds"),
+        ("1.5", "'1.5' must be a number of seeds, such as 3, or seeds, such as 1,2,3"),
+        (("a",), "'a,' must be a number of seeds"),
         (-1, "-1 is out of range"),
         ((2**32,), "4294967296 is out of range"),
         (65, "at most 64 seeds"),

@@ -121,6 +121,10 @@ def test_dist_compares_the_examples_of_each_batch_apart():
     assert_allclose(jax.jit(jax.vmap(loss))(student, teacher), expected, rtol=1e-5)
 
 
+def test_dist_of_an_empty_batch_is_empty():
+    assert losses.dist(jnp.zeros((2, 0, 3)), jnp.zeros((2, 0, 3))).shape == (2, 0)
+
+
 def test_dist_of_a_batch_that_is_sharded_over_devices_is_that_of_the_whole_batch():
     loss, equation = by_correlation()
     arrays = [jax.device_put(np.float32(array), sharding.batch_sharding()) for array in NORMAL]

@@ -19,6 +19,7 @@ from support.tiny_network import TINY_NETWORK
 
 from experiments.paper import __main__ as paper
 from experiments.paper import plan
+from kdjax.errors import InputError
 
 JOBS = [job.name for job in plan.jobs(["cifar10"], ["structure"], [0])]
 # The digits with tiny networks, in place of CIFAR-10: only the queue is tested.
@@ -141,3 +142,9 @@ def test_killed_queue_continues_and_gives_the_same_tables(
         np.testing.assert_array_equal(arrays[name], array, err_msg=name)
     assert killed.command("run", capsys) == ""  # nothing is trained again
     assert killed.command("status", capsys).splitlines() == [f"{job}: finished" for job in JOBS]
+
+
+@pytest.mark.parametrize("field", plan.RESERVED)
+def test_fields_that_every_job_sets_are_refused(field):
+    with pytest.raises(InputError, match=f"every job sets {field} itself"):
+        plan.parse_changes([f"{field}=1"])

@@ -119,3 +119,16 @@ def test_self_adaptive_loss_uses_the_updated_target_without_its_gradient():
 def test_target_momentum_out_of_range_raises_with_its_value(momentum):
     with pytest.raises(InputError, match=rf"target_momentum {momentum} .*\[0, 1\)"):
         update_running_target(np.ones(24), np.zeros((24, 5), "f4"), LABELS, momentum)
+
+
+@pytest.mark.parametrize(
+    ("running", "message"),
+    [
+        (np.ones((24, 1)), r"targets of shape \(24, 1\)"),
+        (np.ones(2), r"targets of shape \(2,\)"),
+        (np.full(24, 7.0), "target 7 is out of range"),
+    ],
+)
+def test_running_targets_of_another_shape_or_range_are_refused(running, message):
+    with pytest.raises(InputError, match=message):
+        update_running_target(running, np.zeros((24, 5), "f4"), LABELS, 0.9)

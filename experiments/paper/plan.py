@@ -47,6 +47,13 @@ FIELDS: Mapping[str, Fields] = {
 }
 
 
+# Fields that the jobs themselves set.
+RESERVED = (
+    *("name", "setting", "seed", "students"),
+    *("objective.method", "objective.payoff", "objective.pretrain_epochs"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One run: a teacher, and the methods as its students.
@@ -123,13 +130,18 @@ def parse_changes(changes: Iterable[str]) -> dict[str, str]:
     """Returns the changed fields of `--set FIELD=VALUE`; the config converts the values.
 
     Raises:
-        InputError: for another form.
+        InputError: for another form, or a field that the jobs set.
     """
     fields = {}
     for text in changes:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set {text!r}: must be FIELD=VALUE")
+        if name in RESERVED:
+            raise InputError(
+                f"--set {text!r}: every job sets {name} itself, from --data, --settings, --seeds, "
+                "--methods and --payoffs"
+            )
         fields[name] = value
     return fields
 

@@ -195,23 +195,29 @@ def _with_coverage(
     return {"coverage": requested["coverage"], "joint": measured}
 
 
-def external_teacher_note(results: Mapping[str, Any]) -> str:
-    """Returns what a certificate assumes about a teacher that kdjax has not trained.
+def seen_images_note(results: Mapping[str, Any]) -> str:
+    """Returns what a certificate assumes about networks that may have seen calibration images.
 
     Args:
         results: content of `results.json`.
 
     Returns:
-        A sentence; empty if the run has trained its teacher, or has none.
+        Sentences about a teacher that kdjax has not trained, and about weights from elsewhere with
+        which the training started; empty if there are neither.
     """
-    source = results.get("external_teacher")
-    if source is None:
-        return ""
-    return (
-        f"The teacher ({_EXTERNAL_TEACHERS[source['kind']]} {source['file']}) was not trained by "
-        "kdjax and may have seen the calibration images: a certificate then assumes that this "
-        "has not influenced the threshold."
-    )
+    notes = []
+    if source := results.get("external_teacher"):
+        notes.append(
+            f"The teacher ({_EXTERNAL_TEACHERS[source['kind']]} {source['file']}) was not trained "
+            "by kdjax and may have seen the calibration images: a certificate then assumes that "
+            "this has not influenced the threshold."
+        )
+    if weights := results.get("initial_weights"):
+        notes.append(
+            f"The training started with the weights {weights}, which may have been trained on the "
+            "calibration images: a certificate is valid only if they were not."
+        )
+    return " ".join(notes)
 
 
 def least_examples(risk: float, delta: float) -> int:

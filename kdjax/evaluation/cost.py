@@ -80,8 +80,8 @@ def _entries(folder: pathlib.Path, *, smoke: bool) -> dict[str, Any]:
     config, metadata = restore.load_config(folder), workdir.read_metadata(folder)
     views = network.views_of(config) if metadata["stage"] == STUDENT else (IDENTITY,)
     entries: dict[str, Any] = {}
-    for path in (folder / TEACHER, folder):
-        if (path / "config.json").exists():
+    for path in (teachers.folder_of(folder), folder):
+        if path and (path / "config.json").exists():
             entries |= _cost_of(path, views, smoke=smoke)
     return entries
 

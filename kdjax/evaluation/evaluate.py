@@ -27,7 +27,7 @@ from kdjax.evaluation import (
 from kdjax.evaluation import gate as gates
 from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.teacher_outputs import TRAIN, TeacherOutputs
-from kdjax.runs import restore, teachers, workdir
+from kdjax.runs import initial_weights, restore, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost
 from kdjax.selective import validation
 from kdjax.selective.outliers import ClassGaussian
@@ -74,15 +74,17 @@ def evaluate(
         `correction`, see `teacher_outputs.correction`, of several teachers `disagreement`, see
         `teacher_outputs.disagreement`, and `external_teacher`, the `kind` and `file` of a teacher
         that kdjax has not trained. If a teacher is given as logits of some splits,
-        `teacher` has their accuracy metrics only; `promises`, see `promises.compute_all`.
+        `teacher` has their accuracy metrics only; `initial_weights`, see
+        `initial_weights.unknown_source`; of a teacher `selective`, the fields of the config with
+        which it was evaluated; `promises`, see `promises.compute_all`.
 
     Raises:
         InputError: if there is nothing to evaluate, the data set has changed, risk or delta are
             out of range, or the gate is unknown or cannot be fitted.
     """
-    config, teacher = restore.load_config(folder), folder / "teacher"
+    config, teacher = _load_config(folder), teachers.folder_of(folder)
     certificate = _requested(config, risk=risk, delta=delta, coverage=coverage)
-    if teacher.is_symlink() and not teacher.exists():
+    if teacher and not teacher.exists():
         raise InputError(
             f"{str(teacher)!r} points to {str(teacher.readlink())!r}, which is gone: restore the "
             "teacher or fix the symlink"
@@ -100,10 +102,13 @@ def evaluate(
         "gate": gated.gate,
     }
     results = _summarize(folder, outputs, summarized, names) | {"views": views}
-    if teacher.exists():
+    results |= _of_stage(folder, config)
+    if teacher:
         if teacher_predictions is None:
             teacher_predictions = predict_teacher(folder, dataset)
-        results |= _teacher_results(teacher, teacher_predictions, certificate, names, views, groups)
+        results |= _teacher_results(
+            folder, config, teacher_predictions, certificate, names, views, groups
+        )
         results["correction"] = teacher_outputs.correction(teacher_predictions, config)
         if measured := teacher_outputs.disagreement(teacher_predictions, outputs):
             results["disagreement"] = measured
@@ -120,6 +125,31 @@ def evaluate(
         gates.save_fitted(folder, gated.fitted)
     _write(folder, outputs, results, groups)
     return results
+
+
+def _load_config(folder: pathlib.Path) -> ConfigDict:
+    """Returns the config of a workdir; `selective` of a teacher is that of its last evaluation."""
+    config = restore.load_config(folder)
+    path = folder / "results.json"
+    if workdir.read_metadata(folder)["stage"] == TEACHER and path.exists():
+        config.selective.update(atomic_io.read_json(path).get("selective", {}))
+    return config
+
+
+def _teacher_settings(config: ConfigDict) -> Results:
+    """Returns `selective` for the results of a teacher, which has no gate."""
+    fields = config.selective.to_dict().items()
+    return {"selective": {name: value for name, value in fields if not name.startswith("gate")}}
+
+
+def _of_stage(folder: pathlib.Path, config: ConfigDict) -> Results:
+    """Returns `selective` of a teacher; of a student perhaps `initial_weights`."""
+    metadata = workdir.read_metadata(folder)
+    if metadata["stage"] == TEACHER:
+        return _teacher_settings(config)
+    init = config.student.init
+    source = initial_weights.unknown_source(init, config.data, metadata["dataset"])
+    return {"initial_weights": source} if source else {}
 
 
 def _last_runs(folder: pathlib.Path) -> int:
@@ -156,7 +186,8 @@ def evaluate_all(
     outputs: dict[str, TeacherOutputs] = {}  # by the views of the student
 
     def teacher_predictions(folder: pathlib.Path) -> TeacherOutputs | None:
-        if not (folder / "teacher").exists():
+        teacher = teachers.folder_of(folder)
+        if not teacher or not teacher.exists():
             return None
         views = views_name(folder)
         if views not in outputs:
@@ -249,19 +280,17 @@ def predict(
     fitted: ClassGaussian | None = None,
 ) -> dict[str, Predictions]:
     """Returns the outputs of a network on some splits; see `predict_splits`."""
-
-    def predict_split(split: str) -> Predictions:
-        examples = load_split(dataset, split)
-        logits, gate = gate_features.predict(
-            restored, fitted, examples, batch_size=batch_size, views=views
+    return {
+        split: gate_features.predict(
+            restored, fitted, load_split(dataset, split), batch_size=batch_size, views=views
         )
-        return Predictions(logits, np.asarray(examples.labels), gate)
-
-    return {split: predict_split(split) for split in splits}
+        for split in splits
+    }
 
 
 def _teacher_results(
-    folder: pathlib.Path,
+    student: pathlib.Path,
+    config: ConfigDict,
     outputs: TeacherOutputs,
     certificate: Mapping[str, Any],
     class_names: Sequence[str],
@@ -270,14 +299,18 @@ def _teacher_results(
 ) -> Results:
     """Returns the results of a student's teacher for `results.json`, and writes the teacher's own.
 
+    The teacher's own are not written if it belongs to another run.
+
     Args:
-        folder: the workdir of the teacher.
+        student: the workdir of the student.
+        config: of the student.
         outputs: of `predict_teacher`.
         certificate: requested `risk` and `delta`.
         class_names: of the data set, by label.
         views: name of the views of the student.
         groups: of `predictions.groups_to_save`.
     """
+    folder = student / TEACHER
     source = teachers.external_source(folder)
     if source and source["kind"] == logits_teacher.KIND:
         views = deployment_views.NONE
@@ -287,11 +320,12 @@ def _teacher_results(
         results["teacher"] = _summarize(folder, evaluated, certificate, class_names) | {
             "views": views
         }
-        if not folder.is_symlink():  # a linked teacher belongs to another run
-            config = restore.load_config(folder)
+        # Students of one run link the teacher, which lies in the workdir of the run.
+        if folder.resolve().parent in (student.resolve(), *student.resolve().parents):
             extras = promises.Extras(groups=groups)
             promised = _promises(results["teacher"], evaluated, config, class_names, extras)
-            _write(folder, evaluated, results["teacher"] | promised, groups)
+            written = results["teacher"] | promised | _teacher_settings(config)
+            _write(folder, evaluated, written, groups)
     elif evaluated:
         results["teacher"] = {
             split: summary.accuracy_metrics(split_outputs.with_abstention())

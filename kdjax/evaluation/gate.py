@@ -118,7 +118,7 @@ def request(
         acceptance: instead of the config's.
 
     Raises:
-        InputError: for an unknown name, or a share outside (0, 1).
+        InputError: for an unknown name, a share outside (0, 1), or a share without a gate.
     """
     fields = config.selective
     wanted = Request(
@@ -128,6 +128,8 @@ def request(
     if wanted.name not in GATES:
         raise unknown_name_error("gate", wanted.name, GATES)
     validation.probability("gate_acceptance", wanted.acceptance)
+    if acceptance is not None and wanted.name == NONE:
+        raise InputError(f"gate_acceptance {acceptance:g} has no effect without a gate")
     return wanted
 
 

@@ -24,18 +24,6 @@ from kdjax.training.spec import TEACHER
 CHUNK = 8192
 
 
-class Outputs(NamedTuple):
-    """The outputs of a network for n images.
-
-    Attributes:
-        logits: float32 [n, outputs].
-        gate: scores of the gate `mahalanobis`, float32 [n]; None without it.
-    """
-
-    logits: np.ndarray
-    gate: np.ndarray | None
-
-
 def with_features(restored: RestoredModel) -> RestoredModel:
     """Returns a network that gives its features behind its logits."""
     wrapped: Any = WithFeatures(restored.model)  # of a module, it has the method that is called
@@ -139,8 +127,8 @@ def fit(
 
 def predict(
     restored: RestoredModel, fitted: ClassGaussian | None, examples: Examples, **options: Any
-) -> Outputs:
-    """Returns the logits of every example, and the scores of the gate.
+) -> Predictions:
+    """Returns the outputs for every example, with the scores of the gate.
 
     Args:
         restored: the network.
@@ -148,9 +136,10 @@ def predict(
         examples: of any data set.
         **options: of `network.predict_logits`.
     """
+    labels = np.asarray(examples.labels)
     if fitted is None:
-        return Outputs(network.predict_logits(restored, examples, **options), None)
+        return Predictions(network.predict_logits(restored, examples, **options), labels)
     outputs = network.predict_logits(with_features(restored), examples, **options)
     size = fitted.center.size
     scores = outliers.mahalanobis(outputs[:, -size:].astype(np.float64), fitted)
-    return Outputs(outputs[:, :-size], scores.astype(np.float32))
+    return Predictions(outputs[:, :-size], labels, scores.astype(np.float32))

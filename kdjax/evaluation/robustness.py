@@ -21,7 +21,6 @@ from kdjax.evaluation.certification import (
     operating_point,
 )
 from kdjax.evaluation.gate import load_fitted
-from kdjax.evaluation.predictions import Predictions
 from kdjax.runs import restore, workdir
 from kdjax.runtime import atomic_io, compiler
 from kdjax.selective import outliers
@@ -204,10 +203,9 @@ def _sampler(
     fitted = load_fitted(folder, point.gate)
 
     def sample(examples: Examples, change: Partial = inference.NO_CHANGE) -> ScoredSample:
-        logits, given = gate_features.predict(
+        split = gate_features.predict(
             restored, fitted, examples, batch_size=batch_size, change=change, views=views
         )
-        split = Predictions(logits, np.asarray(examples.labels), given)
         if metadata["stage"] == TEACHER:
             split = split.with_abstention()
         correct = split.correct

@@ -1,6 +1,7 @@
 """Exports a student or a teacher as StableHLO and ONNX with a model card, and checks the files."""
 
 import json
+import os
 import pathlib
 import tempfile
 import warnings
@@ -153,6 +154,10 @@ def _require_vacant(out: pathlib.Path) -> None:
             f"{str(out)!r} is the current folder, which a model cannot replace: choose another "
             "--out"
         )
+    existing = next(path for path in out.absolute().parents if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        reason = "cannot be written" if existing.is_dir() else "is a file"
+        raise InputError(f"{str(out)!r} cannot be created: {str(existing)!r} {reason}")
 
 
 def _file_names(web: str | None) -> list[str]:

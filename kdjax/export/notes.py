@@ -26,7 +26,7 @@ def notes(
         reference: with which the files are compared.
         results: of the run.
     """
-    teacher, from_run = certification.external_teacher_note(results), reference.from_run or 0.0
+    teacher, from_run = certification.seen_images_note(results), reference.from_run or 0.0
     applicable = {
         _outputs_note(config, served): True,
         f"The logits differ by up to {from_run:.2g} from those that the run has saved, which were "

@@ -25,7 +25,6 @@ from kdjax.evaluation import (
 )
 from kdjax.evaluation import gate as gates
 from kdjax.evaluation.certification import OperatingPoint
-from kdjax.evaluation.gate_features import Outputs
 from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.requested_point import PointRequest
 from kdjax.export import formats, source_network
@@ -210,8 +209,9 @@ def _data_reference(
     """Returns all of calibration and the first images of test, with the network's outputs."""
     test = data.Split(dataset.test.images[:CHECKED_IMAGES], dataset.test.labels[:CHECKED_IMAGES])
     outputs = _predict(served, put_split(test, dataset.mean, dataset.std))
-    both = Outputs(
+    both = Predictions(
         np.concatenate([calibration.logits, outputs.logits]),
+        np.concatenate([calibration.labels, outputs.labels]),
         None if outputs.gate is None else np.concatenate([calibration.gate, outputs.gate]),
     )
     source = (
@@ -238,7 +238,7 @@ def _random_reference(folder: pathlib.Path, served: ExportedNetwork) -> Referenc
     return Reference([images], source, outputs, np.zeros(0, bool), None)
 
 
-def _predict(served: ExportedNetwork, examples: Examples) -> Outputs:
+def _predict(served: ExportedNetwork, examples: Examples) -> Predictions:
     return gate_features.predict(
         served.restored, served.fitted, examples, batch_size=CHECKED_IMAGES, views=served.views
     )
@@ -262,7 +262,8 @@ def evidence(
         {**results, "gate": served.gate},
         served.outputs,
         class_names=metadata["dataset"]["class_names"],
-        settings=metadata["config"].get("selective", {}),
+        # The config of a teacher has no such group; its results have that of its student.
+        settings=metadata["config"].get("selective") or results.get("selective", {}),
         extras=served.extras,
         point=served.point,
         delta=served.delta,
@@ -320,7 +321,7 @@ def _outputs(
     )
 
 
-def _evaluate(outputs: Outputs, served: ExportedNetwork) -> formats.Outputs:
+def _evaluate(outputs: Predictions, served: ExportedNetwork) -> formats.Outputs:
     scores = None if outputs.gate is None else jnp.asarray(outputs.gate)
     compute = jax.jit(functools.partial(_outputs, served=served))
     return formats.Outputs(*jax.device_get(compute(jnp.asarray(outputs.logits), scores)))

@@ -1,9 +1,9 @@
 """Loss functions of logits: pure, computed in log space, one value per example.
 
 Each function reduces the class axis only (`dist` also compares the examples of a batch), computes
-in float32 (in float64 for float64 input) and can be jitted, vmapped and differentiated. The last
-column of `m+1` logits is abstention. A payoff, temperature or weight is a scalar, or an array
-`[...]` with one value per example.
+in float32 (in float64 for float64 input if `jax_enable_x64` is set) and can be jitted, vmapped and
+differentiated. The last column of `m+1` logits is abstention. A payoff, temperature or weight is a
+scalar, or an array `[...]` with one value per example.
 """
 
 from kdjax.losses import labels, teachers

@@ -2,7 +2,7 @@
 
 XLA:CPU fuses a sum over the classes with exp, log1p, max and abs, but not with selections or
 slices, and it writes intermediate results that are used twice to memory. So `expected_gambler` has
-neither: infinite logits become finite ones of which the exponential is 0, and the targets get a
+neither: logits of -inf become finite ones of which the exponential is 0, and the targets get a
 column of zeros for abstention. A derivative, written from its equation, uses exp(z) in the sums and
 in the result separately, and shares nothing with the value.
 """
@@ -25,13 +25,14 @@ def expected_gambler(logits: jax.Array, targets: jax.Array, log_payoff: jax.Arra
         log_payoff: log o, a scalar or `[..., 1]`; may be infinite.
 
     Returns:
-        `[...]`.
+        `[...]`; NaN where all logits are -inf.
     """
     logits = _finite(logits)
     largest, total = largest_and_total(logits)
     reserved = _finite(logits[..., -1:] - largest - log_payoff)
     losses = jnp.log(total) - _log_add(logits - largest, reserved)
-    return jnp.sum(_with_abstention(targets) * losses, axis=-1)
+    loss = jnp.sum(_with_abstention(targets) * losses, axis=-1)
+    return jnp.where(largest[..., 0] == _lowest(logits), jnp.nan, loss)
 
 
 @expected_gambler.defjvp
@@ -122,7 +123,11 @@ def _with_abstention(targets: jax.Array) -> jax.Array:
 
 def _finite(values: jax.Array) -> jax.Array:
     """Replaces -inf by a number of which sums and differences of two are finite."""
-    return jnp.maximum(values, jnp.finfo(values.dtype).min / 4)
+    return jnp.maximum(values, _lowest(values))
+
+
+def _lowest(values: jax.Array) -> float:
+    return float(jnp.finfo(values.dtype).min) / 4
 
 
 def _log_add(a: jax.Array, b: jax.Array) -> jax.Array:

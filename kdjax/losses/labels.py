@@ -108,12 +108,13 @@ def soft_gambler(logits: jax.Array, targets: jax.Array, *, payoff: ArrayLike) ->
     Where max A <= 1 / o, the minimum is at q_a = 1: the network abstains.
 
     Args:
-        logits: z, `[..., m+1]`, any float dtype; the last column is abstention.
+        logits: z, `[..., m+1]`, any float dtype; the last column is abstention. May be -inf.
         targets: A, such as the adjusted teacher's probabilities, `[..., m]`; may contain zeros.
         payoff: o > 1, a scalar or `[...]`.
 
     Returns:
-        The loss in nats, `[...]`.
+        The loss in nats, `[...]`. Where a class with A_i > 0 and abstention are both -inf, it is
+        not infinite, but of the order of 1e37 A_i in float32; NaN where all logits are -inf.
 
     Raises:
         ValueError: for a payoff out of range (checked only outside jit), or a wrong shape.

@@ -203,6 +203,8 @@ def dist(
         raise InputError(
             f"logits of shape {student.shape}: dist compares the examples of a batch, [..., B, m]"
         )
+    if not student.size:  # an empty batch has no variance
+        return jnp.zeros(student.shape[:-1], student.dtype)
     student_probs = jax.nn.softmax(shifted(student) / scale, axis=-1)
     teacher_probs = jax.nn.softmax(shifted(teacher) / scale, axis=-1)
     inter = 1 - _correlation(student_probs, teacher_probs, axis=-1)

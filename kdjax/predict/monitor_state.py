@@ -22,18 +22,22 @@ def lock(path: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a state: of two commands at once, one would lose what the other has read.
 
     Raises:
-        InputError: if another process holds it, or for a folder.
+        InputError: if another process holds it, for a folder, or if it cannot be written.
     """
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder, and not a state of kdjax monitor")
-    path.parent.mkdir(parents=True, exist_ok=True)
     held = filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=0)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         held.acquire()
     except filelock.Timeout:
         raise InputError(
             f"the state {str(path)!r} is in use by another process: wait until it ends"
         ) from None
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a folder on its path is a file" if is_file else error.strerror
+        raise InputError(f"the state {str(path)!r} cannot be written: {reason}") from error
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
-from kdjax.errors import InputError, unknown_name_error
+from kdjax.errors import InputError, suggestion, unknown_name_error
 
 TRUTH, TIME = "truth", "time"  # columns that the user adds
 LABEL, ACCEPTED, SCORE, CONFIDENCE = "label", "accepted", "score", "confidence"
@@ -209,10 +209,11 @@ def _check_columns(record: Mapping[str, Any], name: str, number: int, form: Form
     needed = [LABEL, ACCEPTED, *sorted(form.named)]
     for column in needed:
         if column not in record:
-            error = unknown_name_error("column", column, record)
-            hint = "; give the output of kdjax predict --csv or --json"
+            if column in form.named:
+                raise InputError(f"{name}: {unknown_name_error('column', column, record)}")
             raise InputError(
-                f"{name}, line {number}: {error}{'' if column in form.named else hint}"
+                f"{name}: no column {column!r}{suggestion(column, record)}; it has "
+                f"{', '.join(map(repr, record))}; give the output of kdjax predict --csv or --json"
             )
     if ANSWERED_BY in record:
         raise InputError(

@@ -54,9 +54,15 @@ def _certificate(certificate: Mapping[str, Any], delta: float) -> str:
         )
     if certificate["reason"] == FEW_EXAMPLES:
         return f"no threshold can be certified at {risk}: too few images, even without an error"
+    measured = f"{terminal.percent(certificate['first']['risk'])} % of these images"
+    if certificate["first"]["risk"] <= certificate["risk"]:
+        return (
+            f"no threshold can be certified at {risk}: these images are too few for that; the "
+            f"fallback errs on {measured}"
+        )
     return (
         f"no threshold can be certified at {risk}: the fallback itself errs too often for that, on "
-        f"{terminal.percent(certificate['first']['risk'])} % of these images"
+        f"{measured}"
     )
 
 

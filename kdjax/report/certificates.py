@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from kdjax import selective
-from kdjax.evaluation.certification import CERTIFIERS, CHOICE, LTT, external_teacher_note
+from kdjax.evaluation.certification import CERTIFIERS, CHOICE, LTT, seen_images_note
 from kdjax.report import promises, terminal
 
 
@@ -19,7 +19,7 @@ def table(results: Mapping[str, Any]) -> Group:
     shown = terminal.table(promises.ladder_title(results), *promises.COLUMNS)
     for cells in promises.ladder_rows(results):
         shown.add_row(*cells)
-    notes = (*promises.ladder_notes(results), external_teacher_note(results))
+    notes = (*promises.ladder_notes(results), seen_images_note(results))
     return Group(shown, *terminal.notes(*notes))
 
 
@@ -62,7 +62,7 @@ def _alone(results: Mapping[str, Any]) -> Group:
         "the certified risk; each line holds on its own, not all of them together",
         "* the requested risk, with the threshold that the run uses",
         *textwrap.wrap(CHOICE, terminal.MIN_WIDTH - 10),
-        *textwrap.wrap(external_teacher_note(results), terminal.MIN_WIDTH - 10),
+        *textwrap.wrap(seen_images_note(results), terminal.MIN_WIDTH - 10),
     ]
     if together := simultaneous_coverage(guarantee):
         values = ", ".join(

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kdjax import selective
 from kdjax.evaluation import cost_table, selection
-from kdjax.evaluation.certification import CHOICE, coverage_on_dev, external_teacher_note
+from kdjax.evaluation.certification import CHOICE, coverage_on_dev, seen_images_note
 from kdjax.evaluation.predictions import SPLITS
 from kdjax.report import certificates, classes, outcomes, sweep_table, teacher, terminal
 
@@ -64,7 +64,7 @@ def show_many(results_by_student: Mapping[str, Mapping[str, Any]], title: str) -
         "risk: selective risk (error among accepted) at 90 % and 80 % coverage of test",
         f"choose a student by its AURC on dev. {CHOICE}",
         "comparison.html has certificates that hold for all students together",
-        *filter(None, {external_teacher_note(results) for results in results_by_student.values()}),
+        *filter(None, {seen_images_note(results) for results in results_by_student.values()}),
         *teacher.of_students(results_by_student.values()),
     )
     warnings = [

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from kdjax.data import Dataset
+from kdjax.data import Dataset, dataset_metadata, own
 from kdjax.errors import InputError
 from kdjax.models import apply, weights
 from kdjax.paths import user_path
@@ -60,7 +60,8 @@ def load(config: ConfigDict, dataset: Dataset) -> InitialWeights:
         dataset: of the run.
 
     Raises:
-        InputError: if there is no such workdir or file, or it does not fit the student.
+        InputError: if there is no such workdir or file, it does not fit the student, or it was
+            trained on another split of the same images.
     """
     given = _read(config, dataset)
     model = create_network(config, STUDENT, dataset.num_classes, dataset.image_shape)
@@ -72,6 +73,44 @@ def load(config: ConfigDict, dataset: Dataset) -> InitialWeights:
     return given
 
 
+def unknown_source(init: str, data: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+    """Returns the weights that may have seen images of the calibration split, for a message.
+
+    Args:
+        init: `student.init`.
+        data: `config.data` of the student.
+        dataset: of the student, of `dataset_metadata`.
+
+    Returns:
+        The file, or the workdir if it was trained on other images or is gone, also if that of
+        `init` was trained from it; empty if it is known that they have not seen any.
+    """
+    path = user_path(init) if init else pathlib.Path()
+    if not init or path.suffix == SUFFIX or not (path / "config.json").exists():
+        return init
+    stored = workdir.read_metadata(path)
+    if not _same_images(stored["dataset"], dataset) or workdir.split_differences(stored, data):
+        return init
+    return unknown_source(stored["config"].get(STUDENT, {}).get("init", ""), data, dataset)
+
+
+def _check_split(folder: pathlib.Path, config: ConfigDict, dataset: Dataset) -> None:
+    """Raises if a workdir was trained on another split of the same images."""
+    stored = workdir.read_metadata(folder)
+    lines = workdir.split_differences(stored, config.data)
+    if lines and _same_images(stored["dataset"], dataset_metadata(dataset)):
+        raise InputError(
+            f"student.init {str(folder)!r} was trained on another split of the same images, so on "
+            "some of those that choose the checkpoint and the threshold here; its fields and "
+            f"yours: {'; '.join(lines)}"
+        )
+
+
+def _same_images(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    # The version of own images is a hash of their content; the name is where they lie.
+    return a["version"] == b["version"] and (bool(own.parse(b["name"])) or a["name"] == b["name"])
+
+
 def _read(config: ConfigDict, dataset: Dataset) -> InitialWeights:
     path = user_path(config.student.init)
     if path.suffix == SUFFIX:
@@ -79,6 +118,7 @@ def _read(config: ConfigDict, dataset: Dataset) -> InitialWeights:
         arrays, class_names = content.arrays, names_in_metadata(content.metadata)
     else:
         arrays, class_names = _of_workdir(path)
+        _check_split(path, config, dataset)
     return InitialWeights(
         source=f"student.init {config.student.init}",
         arrays=arrays,

@@ -124,9 +124,11 @@ def restore(folder: str | os.PathLike[str]) -> RestoredModel:
     except InputError as error:  # a class of the user that has moved or changed
         raise InputError(f"{error}; config.json in {str(folder)!r} names this network") from error
     template = step.abstract_state(spec, tuple(metadata["dataset"]["image_shape"]))
-    with Checkpoints(folder / "checkpoints", metadata["config"]) as checkpoints:
-        best, done = checkpoints.best(template), max(checkpoints.steps(), default=0)
-    if best is None or done < spec.total_steps:
+    path = folder / "checkpoints"
+    with Checkpoints(path, metadata["config"], read_only=True) as checkpoints:
+        done = max(checkpoints.steps(), default=0)
+        best = checkpoints.best(template) if done >= spec.total_steps else None
+    if best is None:
         raise InputError(
             f"the training in {str(folder)!r} is not finished (step {done} of "
             f"{spec.total_steps}): the command that started it continues it"

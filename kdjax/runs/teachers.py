@@ -16,6 +16,7 @@ from kdjax.config_checks import TEACHER_SOURCES
 from kdjax.data import folds
 from kdjax.errors import InputError
 from kdjax.models.apply import variables_hash
+from kdjax.objectives import METHODS
 from kdjax.paths import user_path
 from kdjax.runs import fold_workdirs, restore, workdir
 from kdjax.runs.restore import RestoredModel
@@ -40,6 +41,21 @@ MEMBERS = "members"  # folder with links to the workdirs of an ensemble
 def is_given(config: ConfigDict) -> bool:
     """Returns whether a config names a teacher, so that none is trained."""
     return any(config.teacher[name] for name in TEACHER_SOURCES)
+
+
+def folder_of(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the workdir of the teacher of a student, which may be a broken symlink.
+
+    None if there is none, or if the method of the student uses none: a run of another method that
+    was interrupted may have left a teacher in the same workdir.
+
+    Args:
+        folder: the workdir of a student or of a teacher.
+    """
+    metadata, path = workdir.read_metadata(folder), folder / TEACHER
+    if metadata["stage"] != STUDENT or not (path.exists() or path.is_symlink()):
+        return None
+    return path if METHODS[metadata["config"]["objective"]["method"]].needs_teacher else None
 
 
 def has_seen_train(config: ConfigDict) -> bool:

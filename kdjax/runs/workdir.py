@@ -312,6 +312,20 @@ def link_teacher(folder: pathlib.Path, teacher: pathlib.Path) -> None:
     link_to(link, target)
 
 
+def split_differences(stored: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each field in which two splits of the same images differ.
+
+    Args:
+        stored: of `read_metadata`, with the one split.
+        data: `config.data` with the other one.
+    """
+    keys = ["train_split", "test_fraction", "dev_fraction", "calibration_fraction", "split_seed"]
+    stored_data = stored["config"]["data"]
+    return differences(
+        {key: stored_data[key] for key in keys}, {key: data[key] for key in keys}, "data."
+    )
+
+
 def check_teacher(folder: pathlib.Path, dataset: Dataset, data: Mapping[str, Any]) -> None:
     """Raises if a teacher was trained on other data than the student's.
 
@@ -339,11 +353,7 @@ def check_teacher(folder: pathlib.Path, dataset: Dataset, data: Mapping[str, Any
     lines = differences(
         {key: stored["dataset"][key] for key in keys}, {key: metadata[key] for key in keys}, "data."
     )
-    keys = ["train_split", "test_fraction", "dev_fraction", "calibration_fraction", "split_seed"]
-    stored_data = stored["config"]["data"]
-    lines += differences(
-        {key: stored_data[key] for key in keys}, {key: data[key] for key in keys}, "data."
-    )
+    lines += split_differences(stored, data)
     if lines:
         raise InputError(
             f"the teacher in {str(folder)!r} was trained on other data; its fields and yours: "

@@ -195,8 +195,10 @@ def anytime_interval(count: float, total: int, level: float = 0.95) -> tuple[flo
     least = math.log(1 - confidence) + betaln(count + 0.5, total - count + 0.5) - betaln(0.5, 0.5)
     excess = functools.partial(_log_likelihood_excess, count=count, total=total, least=least)
     share = count / total
-    low = brentq(excess, 0.0, share, xtol=1e-12) if count and excess(0.0) < 0 else 0.0
-    high = brentq(excess, share, 1.0, xtol=1e-12) if count < total and excess(1.0) < 0 else 1.0
+    # A relative tolerance, because an end may be near 0.
+    find = functools.partial(brentq, excess, xtol=1e-300, rtol=1e-12, maxiter=1000)
+    low = find(0.0, share) if count and excess(0.0) < 0 else 0.0
+    high = find(share, 1.0) if count < total and excess(1.0) < 0 else 1.0
     return float(low), float(high)
 
 

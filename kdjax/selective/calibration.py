@@ -23,8 +23,9 @@ def bin_index(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.i
         Indices in [0, B), of the shape of `confidence`.
 
     Raises:
-        ValueError: for a confidence outside [0, 1].
+        ValueError: for a confidence outside [0, 1], or bins that are not an integer >= 1.
     """
+    validation.integer("bins", bins, least=1)
     validation.require((confidence >= 0) & (confidence <= 1), confidence, "confidence: need [0, 1]")
     return np.searchsorted(np.arange(1, bins + 1) / bins, confidence)
 
@@ -52,7 +53,6 @@ def expected_calibration_error(
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599.
     """
     confidence, correct = validation.sample(confidence, correct)
-    validation.integer("bins", bins, least=1)
     gaps = np.bincount(bin_index(confidence, bins), weights=correct - confidence)
     return float(np.sum(np.abs(gaps))) / confidence.size
 

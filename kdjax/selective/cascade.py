@@ -308,6 +308,8 @@ def _count(
     fallback_accepted: ArrayLike | None,
 ) -> _CascadeCounts:
     ranks, right = validation.sample(confidence, correct)
+    # At an infinite threshold the student answers nothing, whatever its confidence.
+    validation.require(ranks < np.inf, ranks, "confidence must be below infinity")
     wrong = ~validation.booleans("fallback_correct", fallback_correct, shape=ranks.shape)
     accepted = np.ones_like(wrong)
     if fallback_accepted is not None:

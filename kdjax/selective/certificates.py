@@ -93,7 +93,7 @@ def learn_then_test(
     p(k) = P(Bin(k, r) <= errors(k)) for k accepted predictions. Thresholds are certified in order
     while p(k) <= delta; delta is not split because the order is fixed. The sequence starts at the
     least k >= 30 where 10 errors would pass, or at floor(n / 4) if that is smaller, but never
-    where not even 0 errors would pass. The start depends on n, r and delta only.
+    below 30, nor where not even 0 errors would pass. The start depends on n, r and delta only.
 
     Args:
         confidence: `[n]`, finite or -inf, higher = more confident.

@@ -62,8 +62,18 @@ class Classwise(NamedTuple):
         return self.threshold < np.inf
 
     def threshold_of(self, groups: ArrayLike) -> NDArray[np.float64]:
-        """Returns the threshold of each of some groups, `[n]`; infinite for unknown ones."""
-        wanted = np.asarray(groups)
+        """Returns the threshold of each of some groups, `[n]`; infinite for unknown ones.
+
+        Raises:
+            ValueError: unless the groups are `[n]`.
+            TypeError: for groups that are not of the kind of those of the sample, integers or
+                strings.
+        """
+        wanted = _names(groups, np.shape(groups)[:1])
+        if (wanted.dtype.kind == "U") != (self.groups.dtype.kind == "U"):
+            raise TypeError(
+                f"groups of dtype {wanted.dtype}: those of the sample have {self.groups.dtype}"
+            )
         place = np.minimum(np.searchsorted(self.groups, wanted), len(self.groups) - 1)
         return np.where(self.groups[place] == wanted, self.threshold[place], np.inf)
 
@@ -71,10 +81,18 @@ class Classwise(NamedTuple):
         """Returns which predictions are accepted, bool `[n]`.
 
         Args:
-            confidence: `[n]`.
-            groups: of the predictions, `[n]`; those of unknown groups are not accepted.
+            confidence: `[n]`; may be infinite.
+            groups: of the predictions, `[n]`; those of unknown groups, and of groups without a
+                certified threshold, are not accepted.
+
+        Raises:
+            ValueError: for n = 0, unequal lengths, or NaN.
+            TypeError: for a dtype that is not real, or groups of another kind than the sample's.
         """
-        return np.asarray(confidence, np.float64) >= self.threshold_of(groups)
+        ranks = validation.confidences(confidence)
+        thresholds = self.threshold_of(_names(groups, ranks.shape))
+        accepted: NDArray[np.bool_] = (ranks >= thresholds) & (thresholds < np.inf)
+        return accepted
 
 
 def classwise(
@@ -154,7 +172,7 @@ def _names(groups: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
     if names.dtype.kind not in "iuU":
         raise TypeError(f"groups of dtype {names.dtype}: need integers or strings")
     if names.shape != shape:
-        raise InputError(f"groups of shape {names.shape}: confidence has shape {shape}")
+        raise InputError(f"groups of shape {names.shape}: need {shape}")
     return names
 
 

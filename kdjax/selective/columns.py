@@ -17,7 +17,7 @@ def class_logits(logits: ArrayLike, *, abstention: bool | None = None) -> jax.Ar
         abstention: whether the last column is abstention; must be given.
 
     Returns:
-        `[..., m]`, float32 (float64 for float64 input).
+        `[..., m]`, float32 (float64 for float64 input under `jax_enable_x64`).
 
     Raises:
         ValueError: without `abstention`, or for fewer than 2 classes.
@@ -55,9 +55,13 @@ def require_abstention(score: str, abstention: bool | None) -> None:
 
 
 def centred(logits: ArrayLike, abstention: bool | None) -> jax.Array:
-    """Shifts the largest class logit to 0, which changes no score and avoids cancellation."""
+    """Shifts the largest class logit to 0, which changes no score and avoids cancellation.
+
+    A logit of +inf, also that of abstention, becomes NaN.
+    """
     classes = class_logits(logits, abstention=abstention)
     values = checks.logits(logits, least=2)
+    values = jnp.where(values == jnp.inf, jnp.nan, values)
     return values - jax.lax.stop_gradient(jnp.max(classes, axis=-1, keepdims=True))
 
 

@@ -106,6 +106,8 @@ def certified_ladder(
 
 def _risks(risks: Sequence[float]) -> tuple[float, ...]:
     """Returns the risks, the largest first."""
+    if np.ndim(risks) != 1:
+        raise InputError(f"risks {risks}: need a sequence of numbers")
     ordered = sorted((validation.probability("risks", risk) for risk in risks), reverse=True)
     if not ordered or len(set(ordered)) < len(ordered):
         raise InputError(f"risks {list(risks)}: need at least one, and each only once")

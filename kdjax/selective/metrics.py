@@ -28,12 +28,12 @@ class Curve(NamedTuple):
     threshold: NDArray[np.float64]
 
 
-def _least_count(fraction: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+def _least_count(fraction: float, total: int) -> int:
     """Returns the smallest k with k / total >= fraction.
 
     Quotients are compared because a product rounds: 19 / 20 == 0.95, but 0.55 * 100 > 55.
     """
-    return 1 + np.searchsorted(np.arange(1, total + 1) / total, fraction)
+    return 1 + int(np.searchsorted(np.arange(1, total + 1) / total, fraction))
 
 
 def risk_coverage_curve(confidence: ArrayLike, correct: ArrayLike) -> Curve:
@@ -175,7 +175,7 @@ def fpr_at_tpr(confidence: ArrayLike, correct: ArrayLike, *, tpr: float = 0.95) 
 
     Source: Liang, Li, Srikant, "ODIN", ICLR 2018, arXiv 1706.02690.
     """
-    fraction = validation.fractions("tpr", tpr)
+    fraction = validation.fraction("tpr", tpr)
     accepted, errors, _ = ranking.tie_groups(confidence, correct)
     hits = accepted - errors
     if not hits[-1] or not errors[-1]:
@@ -269,7 +269,7 @@ def threshold_at_coverage(confidence: ArrayLike, *, coverage: float) -> float:
     """
     values, counts = np.unique(validation.confidences(confidence), return_counts=True)
     accepted = np.cumsum(counts[::-1])
-    count = _least_count(validation.fractions("coverage", coverage), int(accepted[-1]))
+    count = _least_count(validation.fraction("coverage", coverage), int(accepted[-1]))
     return ranking.threshold_after(values[::-1], 1 + int(np.searchsorted(accepted, count)))
 
 
@@ -281,20 +281,21 @@ def accept_at(confidence: ArrayLike, correct: ArrayLike, threshold: float) -> tu
     Args:
         confidence: `[n]`, higher = more confident.
         correct: `[n]`, boolean or 0 and 1.
-        threshold: t.
+        threshold: t. An infinite one accepts infinite confidences.
 
     Returns:
         Coverage in [0, 1] and error in [0, 1]; the error is nan if nothing is accepted.
 
     Raises:
-        ValueError: for n = 0, unequal lengths, NaN, or a `correct` that is not boolean.
+        ValueError: for n = 0, unequal lengths, NaN, a `correct` that is not boolean, or more than
+            one threshold.
         TypeError: for a dtype that is not real.
 
     Source: Geifman, El-Yaniv, NIPS 2017, arXiv 1705.08500.
     """
     confidence, correct = validation.sample(confidence, correct)
-    bound = validation.floats("threshold", threshold)
-    validation.require(~np.isnan(bound), bound, "threshold must not be NaN")
+    bound = validation.number("threshold", threshold)
+    validation.require(not np.isnan(bound), bound, "threshold must not be NaN")
     accepted = confidence >= bound
     error = float(np.mean(~correct[accepted])) if accepted.any() else float("nan")
     return float(np.mean(accepted)), error

@@ -216,9 +216,11 @@ class Monitor:
                 for name in self.bounds
             }
             counts = np.array(state["counts"], np.int64)
-            if counts.shape != self._counts.shape:
-                raise ValueError(f"counts of shape {counts.shape}")
+            if counts.shape != self._counts.shape or np.any(counts < 0):
+                raise ValueError(f"counts {counts.tolist()}")
             examples = int(state["examples"])
+            if examples < max((each.size for each in watches.values()), default=0):
+                raise ValueError(f"examples {examples}")
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:

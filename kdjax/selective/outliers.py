@@ -306,8 +306,13 @@ def mahalanobis(features: Any, fitted: ClassGaussian) -> Any:
     Returns:
         `[n]`, at most 0 up to rounding.
 
+    Raises:
+        ValueError: for features of another shape.
+
     Source: Lee et al., NeurIPS 2018, arXiv 1807.03888, without input perturbation.
     """
+    if np.shape(features)[1:] != fitted.center.shape or np.ndim(features) != 2:
+        raise InputError(f"features of shape {np.shape(features)}: need [n, {len(fitted.center)}]")
     white = (features - fitted.center[None, :]) @ fitted.whitening
     # |w|^2 - 2 w . m + |m|^2, as an array [n, c, d] of the differences may be large.
     squares = (white**2).sum(axis=-1)[:, None] + (fitted.means**2).sum(axis=-1)[None, :]

@@ -53,7 +53,7 @@ def fit_raps(
     `PENALTIES` with the smallest mean size of the sets on the same split, the first among equals.
 
     Args:
-        logits: z, `[n, m+1]` or `[n, m]`, of examples that are not used for calibration.
+        logits: z, `[n, m+1]` or `[n, m]`, n >= 1, of examples that are not used for calibration.
         labels: `[n]`, integers in [0, m).
         alpha: in (0, 1).
         abstention: whether the last column is abstention; must be given.
@@ -64,7 +64,7 @@ def fit_raps(
 
     Source: appendix E of arXiv 2009.14193.
     """
-    values = finite_class_logits(logits, abstention)
+    values = validation.nonempty("logits", finite_class_logits(logits, abstention), ndim=2)
     codes = _labels(labels, values)
     ranks = 1 + np.argsort(np.argsort(-values, axis=-1, kind="stable"), axis=-1)
     k_reg = int(min(set_quantile(true_scores(ranks, codes), alpha=alpha), values.shape[-1]))
@@ -155,7 +155,8 @@ def prediction_sets(
 
     Args:
         scores: `[n, m]`, of new images.
-        quantile: of `set_quantile`; or `[m]`, of `class_quantiles`; or `[n, 1]`, of each image.
+        quantile: of `set_quantile`; or `[m]`, of `class_quantiles`; or `[n, 1]`, of each image;
+            may be infinite.
         include: `[n]`, a class that is in the set of each image in any case, such as the predicted
             one, so that no set is empty; None: sets may be empty.
 
@@ -163,11 +164,12 @@ def prediction_sets(
         bool `[n, m]`.
 
     Raises:
-        ValueError: for classes of another shape or range.
-        TypeError: for classes that are not integers.
+        ValueError: for scores, a quantile or classes of another shape, NaN, or classes out of
+            range.
+        TypeError: for a dtype that is not real, or classes that are not integers.
     """
     values = _scores(scores)
-    sets: NDArray[np.bool_] = values <= np.asarray(quantile, np.float64)
+    sets: NDArray[np.bool_] = values <= _quantile(quantile, *values.shape)
     if include is not None:
         sets[np.arange(len(sets)), _labels(include, values)] = True
     return sets
@@ -207,6 +209,14 @@ def _scores(scores: ArrayLike) -> Floats:
     if values.ndim != 2 or values.shape[1] < 2:
         raise InputError(f"scores of shape {values.shape}: need [n, m] with at least 2 classes")
     validation.require(~np.isnan(values), values, "scores must not be NaN")
+    return values
+
+
+def _quantile(quantile: ArrayLike, n: int, m: int) -> Floats:
+    values = validation.floats("quantile", quantile)
+    if values.shape not in ((), (m,), (n, 1)):
+        raise InputError(f"quantile of shape {values.shape}: need (), {(m,)} or {(n, 1)}")
+    validation.require(~np.isnan(values), values, "quantile must not be NaN")
     return values
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kdjax.errors import InputError
 from kdjax.selective import ranking
 from kdjax.selective.threads import map_in_threads
 
@@ -42,11 +43,15 @@ def metrics_by_name(coverages: Sequence[float], total: int) -> dict[str, Metric]
     """Returns the metrics of `total` predictions by name; `error` is 1 - accuracy.
 
     Raises:
-        ValueError: for a coverage outside (0, 1] or too small to accept one prediction.
+        ValueError: for a coverage outside (0, 1] or too small to accept one prediction, or one
+            number instead of a sequence.
         TypeError: for a dtype that is not real.
     """
+    if np.ndim(coverages) != 1:
+        raise InputError(f"coverages {coverages}: need a sequence of numbers")
     at_coverage = {
-        f"error_at_{coverage}": _error_of(total, int(k))
+        # `str` of a float32 number is its shortest decimal.
+        f"error_at_{coverage!s}": _error_of(total, int(k))
         for coverage, k in zip(coverages, ranking.accepted_at(coverages, total), strict=True)
     }
     return {

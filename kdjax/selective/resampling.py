@@ -89,6 +89,7 @@ def bootstrap(
     results = {
         name: _interval(
             terms[name],
+            metric,
             _of_run(terms[name], metric, level),
             *_percentiles(resampled[name], level),
         )
@@ -155,6 +156,7 @@ def compare(
     results = {
         name: _interval(
             terms[name],
+            metric,
             _of_difference(terms[name], metric, level),
             *_student(terms[name], resampled[name], level),
         )
@@ -239,12 +241,13 @@ def _student(
     return [intervals.student(terms, resampled, level)] if resampled.size > 1 else []
 
 
-def _interval(terms: NDArray[np.float64], *bounds: Bounds) -> Interval:
+def _interval(terms: NDArray[np.float64], metric: Metric, *bounds: Bounds) -> Interval:
     """Returns the estimate with the smallest interval that contains it and all of the bounds.
 
     There is no interval, nan, if one of the bounds does not exist.
     """
-    estimate = float(np.sum(terms))
+    # By rounding, n terms of 1 / n may exceed 1.
+    estimate = float(np.clip(np.sum(terms), -metric.maximum, metric.maximum))
     ends = [estimate, *(end for each in bounds for end in each)]
     return Interval(estimate, float(np.min(ends)), float(np.max(ends)))
 

@@ -3,15 +3,16 @@
 The caller says what the last column is: `abstention=True` for logits `[..., m+1]` with an
 abstention output, which may be -inf; `abstention=False` for `[..., m]` if all columns are classes,
 as in other libraries. There is no default, because the wrong one would silently drop a class. A
-class logit of -inf is a masked class, of probability 0. If all classes are masked, or a logit is
-NaN or +inf, the score is NaN, which metrics and certificates reject. Every score computes in
-float32 (float64 for float64 input) and can be jitted, vmapped and differentiated. q = softmax(z),
-q_a is its last entry, r = softmax(z[:m]).
+class logit of -inf is a masked class, of probability 0. If all classes are masked, or a logit that
+the score reads is NaN or +inf, the score is NaN, which metrics and certificates reject. Every score
+computes in float32 (in float64 for float64 input if `jax_enable_x64` is set) and can be jitted,
+vmapped and differentiated. q = softmax(z), q_a is its last entry, r = softmax(z[:m]).
 
 Probabilities saturate: near 1 many examples have the same float32 value. Evaluations use the forms
 in the log domain of `log_odds`, which rank alike without ties.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -189,7 +190,9 @@ def max_logit_pnorm(
     checks.above("p", p, 0)
     classes = centred_classes(logits, abstention)
     powers = checks.per_example("p", p, classes)
-    power = powers if powers.ndim else p
+    # An infinite power has no derivative; the maximum norm is 1 after the division below.
+    is_infinite = p == math.inf if isinstance(p, int | float) else jnp.isinf(powers)
+    power = p if is_infinite is False else jnp.where(is_infinite, 1, powers)
     masked = jnp.isneginf(classes)
     count = jnp.sum(~masked, axis=-1, keepdims=True).astype(classes.dtype)
     mean = jnp.mean(jnp.where(masked, 0, classes), axis=-1, keepdims=True)
@@ -199,8 +202,10 @@ def max_logit_pnorm(
     # Division by the largest modulus prevents overflow of the powers; the sum is then at least 1,
     # unless all logits are equal.
     unit = centred / jnp.where(largest > 0, largest, 1)
-    total = jnp.sum(jnp.abs(unit) ** power, axis=-1, keepdims=True)
-    norm = jnp.where(total > 0, total, 1) ** (1 / power)
+    # 0^p has no finite derivative for p < 1.
+    moduli = jnp.where(unit == 0, 1, jnp.abs(unit))
+    total = jnp.sum(jnp.where(unit == 0, 0, moduli**power), axis=-1, keepdims=True)
+    norm = jnp.where(is_infinite | (total == 0), 1, jnp.where(total > 0, total, 1) ** (1 / power))
     return jnp.max(unit, axis=-1) / norm[..., 0]
 
 

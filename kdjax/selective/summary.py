@@ -41,15 +41,23 @@ def is_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def predicted_classes(logits: np.ndarray) -> np.ndarray:
-    """Returns the predicted class of each example, `scores.predict`, computed as `numpy_score`.
+    """Returns the predicted class of each example, `scores.predict` in numpy.
+
+    JAX would round float64 logits to float32, and so make ties of different logits.
 
     Args:
         logits: [..., m+1], the last column abstention.
 
     Returns:
-        Integers in [0, m), [...].
+        Integers in [0, m), [...]; the first of tied classes.
+
+    Raises:
+        ValueError: for fewer than 2 classes.
+        TypeError: for logits that are not floats.
     """
-    return numpy_score(scores.predict, logits)
+    values = np.asarray(logits)
+    checks.logits(np.empty((0, *values.shape[-1:]), values.dtype), least=3)
+    return values[..., :-1].argmax(axis=-1)
 
 
 def append_abstention(class_logits: np.ndarray) -> np.ndarray:
@@ -84,8 +92,21 @@ def split_metrics(logits: np.ndarray, labels: np.ndarray, num_classes: int) -> d
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns counts [m, m]: rows are true classes, columns are predicted classes."""
-    cells = np.asarray(labels, np.int64) * num_classes + predicted
+    """Returns counts [m, m]: rows are true classes, columns are predicted classes.
+
+    Args:
+        labels: true classes, integers in [0, m), any shape.
+        predicted: predicted classes, likewise.
+        num_classes: m.
+
+    Raises:
+        ValueError: for unequal shapes, or a class out of range.
+        TypeError: for classes that are not integers.
+    """
+    shape = np.shape(labels)
+    rows = validation.codes("labels", labels, shape=shape, number=num_classes)
+    columns = validation.codes("predicted", predicted, shape=shape, number=num_classes)
+    cells = rows * num_classes + columns
     counts = np.bincount(cells.ravel(), minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 

@@ -84,6 +84,16 @@ def fractions(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
+def fraction(name: str, value: float) -> float:
+    """Returns a number in (0, 1].
+
+    Raises:
+        ValueError: for a value outside (0, 1], or an array.
+        TypeError: for a dtype that is not real.
+    """
+    return float(fractions(name, number(name, value)))
+
+
 def probability(name: str, value: float) -> float:
     """Returns a number in (0, 1).
 
@@ -91,9 +101,9 @@ def probability(name: str, value: float) -> float:
         ValueError: for a value outside (0, 1), or an array.
         TypeError: for a dtype that is not real.
     """
-    number = _number(name, value)
-    require(0 < number < 1, number, f"{name} must lie in (0, 1)")
-    return number
+    checked = number(name, value)
+    require(0 < checked < 1, checked, f"{name} must lie in (0, 1)")
+    return checked
 
 
 def share(name: str, value: float) -> float:
@@ -103,9 +113,9 @@ def share(name: str, value: float) -> float:
         ValueError: for a value outside [0, 1), or an array.
         TypeError: for a dtype that is not real.
     """
-    number = _number(name, value)
-    require(0 <= number < 1, number, f"{name} must lie in [0, 1)")
-    return number
+    checked = number(name, value)
+    require(0 <= checked < 1, checked, f"{name} must lie in [0, 1)")
+    return checked
 
 
 def integer(name: str, value: float, *, least: int) -> int:
@@ -115,12 +125,18 @@ def integer(name: str, value: float, *, least: int) -> int:
         ValueError: for a smaller value, a fraction, or an array.
         TypeError: for a dtype that is not real.
     """
-    number = _number(name, value)
-    require(number >= least and number.is_integer(), value, f"{name}: need an integer >= {least}")
+    checked = number(name, value)
+    require(checked >= least and checked.is_integer(), value, f"{name}: need an integer >= {least}")
     return int(value)
 
 
-def _number(name: str, value: float) -> float:
+def number(name: str, value: float) -> float:
+    """Returns one real number; see `decimals`.
+
+    Raises:
+        ValueError: for an array.
+        TypeError: for a dtype that is not real.
+    """
     array = decimals(name, value)
     if array.ndim:
         raise InputError(f"{name} of shape {array.shape}: need one number")

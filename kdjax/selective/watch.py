@@ -170,6 +170,10 @@ def from_json(stored: Mapping[str, Any], bets: int) -> Watch:
     Raises:
         ValueError, TypeError, KeyError: for another value.
     """
+    if not 0 <= stored["total"] <= stored["size"]:
+        raise ValueError(f"total {stored['total']} of size {stored['size']}")
+    if not 0 <= stored["max_log_wealth"] >= stored["log_wealth"]:
+        raise ValueError(f"log_wealth {stored['log_wealth']}, at most {stored['max_log_wealth']}")
     capital = stored["log_capital"]
     run = Run(
         _numbers(stored["run"]["gain"], bets),
@@ -192,4 +196,6 @@ def _numbers(stored: Any, size: int) -> Array:
     array = np.array(stored, np.float64)
     if array.shape != (size,):
         raise ValueError(f"array of shape {array.shape}, need {(size,)}")
+    if np.isnan(array).any():
+        raise ValueError("NaN")
     return array

@@ -69,12 +69,16 @@ class RestoredCheckpoint(NamedTuple):
 class Checkpoints(contextlib.AbstractContextManager):
     """The checkpoints of one stage; a context manager that waits for the last save."""
 
-    def __init__(self, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: pathlib.Path, config: Mapping[str, Any], *, read_only: bool = False
+    ) -> None:
         """Opens the folder.
 
         Args:
             folder: created if it is missing.
             config: stored with every checkpoint.
+            read_only: keep unfinished checkpoints, which another process may be writing; otherwise
+                they are removed.
         """
         for logger in ("absl", "asyncio"):  # Orbax logs every file, and repeats its errors
             logging.getLogger(logger).setLevel(logging.CRITICAL)
@@ -94,7 +98,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             _LiteralPath(folder.absolute()),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=_POLICIES.AnyPreservationPolicy([_POLICIES.LatestN(2), best]),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
         )
 
     def __exit__(self, *_: object) -> None:
@@ -350,6 +354,8 @@ def _warn_damaged(path: pathlib.Path, error: BaseException) -> None:
 def _rename_unlistable(folder: pathlib.Path) -> None:
     """Renames checkpoints with damaged metrics: Orbax could not list any checkpoint with them."""
     for metrics in sorted(folder.glob("[0-9]*/metrics/metrics")):
+        if not metrics.parent.parent.name.isdigit():
+            continue  # Orbax gives an unfinished checkpoint a name with a suffix
         try:
             json.loads(metrics.read_text())
         except ValueError as error:

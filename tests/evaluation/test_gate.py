@@ -18,7 +18,15 @@ from support.runs import tiny
 from kdjax import data, pipeline, selective
 from kdjax.data import deployment_views
 from kdjax.errors import InputError
-from kdjax.evaluation import certification, evaluate, predictions, promises, robustness, summary
+from kdjax.evaluation import (
+    certification,
+    evaluate,
+    gate,
+    predictions,
+    promises,
+    robustness,
+    summary,
+)
 from kdjax.evaluation.gate import Gate
 from kdjax.evaluation.predictions import Predictions
 from kdjax.evaluation.requested_point import PointRequest, acceptance, requested_point
@@ -287,6 +295,13 @@ def test_gate_scores_are_saved_and_damaged_ones_are_refused(run, tmp_path):
 def test_config_refuses_other_values(changes, message, data_dir):
     with pytest.raises(InputError, match=message):
         tiny(data_dir, **changes)
+
+
+def test_a_share_without_a_gate_is_refused(data_dir):
+    config = tiny(data_dir)
+    assert gate.request(config).name == "none"
+    with pytest.raises(InputError, match=r"gate_acceptance 0\.9 has no effect without a gate"):
+        gate.request(config, acceptance=0.9)
 
 
 def test_a_network_without_features_is_refused_before_training(data_dir, tmp_path):

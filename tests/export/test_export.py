@@ -605,3 +605,10 @@ def test_invalid_input_is_a_one_line_error(flags, part):
 def test_folder_with_files_is_not_exported_to(trained):
     done = export_command(f"--workdir={trained('tiny')}", "--out=tests")
     assert_refused(done, "'tests' exists")
+
+
+def test_folder_that_cannot_be_created_is_refused_before_anything_is_computed(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "model", tmp_path / "file" / "deeper" / "model"):
+        with pytest.raises(InputError, match=r"cannot be created: '.*/file' is a file"):
+            export(tmp_path / "nothing", out)

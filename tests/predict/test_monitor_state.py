@@ -101,3 +101,12 @@ def test_the_lock_is_free_after_an_error(tmp_path):
         raise RuntimeError
     with monitor_state.lock(tmp_path / "state.json"):
         pass
+
+
+def test_a_state_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match="cannot be written: a folder on its path is a file"),
+        monitor_state.lock(tmp_path / "file" / "state.json"),
+    ):
+        pass

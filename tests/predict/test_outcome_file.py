@@ -87,7 +87,14 @@ def test_confidence_stands_for_the_score_only_where_it_is_the_same():
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ("label,accept,score\nred,true,1\n", "unknown column 'accepted': did you mean 'accept'?"),
+        (
+            "label,accept,score\nred,true,1\n",
+            "f: no column 'accepted': did you mean 'accept'?; it ",
+        ),
+        (
+            "path;accepted\na;true\n",
+            "f: no column 'label'; it has 'path;accepted'; give the output",
+        ),
         ("label,label\nred,red\n", "f: the header has the column 'label' twice"),
         ("label,accepted,score\nred,true\n", "f, line 2: 2 cells, but the header has 3"),
         ("label,accepted,score\nred,maybe,1\n", "f, line 2: accepted 'maybe': must be true or f"),

@@ -1,5 +1,6 @@
 """`student.init`: a student starts with the weights of a workdir or of a file."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.runs import tiny
 
 from kdjax import pipeline
 from kdjax.errors import InputError
+from kdjax.evaluation import certification, evaluate
 from kdjax.runs import initial_weights, restore
 from kdjax.training import initial
 from kdjax.training.initial import InitialWeights
@@ -130,3 +132,49 @@ def test_training_starts_with_the_given_weights(finished_run, data_dir, tmp_path
         for folder in (finished_run.folder, tmp_path / "run")
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), trained, given)
+
+
+@pytest.mark.slow
+def test_workdir_of_another_split_of_the_same_images_is_refused(finished_run, data_dir):
+    """Its training images would choose the checkpoint and the threshold."""
+    folder = str(finished_run.folder)
+    other = config(data_dir, folder, **{"data.split_seed": 1, "data.dev_fraction": 0.2})
+    with pytest.raises(InputError) as raised:
+        initial_weights.load(other, restore.load_data(other))
+    message = str(raised.value)
+    assert message.startswith(f"student.init {folder!r} was trained on another split of the same")
+    assert "data.split_seed: 0 -> 1" in message and "data.dev_fraction: " in message
+
+
+def test_weights_that_may_have_seen_calibration_images_are_named(finished_run, tmp_path):
+    folder = finished_run.folder
+    metadata = json.loads((folder / "config.json").read_text())
+    data, dataset = metadata["config"]["data"], dict(metadata["dataset"])
+
+    def source(init: str, **changes: Any) -> str:
+        return initial_weights.unknown_source(init, data | changes, dataset)
+
+    assert source("") == source(str(folder)) == ""
+    assert source("weights.safetensors") == "weights.safetensors"
+    assert source("is gone") == "is gone"
+    assert source(str(folder), split_seed=1) == str(folder)
+    metadata["config"]["student"]["init"] = "first.safetensors"
+    for version, expected in ((dataset["version"], "first.safetensors"), ("another", "another")):
+        metadata["dataset"]["version"] = version
+        workdir = tmp_path / version
+        workdir.mkdir()
+        (workdir / "config.json").write_text(json.dumps(metadata))
+        assert source(str(workdir)).endswith(expected)
+
+
+@pytest.mark.slow
+def test_results_of_a_student_that_starts_from_a_file_say_what_is_assumed(
+    finished_run, data_dir, tmp_path
+):
+    path = save(tmp_path / "w.safetensors", restore.restore(finished_run.folder).variables)
+    dataset = pipeline.train(config(data_dir, path, **STILL), tmp_path / "run")
+    results = evaluate.evaluate(tmp_path / "run", dataset)
+    assert results["initial_weights"] == path
+    note = certification.seen_images_note(results)
+    assert path in note and "valid only if they were not" in note
+    assert certification.seen_images_note({}) == ""

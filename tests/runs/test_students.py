@@ -13,6 +13,7 @@ from support.runs import final_arrays, log_lines, stop_at_step, tiny
 from kdjax import pipeline
 from kdjax.errors import InputError, Preempted
 from kdjax.evaluation import evaluate
+from kdjax.export.exporter import export
 from kdjax.runs import restore, students
 from kdjax.training.checkpoint import Checkpoints
 
@@ -98,6 +99,26 @@ def test_each_student_has_a_workdir_and_links_the_teacher(group_run) -> None:
 
 
 @pytest.mark.slow
+def test_teacher_of_the_group_is_evaluated_with_the_settings_of_the_students(
+    data_dir, tmp_path
+) -> None:
+    students = ({"objective.method": "kd"}, {"objective.method": "ce"})
+    settings = {"selective.risk": 0.6, "selective.set_alpha": 0.3, "selective.set_method": "aps"}
+    config = tiny(data_dir, students=students, **settings)
+    dataset = pipeline.train(config, tmp_path)
+    evaluate.evaluate_all(list(pipeline.student_workdirs(config, tmp_path)), dataset)
+    before = json.loads((tmp_path / "teacher" / "results.json").read_text())
+    assert before["guarantee"]["risk"] == 0.6
+    sets = before["promises"]["sets"]
+    assert (sets["alpha"], sets["method"]) == (0.3, "aps")
+    after = evaluate.evaluate(tmp_path / "teacher", dataset)
+    assert (after["guarantee"]["risk"], after["views"]) == (0.6, before["views"])
+    assert after["promises"]["sets"] == sets
+    with pytest.warns(UserWarning, match="no threshold could be certified at risk 0.6"):
+        exported = export(tmp_path / "teacher", tmp_path / "model")
+    assert exported["promises"]["sets"]["alpha"] == 0.3
+
+
 def test_run_is_finished_when_all_students_are(group_run, data_dir) -> None:
     config = several_students(data_dir)
     results = pipeline.finished_results(config, group_run)

@@ -13,12 +13,12 @@ import pytest
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 from support.own_teachers import UINT8, class_metadata, fit_linear, predict, write_onnx
-from support.runs import final_arrays, tiny
+from support.runs import final_arrays, stop_at_step, tiny
 
 import kdjax.config
 from kdjax import data, pipeline
 from kdjax.data.augment import Augmentation
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Preempted
 from kdjax.evaluation import certification, evaluate
 from kdjax.report import console, page
 from kdjax.runs import restore, teachers, workdir
@@ -68,7 +68,7 @@ def test_onnx_teacher_is_evaluated_and_named_in_the_results(onnx_run, data_dir) 
     wrong = linear.logits(np.asarray(dataset.train.images)).argmax(axis=1) != dataset.train.labels
     assert results["correction"]["wrong"] == wrong.sum()
     assert results["external_teacher"] == {"kind": "onnx", "file": "linear.onnx"}
-    note = certification.external_teacher_note(results)
+    note = certification.seen_images_note(results)
     assert "(ONNX file linear.onnx)" in note and "assumes" in note
     assert (onnx_run / "teacher" / "predictions" / "test.npz").exists()
     assert not (onnx_run / "teacher" / "checkpoints").exists()
@@ -393,3 +393,16 @@ def test_classes_of_a_trained_teacher_are_mapped_by_name(trained, data_dir, tmp_
 def test_teacher_given_as_a_file_cannot_be_restored_as_a_network(onnx_run) -> None:
     with pytest.raises(InputError, match="a teacher of kind 'onnx'"):
         restore.restore(onnx_run / "teacher")
+
+
+@pytest.mark.slow
+def test_teacher_left_by_another_method_is_not_that_of_the_student(data_dir, tmp_path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted):
+        stop_at_step(patch, 2)
+        pipeline.train(tiny(data_dir, **{"objective.method": "kd"}), tmp_path)
+    assert (tmp_path / "teacher" / "config.json").exists()
+    assert not (tmp_path / "config.json").exists()
+    dataset = pipeline.train(tiny(data_dir, **{"objective.method": "ce"}), tmp_path)
+    results = evaluate.evaluate(tmp_path, dataset)
+    assert not {"teacher", "correction"} & results.keys()
+    assert list(json.loads((tmp_path / "cost.json").read_text())) == ["machine", "student"]

@@ -136,6 +136,14 @@ def test_anytime_interval_encloses_what_the_mixture_does_not_refute(count, total
     assert np.all(evidence[~inside] >= math.log(10) - 1e-9)
 
 
+@pytest.mark.parametrize("total", [10**7, 10**9])
+def test_anytime_interval_of_few_ones_is_exact_near_zero(total):
+    low, _ = anytime_interval(1, total, 0.95)
+    log_mixture = scipy.special.betaln(1.5, total - 0.5) - scipy.special.betaln(0.5, 0.5)
+    log_likelihood = math.log(low) + (total - 1) * math.log1p(-low)
+    assert_allclose(log_likelihood, math.log(0.05) + log_mixture, rtol=1e-9)
+
+
 def test_anytime_intervals_hold_at_all_times_together():
     rng = np.random.default_rng(0)
     values = rng.random((300, 200)) < 0.3

@@ -9,7 +9,12 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from kdjax.errors import InputError
-from kdjax.selective import brier, expected_calibration_error, negative_log_likelihood
+from kdjax.selective import (
+    bin_index,
+    brier,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
 
 LOGITS = np.random.default_rng(0).normal(size=(200, 5)) * 3
 LABELS = np.random.default_rng(1).integers(5, size=200)
@@ -95,3 +100,9 @@ def test_brier_limits(row, expected):
 def test_bad_input_raises_an_error_with_its_value(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_bins_must_be_a_positive_integer():
+    for bins in (0, -3, 1.5):
+        with pytest.raises(InputError, match="bins: need an integer >= 1"):
+            bin_index(np.array([0.5]), bins)

@@ -230,6 +230,18 @@ def test_threshold_outside_the_given_ones_is_refused():
         selective.cascade_thresholds([1, math.inf])
 
 
+@pytest.mark.parametrize(
+    "function", [selective.cascade_certificate, selective.cascade_bounds, selective.cascade_start]
+)
+def test_an_infinite_confidence_is_refused_because_an_infinite_threshold_answers_nothing(function):
+    confidence, correct, fallback_correct = sample()
+    options = {"risk": 0.1} if function is selective.cascade_certificate else {}
+    with pytest.raises(InputError, match="confidence must be below infinity: got inf"):
+        function(
+            np.append(confidence[1:], np.inf), correct, fallback_correct, thresholds=GRID, **options
+        )
+
+
 # Simulation
 
 

@@ -222,7 +222,7 @@ def test_simulated_violations_are_at_most_delta_in_every_adversarial_setting():
 @pytest.mark.parametrize(
     ("changes", "error", "part"),
     [
-        ({"groups": [0, 1]}, InputError, "groups of shape (2,): confidence has shape (3,)"),
+        ({"groups": [0, 1]}, InputError, "groups of shape (2,): need (3,)"),
         ({"groups": [0.5, 1, 1]}, TypeError, "groups of dtype float64: need integers or strings"),
         ({"correct": [1, 2, 0]}, InputError, "correct must be boolean or 0 and 1"),
         ({"confidence": [1, math.nan, 0]}, InputError, "NaN"),
@@ -236,3 +236,28 @@ def test_invalid_input_raises_in_one_line(changes, error, part):
     with pytest.raises(error) as raised:
         classwise(**values)
     assert part in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_groups_without_a_certified_threshold_accept_no_infinite_confidence_either():
+    rule = classwise(np.arange(200.0), np.ones(200), np.repeat([0, 1], 100), risk=0.1)
+    uncertified = classwise(np.arange(100.0), np.zeros(100), np.zeros(100, int), risk=0.05)
+    assert rule.certified.all() and not uncertified.certified.any()
+    assert rule.accepts([np.inf, np.inf, -np.inf], [0, 2, 0]).tolist() == [True, False, False]
+    assert uncertified.accepts([np.inf, np.inf], [0, 1]).tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "groups", "error", "part"),
+    [
+        ([1.0, 2.0], [0], InputError, "groups of shape (1,): need (2,)"),
+        ([[1.0]], [[0]], InputError, "confidence of shape (1, 1)"),
+        ([math.nan], [0], InputError, "NaN"),
+        ([1.0], ["0"], TypeError, "groups of dtype <U1: those of the sample have int64"),
+        ([1.0], [0.0], TypeError, "groups of dtype float64"),
+    ],
+)
+def test_predictions_that_do_not_fit_the_rule_are_refused(confidence, groups, error, part):
+    rule = classwise(np.arange(100.0), np.ones(100), np.zeros(100, int), risk=0.1)
+    with pytest.raises(error) as raised:
+        rule.accepts(confidence, groups)
+    assert part in str(raised.value)

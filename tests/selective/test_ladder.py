@@ -155,6 +155,7 @@ def test_a_smaller_risk_never_accepts_more(seed):
     [
         ({"risks": []}, r"risks \[\]: need at least one"),
         ({"risks": [0.1, 0.1]}, "each only once"),
+        ({"risks": 0.1}, "risks 0.1: need a sequence of numbers"),
         ({"risks": [0.1, 1.0]}, r"risks must lie in \(0, 1\): got 1.0"),
         ({"delta": 0.0}, r"delta must lie in \(0, 1\)"),
         ({"correct": [1, 0]}, "need"),

@@ -310,6 +310,13 @@ def test_a_fraction_out_of_range_raises_an_error_with_its_value(bad):
         (lambda: selective.coverage_at_risk(*TIED, 1.5), InputError, "got 1.5"),
         (lambda: selective.error_at_coverage(*TIED, 0.04), InputError, "one of 10: got 0.04"),
         (lambda: selective.accept_at(*TIED, np.nan), InputError, "threshold must not be NaN"),
+        (lambda: selective.accept_at(*TIED, [0.5, 0.9]), InputError, "threshold of shape"),
+        (lambda: selective.fpr_at_tpr(*TIED, tpr=[0.5, 0.9]), InputError, "tpr of shape"),
+        (
+            lambda: selective.threshold_at_coverage(TIED[0], coverage=[0.5, 0.9]),
+            InputError,
+            "coverage of shape",
+        ),
         (lambda: selective.aurc(["a"], [True]), TypeError, "confidence of dtype <U1"),
         (lambda: selective.aurc([1j], [True]), TypeError, "confidence of dtype complex128"),
         (lambda: selective.aurc([1.0], ["yes"]), TypeError, "correct of dtype <U3"),

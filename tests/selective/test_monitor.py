@@ -199,6 +199,15 @@ def test_a_state_of_other_settings_or_a_damaged_one_is_refused():
     shorter["tests"]["risk"]["log_capital"].pop()
     with pytest.raises(InputError, match="the state is damaged"):
         monitor.restore(shorter)
+    for change in (
+        {"counts": [-1] * len(state["counts"])},
+        {"examples": 3},
+        {"tests": state["tests"] | {"risk": state["tests"]["risk"] | {"log_wealth": math.nan}}},
+        {"tests": state["tests"] | {"risk": state["tests"]["risk"] | {"size": -3}}},
+        {"tests": state["tests"] | {"risk": state["tests"]["risk"] | {"total": 1e9}}},
+    ):
+        with pytest.raises(InputError, match="the state is damaged"):
+            monitor.restore(state | change)
     assert monitor.state() == state
     with pytest.raises(InputError, match="format 2 there, 1 here"):
         monitor.restore(state | {"format": 2})

@@ -204,6 +204,13 @@ def test_jax_in_float32_agrees_with_numpy_in_float64():
             lambda: outliers.fit_gaussian([[1.0, 2.0], [5.0, 6.0]], [0, 1], num_classes=2),
             "do not vary within the classes",
         ),
+        (
+            lambda: outliers.mahalanobis(
+                np.zeros((2, 1)),
+                outliers.fit_gaussian(np.eye(3)[[0, 1, 2, 0]], [0, 0, 1, 1], num_classes=2),
+            ),
+            r"features of shape \(2, 1\): need \[n, 3\]",
+        ),
     ],
 )
 def test_bad_input_raises_one_line(call, message):

@@ -288,6 +288,17 @@ def test_fitted_raps_with_too_few_examples_penalizes_no_class():
         (lambda z: selective.true_scores(z, [0, 1, 9]), "labels must lie in 0..4"),
         (lambda z: selective.true_scores(z, [0.0, 1.0, 2.0]), "need integers"),
         (lambda z: selective.prediction_sets(z[0], 0.1), "need [n, m]"),
+        (lambda z: selective.prediction_sets(z, np.nan), "quantile must not be NaN"),
+        (lambda z: selective.prediction_sets(z, [0.1, 0.2]), "quantile of shape (2,)"),
+        (lambda z: selective.prediction_sets(z, np.zeros((5, 1, 1))), "need (), (5,) or (3, 1)"),
+        (
+            lambda z: selective.fit_raps(z[0], [0], alpha=0.1, abstention=False),
+            "logits of shape (5,)",
+        ),
+        (
+            lambda z: selective.fit_raps(z[:0], [], alpha=0.1, abstention=False),
+            "logits of shape (0, 5)",
+        ),
         (lambda z: selective.set_metrics(z, [0, 1, 2]), "need bool [n, m]"),
         (lambda z: selective.SetRule("lca").sets(z), "lac"),
     ],

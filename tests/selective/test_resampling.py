@@ -306,6 +306,7 @@ def test_runs_of_unequal_lengths_are_rejected():
         ({"seed": -1}, InputError, "seed: need an integer >= 0: got -1"),
         ({"coverages": [0.5, 1.5]}, InputError, r"coverages must lie in \(0, 1\]: got 1.5"),
         ({"coverages": [0.1]}, InputError, "at least one of 2: got 0.1"),
+        ({"coverages": 0.9}, InputError, "coverages 0.9: need a sequence of numbers"),
     ],
 )
 def test_bad_options_raise_an_error_with_their_value(call, error, message):
@@ -326,3 +327,18 @@ def test_a_bad_sample_raises_an_error_with_its_value(confidence, correct, messag
         bootstrap(confidence, correct)
     with pytest.raises(InputError, match=message):
         compare(confidence, correct, [0.5], [True])
+
+
+def test_a_metric_of_errors_only_is_exactly_its_largest_value():
+    result = bootstrap(np.arange(20.0), np.zeros(20), coverages=(1,))
+    assert result["accuracy"][:2] == (0, 0) and result["error_at_1"].high == 1
+    better = compare(np.arange(20.0), np.ones(20), np.arange(20.0), np.zeros(20), coverages=(1,))
+    assert better["accuracy"].estimate == 1 and better["error_at_1"].estimate == -1
+
+
+def test_coverages_of_any_dtype_name_the_same_metrics():
+    names = {
+        tuple(bootstrap(range(20), [1] * 20, coverages=coverages, resamples=1))
+        for coverages in ([0.9, 0.7], np.array([0.9, 0.7]), np.array([0.9, 0.7], np.float32))
+    }
+    assert names == {("accuracy", "aurc", "augrc", "error_at_0.9", "error_at_0.7")}

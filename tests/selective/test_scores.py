@@ -220,6 +220,24 @@ def test_infinite_p_divides_by_the_largest_modulus():
     assert_allclose(max_logit_pnorm(random_logits(), p=np.inf), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("p", [0.5, np.inf])
+def test_pnorm_has_the_gradient_of_its_equation_also_at_a_logit_of_the_mean(p):
+    logits = np.array([-3.0, 0.0, 1.0, 2.0])  # the second is the mean, of which 0^p has no gradient
+
+    def equation(z):
+        centred = z - z.mean()
+        size = np.abs(centred).max() if p == np.inf else np.sum(np.abs(centred) ** p) ** (1 / p)
+        return centred.max() / size
+
+    gradient = jax.grad(partial(selective.max_logit_pnorm, p=p, abstention=False))(
+        jnp.asarray(logits, jnp.float32)
+    )
+    assert np.isfinite(gradient).all()
+    step = np.array([1.0, 0.0, -2.0, 1.0]) * 2.0**-13  # it keeps the mean, and the second at it
+    difference = equation(logits + step) - equation(logits - step)
+    assert_allclose(2 * np.dot(gradient, step), difference, rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.slow
 def test_p_may_be_traced_and_vmapped():
     logits = random_logits()
@@ -343,6 +361,16 @@ def test_score_without_a_value_is_nan_which_metrics_refuse(name):
     assert np.isnan(confidence).tolist() == [True, True, True, True, False]
     with pytest.raises(InputError, match="confidence must not be NaN"):
         selective.aurc(confidence, [True, False, True, False, True])
+
+
+@pytest.mark.parametrize("name", selective.SCORES)
+@pytest.mark.parametrize("abstention", [np.inf, np.nan])
+def test_abstention_without_a_value_gives_nan_in_the_scores_that_read_it(name, abstention):
+    score = jax.jit(partial(selective.SCORES[name], abstention=True))
+    classes = [1.0, 2.0, 0.0]
+    other, changed = score(jnp.array([*classes, 5.0])), score(jnp.array([*classes, 0.0]))
+    actual = score(jnp.array([*classes, abstention]))
+    assert np.isnan(actual) if other != changed else actual == other
 
 
 def test_two_class_columns_are_enough_without_abstention():

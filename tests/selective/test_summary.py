@@ -26,6 +26,30 @@ def random_split(n, seed, classes=4):
     return logits.astype(np.float32), labels
 
 
+@pytest.mark.parametrize(
+    ("labels", "predicted", "message"),
+    [
+        ([0, 0], [0, 3], r"predicted must lie in 0\.\.1: got 3"),
+        ([0, -1], [0, 0], r"labels must lie in 0\.\.1: got -1"),
+        ([0, 1], [0], r"predicted of shape \(1,\): need \(2,\)"),
+    ],
+)
+def test_confusion_matrix_refuses_what_would_be_counted_elsewhere(labels, predicted, message):
+    with pytest.raises(InputError, match=message):
+        selective.confusion_matrix(labels, predicted, 2)
+
+
+def test_predictions_of_float64_logits_have_the_precision_of_float64():
+    logits = np.array([[1.0, 1 + 1e-9, -np.inf], [1 + 1e-9, 1.0, 5.0]])  # ties in float32
+    assert selective.predicted_classes(logits).tolist() == [1, 0]
+    assert selective.is_correct(logits, np.array([1, 1])).tolist() == [True, False]
+    assert selective.predicted_classes(logits[0]) == 1
+    with pytest.raises(InputError, match="k >= 3"):
+        selective.predicted_classes(logits[:, :2])
+    with pytest.raises(TypeError, match="need floats"):
+        selective.predicted_classes(np.ones((2, 3), int))
+
+
 def test_class_only_logits_are_refused_where_abstention_is_expected():
     """Labels of the last of m columns cannot be those of m - 1 classes."""
     logits, labels = random_split(50, 0)

@@ -93,6 +93,16 @@ def test_newest_two_and_best_checkpoints_are_kept(folder):
         assert checkpoints.steps() == [2, 5, 6]
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_reader_keeps_what_another_process_is_writing(folder, read_only):
+    writing = shutil.copytree(folder / "6", folder / "7.orbax-checkpoint-tmp")
+    (writing / "metrics" / "metrics").write_text('{"sco')  # half of a file
+    with Checkpoints(folder, {}, read_only=read_only) as checkpoints:
+        assert checkpoints.steps() == [2, 5, 6]
+        assert_is_step(checkpoints.best(state_at(0)), 2)
+    assert writing.exists() == read_only
+
+
 @pytest.mark.parametrize("template", [state_at(0), jax.eval_shape(lambda: state_at(0))])
 def test_restored_state_is_bit_identical(folder, template):
     with Checkpoints(folder, {}) as checkpoints:

@@ -209,7 +209,7 @@ class BestOnDev:
         check_finite(epoch, logits)
         accuracy = float(np.mean(logits.argmax(1) == self._labels))
         print(f"epoch {epoch}/{self._epochs}  dev_accuracy {accuracy:.4f}", flush=True)
-        if accuracy > self.accuracy:
+        if accuracy >= self.accuracy:  # of equal ones the last, as kdjax
             self.accuracy, self.epoch, self.weights = accuracy, epoch, weights()
 
 
@@ -300,7 +300,9 @@ def write(
         "versions": {name: metadata.version(name) for name in packages},
         "python": platform.python_version(),
     }
-    (out / f"{file_name}.json").write_text(json.dumps(contents, indent=2) + "\n")
+    partial = out / f".{file_name}.json"
+    partial.write_text(json.dumps(contents, indent=2) + "\n")
+    partial.replace(out / f"{file_name}.json")
     print(f"{out / file_name}.npz: {record['name']}, {record['seconds']:.1f} s")
 
 

@@ -7,11 +7,11 @@ from kdjax.data.own.listing import Listing
 from kdjax.errors import InputError
 from kdjax.runtime import multihost
 
-_MAX_ROWS = 100  # of the table
+_MAX_ROWS = 100  # of the list
 
 
 def show_broken(listing: Listing, broken: Sequence[tuple[int, str]], *, strict: bool) -> None:
-    """Prints the table of the images that are left out.
+    """Prints the list of the images that cannot be read.
 
     Args:
         listing: of the images.
@@ -28,7 +28,7 @@ def show_broken(listing: Listing, broken: Sequence[tuple[int, str]], *, strict: 
     width = min(max(map(len, names)), 60)
     rows = [f"  {name:{width}}  {why}" for name, (_, why) in zip(names, broken, strict=False)]
     more = [f"  and {len(broken) - _MAX_ROWS:,} more"] if len(broken) > _MAX_ROWS else []
-    say(listing, "\n".join([f"{count} and are left out:", *rows, *more]))
+    say(listing, "\n".join([f"{count}{'' if strict else ' and are left out'}:", *rows, *more]))
     if strict:
         raise InputError(
             f"{listing.title}: {count}, such as {names[0]}: {broken[0][1]} (data.strict)"

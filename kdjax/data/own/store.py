@@ -109,8 +109,13 @@ class Store:
             return
         arrays[use] = fingerprint
         self._write_index()
-        if old and old not in arrays.values():
+        if old and not self._is_used(old):
             shutil.rmtree(self._folder / old, ignore_errors=True)
+
+    def _is_used(self, fingerprint: str) -> bool:
+        """Returns whether arrays belong to any listing: equal images have the same arrays."""
+        indices = (path.read_text(errors="replace") for path in self._folder.glob("*.json"))
+        return any(fingerprint in index for index in indices)
 
     def _write_index(self) -> None:
         try:

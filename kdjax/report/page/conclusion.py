@@ -48,7 +48,7 @@ def conclude(run: Run) -> Conclusion:
     else:
         lead, *evidence = _certified(run, point.guarantee)
     assumptions = ASSUMPTIONS if point.certified else ()
-    teacher_note = certification.external_teacher_note(run.results)
+    teacher_note = certification.seen_images_note(run.results)
     evidence += [teacher_note] if teacher_note else []
     evidence += [f"The student {run.results['collapse']}."] if "collapse" in run.results else []
     return Conclusion(lead, [*evidence, _accuracies(run)], assumptions)

@@ -9,7 +9,7 @@ import numpy as np
 from kdjax import selective
 from kdjax.report.page import plots, runs, stats, svg
 from kdjax.report.page.runs import Run
-from kdjax.runs import fold_workdirs, workdir
+from kdjax.runs import fold_workdirs, teachers, workdir
 from kdjax.selective import Interval, ranking
 from kdjax.selective.scales import LOG_FORMS, scale_name
 
@@ -102,8 +102,10 @@ def training(run: Run) -> list[tuple[str, "Markup"]]:
 
     Of the teachers of folds, the first one is shown.
     """
-    curves, teacher = [], run.folder / "teacher"
-    for folder in (run.folder, teacher, fold_workdirs.fold_folder(teacher, 0)):
+    curves, folders = [], [run.folder]
+    if teacher := teachers.folder_of(run.folder):
+        folders += [teacher, fold_workdirs.fold_folder(teacher, 0)]
+    for folder in folders:
         if history := runs.read_history(folder):
             metadata = workdir.read_metadata(folder)
             stage = metadata["stage"]

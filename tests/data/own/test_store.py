@@ -1,6 +1,7 @@
 """The cache of own images on disk: what is read again, what is replaced, and where it is."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -64,6 +65,16 @@ def test_changed_picture_replaces_the_arrays(folder, tmp_path, decoded):
     assert decoded == [4, 3]  # two pictures are equal now
     (after,) = folders(caches)
     assert after != before
+
+
+def test_arrays_of_another_listing_with_the_same_pictures_are_kept(folder, tmp_path, decoded):
+    caches, copy = tmp_path / "c", shutil.copytree(folder, tmp_path / "copy")
+    load(folder, caches)
+    load(copy, caches)
+    (copy / "cats" / "a.png").write_bytes((copy / "dogs" / "d.png").read_bytes())
+    load(copy, caches)
+    load(folder, caches)
+    assert decoded == [4, 3] and len(folders(caches)) == 2
 
 
 def test_sizes_and_parts_have_arrays_of_their_own(folder, tmp_path, decoded):
