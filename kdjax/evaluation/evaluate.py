@@ -21,15 +21,15 @@ from kdjax.evaluation import (
     per_class,
     predictions,
     promises,
+    settings,
     summary,
     teacher_outputs,
 )
 from kdjax.evaluation import gate as gates
 from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.teacher_outputs import TRAIN, TeacherOutputs
-from kdjax.runs import initial_weights, restore, teachers, workdir
+from kdjax.runs import restore, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost
-from kdjax.selective import validation
 from kdjax.selective.outliers import ClassGaussian
 from kdjax.training import collapse, host_teacher
 from kdjax.training.external import logits_teacher
@@ -82,15 +82,15 @@ def evaluate(
         InputError: if there is nothing to evaluate, the data set has changed, risk or delta are
             out of range, or the gate is unknown or cannot be fitted.
     """
-    config, teacher = _load_config(folder), teachers.folder_of(folder)
-    certificate = _requested(config, risk=risk, delta=delta, coverage=coverage)
+    config, teacher = settings.load_config(folder), teachers.folder_of(folder)
+    certificate = settings.requested(config, risk=risk, delta=delta, coverage=coverage)
     if teacher and not teacher.exists():
         raise InputError(
             f"{str(teacher)!r} points to {str(teacher.readlink())!r}, which is gone: restore the "
             "teacher or fix the symlink"
         )
     compiler.set_tuned(config.cpu_tuning)
-    views = views_name(folder)
+    views = settings.views_name(folder)
     request = gates.request(config, name=gate, acceptance=gate_acceptance)
     gated = gate_features.predict_splits(
         folder, dataset, request, delta=certificate["delta"], predict=predict_splits
@@ -98,11 +98,11 @@ def evaluate(
     outputs = gated.outputs
     names, groups = list(dataset.class_names), predictions.groups_to_save(folder, dataset, outputs)
     summarized = certificate | {
-        "runs": _last_runs(folder) if runs is None else runs,
+        "runs": settings.last_runs(folder) if runs is None else runs,
         "gate": gated.gate,
     }
     results = _summarize(folder, outputs, summarized, names) | {"views": views}
-    results |= _of_stage(folder, config)
+    results |= settings.to_store(folder, config)
     if teacher:
         if teacher_predictions is None:
             teacher_predictions = predict_teacher(folder, dataset)
@@ -127,55 +127,6 @@ def evaluate(
     return results
 
 
-def _load_config(folder: pathlib.Path) -> ConfigDict:
-    """Returns the config of a workdir; `selective` of a teacher is that of its last evaluation."""
-    config = restore.load_config(folder)
-    path = folder / "results.json"
-    if workdir.read_metadata(folder)["stage"] == TEACHER and path.exists():
-        config.selective.update(atomic_io.read_json(path).get("selective", {}))
-    return config
-
-
-def _teacher_settings(config: ConfigDict) -> Results:
-    """Returns `selective` for the results of a teacher, which has no gate."""
-    fields = config.selective.to_dict().items()
-    return {"selective": {name: value for name, value in fields if not name.startswith("gate")}}
-
-
-def _of_stage(folder: pathlib.Path, config: ConfigDict) -> Results:
-    """Returns `selective` of a teacher; of a student perhaps `initial_weights`."""
-    metadata = workdir.read_metadata(folder)
-    if metadata["stage"] == TEACHER:
-        return _teacher_settings(config)
-    init = config.student.init
-    source = initial_weights.unknown_source(init, config.data, metadata["dataset"])
-    return {"initial_weights": source} if source else {}
-
-
-def _last_runs(folder: pathlib.Path) -> int:
-    """Returns `runs` of the last evaluation; 1 without one, or if its results are damaged."""
-    try:
-        return int(workdir.read_results(folder)["guarantee"]["runs"])
-    except (InputError, KeyError, TypeError):
-        return 1
-
-
-def _requested(config: ConfigDict, **given: float | None) -> dict[str, float]:
-    """Returns the requested `risk`, `delta` and `coverage`: those given, else the config's.
-
-    Raises:
-        InputError: for one that is out of range.
-    """
-    requested = {
-        name: float(config.selective[name] if value is None else value)
-        for name, value in given.items()
-    }
-    validation.probability("risk", requested["risk"])
-    validation.probability("delta", requested["delta"])
-    validation.share("coverage", requested["coverage"])
-    return requested
-
-
 def evaluate_all(
     folders: Sequence[pathlib.Path], dataset: data.Dataset
 ) -> dict[pathlib.Path, Results]:
@@ -189,7 +140,7 @@ def evaluate_all(
         teacher = teachers.folder_of(folder)
         if not teacher or not teacher.exists():
             return None
-        views = views_name(folder)
+        views = settings.views_name(folder)
         if views not in outputs:
             outputs[views] = predict_teacher(folder, dataset)
         return outputs[views]
@@ -200,18 +151,6 @@ def evaluate_all(
         )
         for folder in folders
     }
-
-
-def views_name(folder: pathlib.Path) -> str:
-    """Returns the name of the deployment views of a workdir.
-
-    A teacher has those of the student with which it was evaluated last, or none.
-    """
-    if workdir.read_metadata(folder)["stage"] == TEACHER:
-        path = folder / "results.json"
-        evaluated = atomic_io.read_json(path) if path.exists() else {}
-        return str(evaluated.get("views", deployment_views.NONE))
-    return str(restore.load_config(folder).selective.views)
 
 
 def predict_teacher(folder: pathlib.Path, dataset: data.Dataset) -> TeacherOutputs:
@@ -266,7 +205,7 @@ def predict_splits(
         fitted: of the gate `mahalanobis`, whose scores the predictions then have.
     """
     config = restore.load_config(folder)
-    averaged = deployment_views.views(views or views_name(folder), flip=config.data.flip)
+    averaged = deployment_views.views(views or settings.views_name(folder), flip=config.data.flip)
     restored = network.restore_network(folder)
     return predict(restored, dataset, splits, config.eval_batch_size, averaged, fitted)
 
@@ -324,7 +263,7 @@ def _teacher_results(
         if folder.resolve().parent in (student.resolve(), *student.resolve().parents):
             extras = promises.Extras(groups=groups)
             promised = _promises(results["teacher"], evaluated, config, class_names, extras)
-            written = results["teacher"] | promised | _teacher_settings(config)
+            written = results["teacher"] | promised | settings.of_teacher(config)
             _write(folder, evaluated, written, groups)
     elif evaluated:
         results["teacher"] = {
