@@ -49,7 +49,7 @@ def parse(name: str) -> Location | None:
     if kind not in KINDS:
         raise _unknown_kind_error(name, kind, path)
     if not path:
-        raise InputError(f"data.name {name!r} gives no path: it must be {kind}:{KINDS[kind]}")
+        raise InputError(f"images {name!r}: no path is given: it must be {kind}:{KINDS[kind]}")
     return Location(kind, user_path(path).absolute())
 
 
@@ -66,7 +66,7 @@ def path_error(name: str) -> InputError | None:
         path = path.expanduser()
     if name.casefold() in KINDS and not path.exists():
         kind = name.casefold()
-        return InputError(f"data.name {name!r} gives no path: it must be {kind}:{KINDS[kind]}")
+        return InputError(f"images {name!r}: no path is given: it must be {kind}:{KINDS[kind]}")
     if not _PATH.search(name) and not path.exists():
         return None
     if prepared := _prepared_set(path):
@@ -85,11 +85,11 @@ def missing_error(location: Location) -> InputError | None:
         names = [entry.name for entry in path.parent.glob("*")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, names, n=1)
         hint = f": did you mean {str(path.with_name(near[0]))!r}?" if near else ""
-        return InputError(f"data.name {location.name!r}: no such folder or file{hint}")
+        return InputError(f"images {location.name!r}: no such folder or file{hint}")
     if path.is_dir() != (kind == "folder"):
         held = "a folder" if path.is_dir() else "a file"
         other = f"{_kind_of(path)}:{path}"
-        return InputError(f"data.name {location.name!r}: that is {held}; did you mean {other!r}?")
+        return InputError(f"images {location.name!r}: that is {held}; did you mean {other!r}?")
     return None
 
 
@@ -128,7 +128,7 @@ def _prepared_set(path: pathlib.Path) -> pathlib.Path | None:
 
 def _unknown_kind_error(name: str, kind: str, path: str) -> InputError:
     if path.startswith("//"):
-        return InputError(f"data.name {name!r}: must be a local path, as {FORMS}")
+        return InputError(f"images {name!r}: must be a local path, as {FORMS}")
     near = difflib.get_close_matches(kind.lower(), KINDS, n=1)
     hint = f"did you mean '{near[0]}:{path}'? Valid" if near else "valid"
     return InputError(f"unknown data set {name!r}: {hint}: {FORMS}, or the name of a TFDS data set")
