@@ -64,9 +64,11 @@ def measure(
     """
     found = {}
     for gate in GATES:
-        results = evaluate.evaluate(folder, dataset, gate=gate, gate_acceptance=acceptance)
         shifted: Mapping[str, Any] = {}
-        if gate != NONE:
+        if gate == NONE:
+            results = evaluate.evaluate(folder, dataset, gate=gate)
+        else:
+            results = evaluate.evaluate(folder, dataset, gate=gate, gate_acceptance=acceptance)
             shifted = robustness.evaluate_shifts(folder, shifts, data_dir=data_dir, dataset=dataset)
         found[gate] = results, shifted
     return found

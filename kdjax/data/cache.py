@@ -66,10 +66,7 @@ def _checksum(path: pathlib.Path) -> int:
 def _read(folder: pathlib.Path, source: Source, names: Sequence[str]) -> Arrays:
     if not folder.exists():
         raise _Stale
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-    except FileNotFoundError:  # another process is replacing the folder
-        raise _Stale from None
+    meta = json.loads((folder / "meta.json").read_text())
     if (meta["format"], meta["source"]) != source:
         raise _Stale
     if "images" in names and "images" not in meta["crc32"]:  # left out by an earlier call
