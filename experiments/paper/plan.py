@@ -48,10 +48,7 @@ FIELDS: Mapping[str, Fields] = {
 
 
 # Fields that the jobs themselves set.
-RESERVED = (
-    *("name", "setting", "seed", "students"),
-    *("objective.method", "objective.payoff", "objective.pretrain_epochs"),
-)
+RESERVED = ("name", "setting", "seed", "students", "objective.method", "objective.pretrain_epochs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +136,8 @@ def parse_changes(changes: Iterable[str]) -> dict[str, str]:
             raise InputError(f"--set {text!r}: must be FIELD=VALUE")
         if name in RESERVED:
             raise InputError(
-                f"--set {text!r}: every job sets {name} itself, from --data, --settings, --seeds, "
-                "--methods and --payoffs"
+                f"--set {text!r}: every job sets {name} itself, from --data, --settings, --seeds "
+                "and --methods"
             )
         fields[name] = value
     return fields
