@@ -65,10 +65,9 @@ def measure(
     found = {}
     for gate in GATES:
         shifted: Mapping[str, Any] = {}
-        if gate == NONE:
-            results = evaluate.evaluate(folder, dataset, gate=gate)
-        else:
-            results = evaluate.evaluate(folder, dataset, gate=gate, gate_acceptance=acceptance)
+        share = None if gate == NONE else acceptance
+        results = evaluate.evaluate(folder, dataset, gate=gate, gate_acceptance=share)
+        if gate != NONE:
             shifted = robustness.evaluate_shifts(folder, shifts, data_dir=data_dir, dataset=dataset)
         found[gate] = results, shifted
     return found

@@ -20,3 +20,16 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
             f"{os.fspath(path)!r}: there is no home directory {home!r} on this machine; give the "
             "path without ~"
         ) from error
+
+
+def require_creatable(path: pathlib.Path) -> None:
+    """Checks that a file or folder can be created, with the folders in which it lies.
+
+    Raises:
+        InputError: naming what is in the way.
+    """
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{str(path)!r} cannot be created: {str(nearest)!r} is a file")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(f"{str(path)!r} cannot be created: {str(nearest)!r} cannot be written")

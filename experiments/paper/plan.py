@@ -45,8 +45,6 @@ FIELDS: Mapping[str, Fields] = {
     "dkd": {"objective.distill_warmup_epochs": 20.0},
     "rld": {"objective.distill_warmup_epochs": 20.0},
 }
-
-
 # Fields that the jobs themselves set.
 RESERVED = ("name", "setting", "seed", "students", "objective.method", "objective.pretrain_epochs")
 

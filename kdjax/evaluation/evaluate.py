@@ -102,7 +102,7 @@ def evaluate(
         "gate": gated.gate,
     }
     results = _summarize(folder, outputs, summarized, names) | {"views": views}
-    results |= settings.to_store(folder, config)
+    results |= settings.recorded(folder, config)
     if teacher:
         if teacher_predictions is None:
             teacher_predictions = predict_teacher(folder, dataset)

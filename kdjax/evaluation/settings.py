@@ -58,10 +58,10 @@ def last_runs(folder: pathlib.Path) -> int:
         return 1
 
 
-def to_store(folder: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
-    """Returns what `results.json` holds besides: `selective` of a teacher.
+def recorded(folder: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
+    """Returns what `results.json` records of the settings: of a teacher, see `of_teacher`.
 
-    Of a student, `initial_weights` if they may have seen calibration images.
+    Of a student `initial_weights`, if they may have seen calibration images.
     """
     metadata = workdir.read_metadata(folder)
     if metadata["stage"] == TEACHER:
@@ -72,6 +72,9 @@ def to_store(folder: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
 
 
 def of_teacher(config: ConfigDict) -> dict[str, Any]:
-    """Returns `selective` for the results of a teacher, which has no gate."""
+    """Returns `selective` for the results of a teacher, whose config does not have it.
+
+    Without the gate, which only students have.
+    """
     fields = config.selective.to_dict().items()
     return {"selective": {name: value for name, value in fields if not name.startswith("gate")}}

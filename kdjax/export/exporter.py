@@ -1,7 +1,6 @@
 """Exports a student or a teacher as StableHLO and ONNX with a model card, and checks the files."""
 
 import json
-import os
 import pathlib
 import tempfile
 import warnings
@@ -35,7 +34,7 @@ from kdjax.export.reference import TOLERANCE, Reference, check_file
 from kdjax.export.web import page, runtime
 from kdjax.models import apply
 from kdjax.models.folding import FOLDABLE
-from kdjax.paths import user_path
+from kdjax.paths import require_creatable, user_path
 from kdjax.runs import workdir
 from kdjax.runtime import atomic_io
 from kdjax.selective.scales import SCALES
@@ -100,6 +99,7 @@ def export(
     )
     check_request(request)
     _require_vacant(out)
+    require_creatable(out)
     web_runtime = None if web is None else runtime.read(user_path(web))
     metadata = workdir.read_metadata(folder)
     source_network.require_exportable(folder, metadata)
@@ -154,10 +154,6 @@ def _require_vacant(out: pathlib.Path) -> None:
             f"{str(out)!r} is the current folder, which a model cannot replace: choose another "
             "--out"
         )
-    existing = next(path for path in out.absolute().parents if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        reason = "cannot be written" if existing.is_dir() else "is a file"
-        raise InputError(f"{str(out)!r} cannot be created: {str(existing)!r} {reason}")
 
 
 def _file_names(web: str | None) -> list[str]:

@@ -26,7 +26,7 @@ def notes(
         reference: with which the files are compared.
         results: of the run.
     """
-    teacher, from_run = certification.seen_images_note(results), reference.from_run or 0.0
+    seen, from_run = certification.seen_images_note(results), reference.from_run or 0.0
     applicable = {
         _outputs_note(config, served): True,
         f"The logits differ by up to {from_run:.2g} from those that the run has saved, which were "
@@ -36,7 +36,7 @@ def notes(
         "versions up to 6 months newer and 3 weeks older, by the build date of jaxlib, can load "
         "it.": True,
     }
-    first = [*_point_notes(served), *_gate_notes(served.gate), *([teacher] if teacher else [])]
+    first = [*_point_notes(served), *_gate_notes(served.gate), *([seen] if seen else [])]
     if "collapse" in results:
         first.append(f"The network {results['collapse']}.")
     return [*first, *(note for note, applies in applicable.items() if note and applies)]

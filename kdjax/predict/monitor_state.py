@@ -11,6 +11,7 @@ import filelock
 import kdjax
 from kdjax.errors import InputError
 from kdjax.export import card
+from kdjax.paths import require_creatable
 from kdjax.runtime.atomic_io import read_json, write_json
 
 FORMAT = 1  # of the file
@@ -22,22 +23,19 @@ def lock(path: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a state: of two commands at once, one would lose what the other has read.
 
     Raises:
-        InputError: if another process holds it, for a folder, or if it cannot be written.
+        InputError: if another process holds it, for a folder, or if it cannot be created.
     """
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder, and not a state of kdjax monitor")
+    require_creatable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     held = filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=0)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         held.acquire()
     except filelock.Timeout:
         raise InputError(
             f"the state {str(path)!r} is in use by another process: wait until it ends"
         ) from None
-    except OSError as error:
-        is_file = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = "a folder on its path is a file" if is_file else error.strerror
-        raise InputError(f"the state {str(path)!r} cannot be written: {reason}") from error
     try:
         yield
     finally:

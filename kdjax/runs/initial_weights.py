@@ -94,9 +94,10 @@ def unknown_source(init: str, data: Mapping[str, Any], dataset: Mapping[str, Any
     return unknown_source(stored["config"].get(STUDENT, {}).get("init", ""), data, dataset)
 
 
-def _check_split(folder: pathlib.Path, config: ConfigDict, dataset: Dataset) -> None:
-    """Raises if a workdir was trained on another split of the same images."""
-    stored = workdir.read_metadata(folder)
+def _check_split(
+    folder: pathlib.Path, stored: Mapping[str, Any], config: ConfigDict, dataset: Dataset
+) -> None:
+    """Raises if a workdir, with this metadata, was trained on another split of the same images."""
     lines = workdir.split_differences(stored, config.data)
     if lines and _same_images(stored["dataset"], dataset_metadata(dataset)):
         raise InputError(
@@ -117,8 +118,7 @@ def _read(config: ConfigDict, dataset: Dataset) -> InitialWeights:
         content = weights.read(path)
         arrays, class_names = content.arrays, names_in_metadata(content.metadata)
     else:
-        arrays, class_names = _of_workdir(path)
-        _check_split(path, config, dataset)
+        arrays, class_names = _of_workdir(path, config, dataset)
     return InitialWeights(
         source=f"student.init {config.student.init}",
         arrays=arrays,
@@ -128,12 +128,16 @@ def _read(config: ConfigDict, dataset: Dataset) -> InitialWeights:
     )
 
 
-def _of_workdir(folder: pathlib.Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _of_workdir(
+    folder: pathlib.Path, config: ConfigDict, dataset: Dataset
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns the trained weights by name, and the names of their classes."""
     if not (folder / "config.json").exists():
         raise InputError(
             f"student.init {str(folder)!r} is neither a workdir nor a file that ends in {SUFFIX}"
         )
-    names = workdir.read_metadata(folder)["dataset"]["class_names"]
+    stored = workdir.read_metadata(folder)
+    _check_split(folder, stored, config, dataset)
+    names = stored["dataset"]["class_names"]
     variables = restore.restore(folder).variables
     return flatten_dict(variables, sep="."), tuple(names)

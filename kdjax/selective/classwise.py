@@ -69,7 +69,7 @@ class Classwise(NamedTuple):
             TypeError: for groups that are not of the kind of those of the sample, integers or
                 strings.
         """
-        wanted = _names(groups, np.shape(groups)[:1])
+        wanted = _names(groups, (np.size(groups),))
         if (wanted.dtype.kind == "U") != (self.groups.dtype.kind == "U"):
             raise TypeError(
                 f"groups of dtype {wanted.dtype}: those of the sample have {self.groups.dtype}"

@@ -56,6 +56,7 @@ def predicted_classes(logits: np.ndarray) -> np.ndarray:
         TypeError: for logits that are not floats.
     """
     values = np.asarray(logits)
+    # Dtype and columns only, without a copy of the logits.
     checks.logits(np.empty((0, *values.shape[-1:]), values.dtype), least=3)
     return values[..., :-1].argmax(axis=-1)
 

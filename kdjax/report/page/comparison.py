@@ -112,7 +112,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
             for name, run in zip(names, runs, strict=True)
             if "collapse" in run.results
         ],
-        "teachers": sorted({certification.seen_images_note(run.results) for run in runs} - {""}),
+        "seen_images": sorted({certification.seen_images_note(run.results) for run in runs} - {""}),
         "results": results_table(names, runs),
         "csv": many.csv_link(names, runs, rank(runs)),
         "groups": seeds.table(names, runs),

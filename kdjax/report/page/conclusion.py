@@ -48,8 +48,8 @@ def conclude(run: Run) -> Conclusion:
     else:
         lead, *evidence = _certified(run, point.guarantee)
     assumptions = ASSUMPTIONS if point.certified else ()
-    teacher_note = certification.seen_images_note(run.results)
-    evidence += [teacher_note] if teacher_note else []
+    seen_note = certification.seen_images_note(run.results)
+    evidence += [seen_note] if seen_note else []
     evidence += [f"The student {run.results['collapse']}."] if "collapse" in run.results else []
     return Conclusion(lead, [*evidence, _accuracies(run)], assumptions)
 
