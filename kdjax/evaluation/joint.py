@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from kdjax import selective
+from kdjax.evaluation.predictions import accepts, counts
 from kdjax.selective import Pair
 
 # Confidence [n] and whether each prediction is correct, bool [n].
@@ -47,13 +48,14 @@ def measure(
     def values(pair: Pair | None) -> dict[str, Any] | None:
         if pair is None:
             return None
-        on_test = counts(*test, pair.threshold)
+        confidence, correct = test
+        on_test = counts(accepts(confidence, pair.threshold), correct)
         return {
             "threshold": pair.threshold,
             "risk": pair.risk,
             "coverage": pair.coverage,
             "calibration": {"images": numbers[0], "accepted": pair.accepted, "errors": pair.errors},
-            "test": {"images": numbers[1], **on_test},
+            "test": {**on_test, "images": numbers[1]},
         }
 
     return {
@@ -65,12 +67,6 @@ def measure(
         "at_risk": values(certificate.at_risk),
         "at_coverage": values(certificate.at_coverage),
     }
-
-
-def counts(confidence: np.ndarray, correct: np.ndarray, threshold: float) -> dict[str, int]:
-    """Returns how many predictions a threshold accepts, and how many of these are errors."""
-    kept = confidence >= np.float64(threshold)  # not rounded to float32
-    return {"accepted": int(kept.sum()), "errors": int((kept & ~correct).sum())}
 
 
 def certificate(values: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -44,6 +44,30 @@ class Predictions(NamedTuple):
         return Predictions(self.logits[rows], self.labels[rows], gate)
 
 
+def accepts(confidence: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns whether confidence >= threshold, bool [n]; the threshold is not rounded to float32.
+
+    Args:
+        confidence: [n], float32 or float64.
+        threshold: the lowest accepted confidence; infinite if nothing is accepted.
+    """
+    return np.asarray(confidence >= np.float64(threshold))
+
+
+def counts(accepted: np.ndarray, correct: np.ndarray) -> dict[str, int]:
+    """Returns the numbers of `images`, of those that are `accepted`, and of `errors` among these.
+
+    Args:
+        accepted: whether each prediction is accepted, bool [n].
+        correct: whether each prediction is correct, bool [n].
+    """
+    return {
+        "images": len(accepted),
+        "accepted": int(accepted.sum()),
+        "errors": int((accepted & ~correct).sum()),
+    }
+
+
 def path_of(folder: pathlib.Path, split: str) -> pathlib.Path:
     """Returns the predictions file of a split in a workdir."""
     return folder / "predictions" / f"{split}.npz"

@@ -18,7 +18,7 @@ from kdjax.evaluation.certification import (
     scores_of,
 )
 from kdjax.evaluation.gate import gate_of, gated, kept
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.predictions import Predictions, accepts, counts
 from kdjax.evaluation.promises import by_class
 from kdjax.evaluation.summary import ABSTENTION_SCORES
 from kdjax.selective import binomial, validation
@@ -184,7 +184,7 @@ def _score(results: Mapping[str, Any], request: PointRequest) -> str:
 
 def _given_threshold(threshold: float | None, score: str, on_dev: np.ndarray) -> float:
     assert threshold is not None
-    if not np.any(on_dev >= np.float64(threshold)):  # not rounded to float32
+    if not accepts(on_dev, threshold).any():
         raise InputError(
             f"threshold {threshold:g} accepts no image of dev: there {score} lies between "
             f"{on_dev.min():.6g} and {on_dev.max():.6g}"
@@ -203,15 +203,12 @@ def acceptance(point: OperatingPoint, split: Predictions) -> dict[str, Any]:
         The numbers of `images`, `accepted` images and `errors` among these; `coverage`, the
         accepted fraction; `error`, the selective risk, None if nothing is accepted.
     """
-    accepted = point.decide(split)
-    errors = int(np.sum(accepted & ~split.correct))
-    count = int(accepted.sum())
+    numbers = counts(point.decide(split), split.correct)
+    images, accepted, errors = (numbers[name] for name in ("images", "accepted", "errors"))
     return {
-        "images": len(accepted),
-        "accepted": count,
-        "errors": errors,
-        "coverage": count / len(accepted),
-        "error": errors / count if count else None,
+        **numbers,
+        "coverage": accepted / images,
+        "error": errors / accepted if accepted else None,
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.evaluation.certification import OperatingPoint, operating_point, scores_of
-from kdjax.evaluation.predictions import Predictions
+from kdjax.evaluation.predictions import Predictions, accepts
 
 
 class Extras(NamedTuple):
@@ -92,7 +92,7 @@ class Evidence(NamedTuple):
     def accepted(self, split: str) -> np.ndarray:
         """Returns which images of a split the operating point accepts, bool [n]."""
         if self.class_thresholds is None:
-            return self.sample(split)[0] >= np.float64(self.threshold)  # not rounded to float32
+            return accepts(self.sample(split)[0], self.threshold)
         predicted = selective.predicted_classes(getattr(self, split).logits)
         return self.sample(split)[0] >= np.asarray(self.class_thresholds)[predicted]
 

@@ -44,7 +44,7 @@ def compute(evidence: Evidence) -> dict[str, Any] | None:
         sample("calibration"), sample("test"), names, risk=evidence.risk, delta=evidence.delta
     )
     accepted, correct = evidence.accepted("test"), evidence.sample("test")[1]
-    point = groupwise.counts(accepted, correct, groups["test"], names)
+    point = groupwise.group_counts(accepted, correct, groups["test"], names)
     return {**values, "names": names, "point": point}
 
 

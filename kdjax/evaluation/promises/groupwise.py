@@ -7,6 +7,7 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.evaluation.certification import least_examples
+from kdjax.evaluation.predictions import counts
 from kdjax.evaluation.promises import words
 from kdjax.runtime import atomic_io
 
@@ -49,21 +50,18 @@ def certify(
         "level": rule.level,
         "threshold": [atomic_io.finite_or_none(value) for value in threshold.tolist()],
         "tested": [key in tested for key in keys],
-        "calibration": counts(rule.accepts(confidence, groups), correct, groups, keys),
-        "test": counts(rule.accepts(test[0], test[2]), test[1], test[2], keys),
+        "calibration": group_counts(rule.accepts(confidence, groups), correct, groups, keys),
+        "test": group_counts(rule.accepts(test[0], test[2]), test[1], test[2], keys),
     }
 
 
-def counts(
+def group_counts(
     accepted: np.ndarray, correct: np.ndarray, groups: np.ndarray, keys: Sequence[Any]
 ) -> dict[str, list[int]]:
     """Returns `examples`, `accepted` and `errors` among the accepted of each group, as lists."""
-    members = [groups == key for key in keys]
-    return {
-        "examples": [int(rows.sum()) for rows in members],
-        "accepted": [int((rows & accepted).sum()) for rows in members],
-        "errors": [int((rows & accepted & ~correct).sum()) for rows in members],
-    }
+    of_groups = [counts(accepted[groups == key], correct[groups == key]) for key in keys]
+    names = {"examples": "images", "accepted": "accepted", "errors": "errors"}
+    return {name: [numbers[key] for numbers in of_groups] for name, key in names.items()}
 
 
 def overall(values: Mapping[str, Any], images: Mapping[str, int]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax import selective
-from kdjax.evaluation import joint
 from kdjax.evaluation.certification import CERTIFIERS, LTT, RISKS
+from kdjax.evaluation.predictions import accepts, counts
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement, Table
 from kdjax.runtime import atomic_io
@@ -53,15 +53,14 @@ def _alone(evidence: Evidence, name: str, risk: float) -> dict[str, Any]:
 
 
 def _measured(evidence: Evidence, threshold: float) -> dict[str, Any]:
+    def on(split: str) -> dict[str, int]:
+        confidence, correct = evidence.sample(split)
+        numbers = counts(accepts(confidence, threshold), correct)
+        return {**numbers, "images": evidence.images(split)}
+
     return {
         "threshold": atomic_io.finite_or_none(threshold),
-        **{
-            split: {
-                "images": evidence.images(split),
-                **joint.counts(*evidence.sample(split), threshold),
-            }
-            for split in ("calibration", "test")
-        },
+        **{split: on(split) for split in ("calibration", "test")},
     }
 
 

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from kdjax.evaluation.certification import CERTIFICATE, CLASS_CERTIFICATES
+from kdjax.evaluation.predictions import counts
 from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.base import Evidence, Promise, Statement
 from kdjax.selective import binomial
@@ -51,13 +50,8 @@ def _kind(source: str, accepted: int) -> str:
 
 
 def _counts(evidence: Evidence, split: str) -> dict[str, int]:
-    kept = evidence.accepted(split)
-    wrong = ~getattr(evidence, split).correct
-    return {
-        "images": evidence.images(split),
-        "accepted": int(np.sum(kept)),
-        "errors": int(np.sum(kept & wrong)),
-    }
+    _, correct = evidence.sample(split)
+    return {**counts(evidence.accepted(split), correct), "images": evidence.images(split)}
 
 
 def statement(values: Mapping[str, Any]) -> Statement:
