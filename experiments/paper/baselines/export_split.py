@@ -31,7 +31,7 @@ from kdjax.runtime import atomic_io
 from kdjax.training import teacher_network
 from kdjax.training.host_teacher import HostTeacher
 from kdjax.training.spec import STUDENT, batch_spec
-from kdjax.training.teacher import CachedTeacher, CachedViews, Teacher, prepare_teacher
+from kdjax.training.teacher import CachedViews, Teacher, prepare_teacher
 
 METHOD = "kd"  # whose config is exported; the fields of all methods but the loss are the same
 
@@ -180,12 +180,11 @@ def _teacher_logits(
         epochs=config.student.epochs,
         cache="auto",
     )
-    match source:
-        case CachedViews(logits, rows):
-            return np.asarray(logits)[np.asarray(rows)]
-        case CachedTeacher(logits):
-            return np.asarray(logits)
-    raise InputError("the teacher's logits of all views do not fit in memory: lower teacher.views")
+    if not isinstance(source, CachedViews):
+        raise InputError(
+            "the teacher's logits of all views do not fit in memory: lower teacher.views"
+        )
+    return np.asarray(source.logits)[np.asarray(source.rows)]
 
 
 if __name__ == "__main__":
