@@ -153,7 +153,7 @@ def load(path: pathlib.Path, size: str = "") -> ConfigDict:
         config = get_config(size) if size and takes_size(path) else get_config()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(_failure(path, error)) from error
     if not isinstance(config, ConfigDict):
         raise InputError(
@@ -163,7 +163,7 @@ def load(path: pathlib.Path, size: str = "") -> ConfigDict:
     return config
 
 
-def _failure(path: pathlib.Path, error: Exception) -> str:
+def _failure(path: pathlib.Path, error: Exception | SystemExit) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

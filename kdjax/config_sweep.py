@@ -33,7 +33,7 @@ def canonical(value: Any, defaults: Mapping[str, Any]) -> str:
     """
     if isinstance(value, str):
         value = _from_json(value)
-    if not value:
+    if value is None or (isinstance(value, (str, Mapping, list, tuple)) and not value):
         return ""
     grids = [_typed(grid, defaults) for grid in _as_grids(value)]
     count = sum(math.prod(map(len, grid.values())) for grid in grids)
@@ -65,20 +65,11 @@ def _from_json(text: str) -> Any:
     if not text.strip():
         return ""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return field_types.parse_json(text, "sweep", "write all values in one list")
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"sweep {text!r} is not JSON ({error}): write {_EXAMPLE}") from error
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object; `json` would keep only the last value of a repeated name."""
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"sweep: {name} is given twice: write all values in one list")
-    return dict(pairs)
 
 
 def _as_grids(value: Any) -> list[Grid]:

@@ -84,11 +84,38 @@ def json_object(value: Any) -> Any:
         raise InputError(f"{value!r} cannot be stored as JSON: {error}") from error
 
 
-def comma_separated(value: Any) -> Any:
-    """Returns a tuple or list of texts or numbers as one text; other values unchanged.
+def parse_json(text: str, where: str, hint: str = "") -> Any:
+    """Returns the value of a JSON text in which no object has a name twice.
 
-    Texts that contain a comma give a JSON list.
+    Args:
+        text: the text.
+        where: name of the field, for messages.
+        hint: what to write instead of a name twice; empty: nothing is suggested.
+
+    Raises:
+        InputError: for a name that an object has twice, of which `json` would use the last.
+        ValueError: if the text is not JSON.
     """
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        given = [name for name, _ in pairs]
+        for name in given:
+            if given.count(name) > 1:
+                raise InputError(f"{where}: {name} is given twice{hint and f': {hint}'}")
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=mapping)
+
+
+def comma_separated(value: Any) -> Any:
+    """Returns a number, or a tuple, list or array of texts or numbers, as one text.
+
+    Texts that contain a comma give a JSON list. Other values are returned unchanged.
+    """
+    if hasattr(value, "tolist"):  # of NumPy or JAX
+        value = value.tolist()
+    if isinstance(value, numbers.Real) and not _is_boolean(value):
+        return str(value)
     if not isinstance(value, (tuple, list)) or not value:
         return value
     parts = [str(part) for part in value if isinstance(part, (str, os.PathLike, numbers.Real))]

@@ -130,6 +130,7 @@ def test_recipe_chooses_the_size_itself():
         ("\n\nimport nowhere", "line 3: ModuleNotFoundError: No module named 'nowhere'"),
         ("def get_config(:", "line 1: SyntaxError: "),
         ("raise ValueError('a\\nb')", "line 1: ValueError: a"),
+        ("def get_config():\n    raise SystemExit(0)", "line 2: SystemExit: 0"),
     ],
 )
 def test_file_that_fails_is_one_line_with_its_place(tmp_path, text, message):

@@ -64,7 +64,9 @@ def test_several_dicts_give_the_combinations_of_each() -> None:
     ("sweep", "message"),
     [
         ("payoff", "sweep 'payoff' is not JSON .*write --config.sweep='"),
-        ('{"seed": [1, 2], "seed": [3, 4]}', "sweep: seed is given twice"),
+        ('{"seed": [1, 2], "seed": [3, 4]}', "sweep: seed is given twice: write all values"),
+        ("0", "sweep 0 is not a mapping"),
+        (False, "sweep False is not a mapping"),
         (5, "sweep 5 is not a mapping of fields to lists of values"),
         (("objective.payoff",), "is not a mapping of fields to lists"),
         ({"objective.payoff": []}, "objective.payoff has no values"),

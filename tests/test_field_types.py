@@ -109,7 +109,9 @@ def test_dict_becomes_json_and_an_empty_one_no_text():
     ("value", "expected"),
     [
         (("a", "b"), "a,b"), ([1, 2.5], "1,2.5"), ((pathlib.Path("x/y"), "z"), "x/y,z"),
-        (("a,b", "c"), '["a,b", "c"]'), ((), ()), ("text", "text"), ((None, 1), (None, 1)), (3, 3),
+        (("a,b", "c"), '["a,b", "c"]'), ((), ()), ("text", "text"), ((None, 1), (None, 1)),
+        (3, "3"),
+        (0.5, "0.5"), (True, True), (np.array([0.5, 1]), "0.5,1.0"), (np.float64(0.25), "0.25"),
     ],
 )  # fmt: skip
 def test_sequences_become_one_text(value, expected):

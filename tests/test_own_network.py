@@ -145,6 +145,10 @@ def test_module_of_the_working_directory_is_found_by_the_command(data_dir, tmp_p
         ({"student.model": "resnet9"}, "did you mean 'resnet8'.*package.module:Class"),
         ({"student.model_args": '{"depth": 3}'}, "only a network of your own takes arguments"),
         ({"student.model": "{nets}:Net", "student.model_args": "depth=3"}, "is not JSON"),
+        (
+            {"student.model": "{nets}:Net", "student.model_args": '{"depth": 1, "depth": 2}'},
+            "student.model_args: depth is given twice",
+        ),
         ({"student.model": "{nets}:Net", "student.model_args": "[3]"}, "is not a JSON object"),
         (
             {"student.model": "{nets}:Net", "student.model_args": '{"features": "three"}'},

@@ -21,6 +21,7 @@ from kdjax.data.tfds import cache, locate
 Images = TypeVar("Images", np.ndarray, Records)
 # How own images of other proportions may be resized.
 FITS = ("pad", "crop")
+TEST_FRACTION = 0.2  # of own images without a test split, unless another one is given
 # Streams of random numbers of `limit_examples`; the cuts use the seed alone and [seed, 1].
 _SAMPLE_STREAMS = {"train": 2, "dev": 3, "calibration": 4, "test": 5}
 
@@ -97,7 +98,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     train_split: str = "train",
     test_split: str = "test",
-    test_fraction: float = 0.2,
+    test_fraction: float = TEST_FRACTION,
     dev_fraction: float = 0.1,
     calibration_fraction: float = 0.1,
     split_seed: int = 0,
@@ -144,9 +145,22 @@ def load(
     _check_cuts(cuts)
     location = own.parse(name)
     if location is None:
-        if image_size or fit != FITS[0]:
-            given = f"image_size {image_size}" if image_size else f"fit {fit!r}"
-            raise path_error(name) or errors.InputError(f"{given} with {name!r}: only for {FORMS}")
+        given = {
+            "image_size": image_size,
+            "fit": fit,
+            "strict": strict,
+            "test_fraction": test_fraction,
+        }
+        defaults = {
+            "image_size": 0,
+            "fit": FITS[0],
+            "strict": False,
+            "test_fraction": TEST_FRACTION,
+        }
+        if others := [field for field in given if given[field] != defaults[field]]:
+            raise path_error(name) or errors.InputError(
+                f"{others[0]} {given[others[0]]!r} with {name!r}: only for {FORMS}"
+            )
         return _load_tfds(name, _root(data_dir), train_split, test_split, cuts, stream)
     _check_own(train_split, test_split, image_size, fit)
     loaded = load_own(

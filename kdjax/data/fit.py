@@ -14,6 +14,7 @@ _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 # "I" has 32 bits, but the files that Pillow reads in this mode, such as PGM, have 16.
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_DARK = 4096  # a 16-bit image without a value from this on is nearly black, or uses fewer bits
 
 
 def decode(image: PIL.Image.Image, channels: int) -> np.ndarray:
@@ -35,6 +36,19 @@ def decode(image: PIL.Image.Image, channels: int) -> np.ndarray:
     """
     converted, _ = _convert(image, channels)
     return np.array(converted).reshape(converted.height, converted.width, channels)
+
+
+def remark(image: PIL.Image.Image) -> str:
+    """Returns what is unexpected about the pixels that `decode` returns; "" for most images.
+
+    Raises:
+        OSError: for a truncated image file.
+    """
+    if getattr(image, "n_frames", 1) > 1:
+        return "several frames, of which the first is used"
+    if image.mode in _SIXTEEN_BITS and (largest := int(np.asarray(image).max())) < _DARK:
+        return f"16 bits, where 65,535 is white, and no value above {largest:,}"
+    return ""
 
 
 def is_grey(mode: str) -> bool:
@@ -96,7 +110,11 @@ def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     greys = np.asarray(image)
     if greys.min() < 0 or greys.max() > 65535:
         raise InputError(f"greys from {greys.min()} to {greys.max()}: must lie in 0..65535")
-    return PIL.Image.fromarray(np.round(greys / 257).astype(np.uint8))  # 65535 = 257 * 255
+    eight = PIL.Image.fromarray(np.round(greys / 257).astype(np.uint8))  # 65535 = 257 * 255
+    if (key := image.info.get("transparency")) is None:
+        return eight
+    eight.putalpha(PIL.Image.fromarray(np.where(greys == key, 0, 255).astype(np.uint8)))
+    return eight
 
 
 def _on_black(image: PIL.Image.Image) -> tuple[PIL.Image.Image, bool]:

@@ -28,13 +28,14 @@ from kdjax.evaluation import (
 from kdjax.evaluation import gate as gates
 from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.evaluation.teacher_outputs import TRAIN, TeacherOutputs
+from kdjax.models import apply
 from kdjax.runs import restore, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost
 from kdjax.selective.outliers import ClassGaussian
 from kdjax.training import collapse, host_teacher
 from kdjax.training.external import logits_teacher
 from kdjax.training.host_teacher import HostTeacher
-from kdjax.training.spec import TEACHER
+from kdjax.training.spec import STUDENT, TEACHER
 
 Outputs = Mapping[str, Predictions]
 Results = dict[str, Any]
@@ -76,7 +77,8 @@ def evaluate(
         that kdjax has not trained. If a teacher is given as logits of some splits,
         `teacher` has their accuracy metrics only; `initial_weights`, see
         `initial_weights.unknown_source`; of a teacher `selective`, the fields of the config with
-        which it was evaluated; `promises`, see `promises.compute_all`.
+        which it was evaluated; of a student `weights_sha256`, see `apply.weights_hash`;
+        `promises`, see `promises.compute_all`.
 
     Raises:
         InputError: if there is nothing to evaluate, the data set has changed, risk or delta are
@@ -103,6 +105,9 @@ def evaluate(
     }
     results = _summarize(folder, outputs, summarized, names) | {"views": views}
     results |= settings.recorded(folder, config)
+    if workdir.read_metadata(folder)["stage"] == STUDENT:
+        variables = network.restore_network(folder).variables
+        results["weights_sha256"] = apply.weights_hash(variables)
     if teacher:
         if teacher_predictions is None:
             teacher_predictions = predict_teacher(folder, dataset)

@@ -13,6 +13,7 @@ from kdjax import data, selective
 from kdjax.data.augment import normalize
 from kdjax.data.batches import Examples, put_split
 from kdjax.data.deployment_views import IDENTITY, View, average_logits
+from kdjax.errors import InputError
 from kdjax.evaluation import (
     evaluate,
     fallback,
@@ -30,6 +31,7 @@ from kdjax.evaluation.requested_point import PointRequest
 from kdjax.export import formats, source_network
 from kdjax.export.forward import forward
 from kdjax.export.reference import TOLERANCE, Reference, largest_difference
+from kdjax.models import apply
 from kdjax.models.features import WithFeatures
 from kdjax.runs import restore, workdir
 from kdjax.runtime import compiler
@@ -131,8 +133,10 @@ def serve(
     saved = source_network.with_abstention(raw, metadata)
     run_point = requested_point.requested_point(results, saved, request)
     dataset = _load_dataset(folder, data_dir)
+    restored = source_network.load(folder, metadata, dataset)
+    _check_evaluated(folder, restored, results)
     served = ExportedNetwork(
-        source_network.load(folder, metadata, dataset),
+        restored,
         run_point,
         request,
         "those of the run (no data set at export)",
@@ -162,6 +166,21 @@ def serve(
     run_accepted = run_point.decide(calibration)
     reference = _data_reference(dataset, served, computed["calibration"], run_accepted, from_run)
     return served, reference
+
+
+def _check_evaluated(
+    folder: pathlib.Path, restored: restore.RestoredModel, results: Mapping[str, Any]
+) -> None:
+    """Raises if the network of a workdir is not the one whose results it has.
+
+    Results of an earlier version, and those of teachers, do not say of which network they are.
+    """
+    evaluated = results.get("weights_sha256")
+    if evaluated is not None and evaluated != apply.weights_hash(restored.variables):
+        raise InputError(
+            f"{str(folder)!r}: the checkpoint is not that of the network that was evaluated, as in "
+            f"an incomplete copy of the workdir: {workdir.evaluate_command(folder)} evaluates it"
+        )
 
 
 def _recomputed(

@@ -5,7 +5,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import pathlib
 import pkgutil
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 from flax import nnx
 
+from kdjax import field_types
 from kdjax.errors import InputError, nearest_name, suggestion
 from kdjax.paths import user_path
 
@@ -84,7 +84,9 @@ def parse_arguments(field: str, text: str) -> dict[str, Any]:
         InputError: if the text is anything else.
     """
     try:
-        arguments = json.loads(text or "{}")
+        arguments = field_types.parse_json(text or "{}", field)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(
             f'{field} {text!r} is not JSON, such as {{"depth": 3}}: {error}'

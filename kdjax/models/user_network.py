@@ -21,6 +21,8 @@ from kdjax.models.user_class import failure, load_class
 
 # Names of the argument that is the number of logits; a class has one of them.
 OUTPUT_NAMES = ("num_outputs", "num_classes")
+# Names that others give to the argument `train` of a call, or to its opposite.
+MODE_NAMES = ("training", "is_training", "is_train", "deterministic", "use_running_average")
 # Arguments that kdjax or Flax gives.
 RESERVED = (*OUTPUT_NAMES, "image_shape", "dtype", "width", "rngs", "parent", "name")
 COLLECTIONS = frozenset({"params", "batch_stats"})
@@ -80,7 +82,20 @@ def _call(network: Any, images: jax.Array, train: bool) -> jax.Array:
 
 
 def _takes_train(network: Any) -> bool:
-    return "train" in inspect.signature(type(network).__call__).parameters
+    """Returns whether a call takes `train`, by its name or among arguments of any name."""
+    taken = inspect.signature(type(network).__call__).parameters
+    return "train" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values())
+
+
+def _check_mode(reference: str, network_class: type) -> None:
+    """Raises if a call takes the mode under another name, which would never be set."""
+    taken = inspect.signature(network_class.__call__).parameters
+    others = [name for name in MODE_NAMES if name in taken]
+    if others and "train" not in taken:
+        raise InputError(
+            f"model {reference!r}: its call takes {others[0]!r}: the argument that tells training "
+            "from evaluation must be called 'train'"
+        )
 
 
 def create(
@@ -106,6 +121,7 @@ def create(
         InputError: if the class cannot be loaded, or its arguments are others.
     """
     network_class = load_class(reference)
+    _check_mode(reference, network_class)
     taken = _parameters(network_class)
     options = {
         **_outputs(reference, taken, num_outputs),
@@ -141,6 +157,7 @@ def check_arguments(reference: str, arguments: Mapping[str, Any]) -> None:
         InputError: for an unknown or missing argument, or a value of another type than annotated.
     """
     network_class = load_class(reference)
+    _check_mode(reference, network_class)
     taken = _parameters(network_class)
     _outputs(reference, taken, 1)
     given = _arguments(reference, network_class, arguments)

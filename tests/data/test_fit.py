@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax.data.fit import decode, fit
+from kdjax.data.fit import decode, fit, remark
 from kdjax.errors import InputError
 
 H, W = 9, 12
@@ -89,6 +89,26 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
     deep = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
     result, _ = fit(image_of("I;16", deep), (1, 6, 1))
     assert result.ravel().tolist() == [0, 0, 1, 1, 128, 255]
+
+
+def test_transparent_grey_of_sixteen_bits_becomes_black() -> None:
+    file = io.BytesIO()
+    deep = np.array([[257, 514], [65535, 257]], np.uint16)
+    PIL.Image.fromarray(deep).save(file, "PNG", transparency=257)
+    result, note = fit(PIL.Image.open(file), (2, 2, 1))
+    assert result.ravel().tolist() == [0, 2, 255, 0]
+    assert "transparency put on black" in note
+
+
+def test_what_is_unexpected_about_pixels_is_said() -> None:
+    file = io.BytesIO()
+    frames = [PIL.Image.fromarray(np.full((2, 2), grey, np.uint8)) for grey in (0, 100, 200)]
+    frames[0].save(file, "TIFF", save_all=True, append_images=frames[1:])
+    assert remark(PIL.Image.open(file)) == "several frames, of which the first is used"
+    dark = np.array([[0, 255]], np.uint16)
+    assert remark(image_of("I;16", dark)).endswith("and no value above 255")
+    assert remark(image_of("I;16", dark * 257)) == ""
+    assert remark(frames[0]) == ""
 
 
 def test_reduction_averages_the_area_of_a_pixel() -> None:

@@ -24,6 +24,7 @@ from kdjax.evaluation import evaluate, predictions
 from kdjax.evaluation.summary import ABSTENTION_SCORES
 from kdjax.export import card, card_page, formats
 from kdjax.export.exporter import export
+from kdjax.models import apply
 from kdjax.predict import load, promise_check
 from kdjax.report import page
 from kdjax.runs import restore
@@ -115,6 +116,23 @@ def error_message(call, *arguments, error=InputError, **options):
         call(*arguments, **options)
     assert "\n" not in str(raised.value)
     return str(raised.value)
+
+
+# The network
+
+
+def test_network_that_was_not_evaluated_is_refused(copy, tmp_path):
+    path = copy / "results.json"
+    results = json.loads(path.read_text())
+    evaluated = apply.weights_hash(restore.restore(copy).variables)
+    assert results["weights_sha256"] == evaluated
+    path.write_text(json.dumps({**results, "weights_sha256": evaluated[::-1]}))
+    message = error_message(export, copy, tmp_path / "model")
+    assert "the checkpoint is not that of the network that was evaluated" in message
+    assert "kdjax evaluate --workdir=" in message and not (tmp_path / "model").exists()
+    del results["weights_sha256"]  # as of an earlier version
+    path.write_text(json.dumps(results))
+    assert export(copy, tmp_path / "model")["weights_sha256"] == evaluated
 
 
 # The files

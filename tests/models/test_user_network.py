@@ -109,6 +109,16 @@ def refusal(call) -> str:
     return message
 
 
+def test_call_that_takes_any_argument_gets_the_mode(tmp_path) -> None:
+    signature = "def __call__(self, images, **options):\n        train = options['train']"
+    code = re.sub(r"def __call__\(self, images[^)]*\)[^:]*:", signature, LINEN)
+    model = created(write(tmp_path, code))
+    variables, images = initialized(model)
+    _, updated = apply.apply_train(model, variables, 5 * images + 3, jax.random.key(1))
+    before, after = (jax.tree.leaves(each) for each in (variables["batch_stats"], updated))
+    assert not any(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+
+
 BROKEN = """
 import flax.linen as nn
 import jax.numpy as jnp
@@ -197,6 +207,13 @@ class Mixes(Net):
         return nn.Dense(self.num_outputs)(nn.relu(x).mean(axis=(1, 2)))
 
 
+class Training(Net):
+    @nn.compact
+    def __call__(self, images, training=False):
+        x = nn.BatchNorm(use_running_average=not training)(images)
+        return nn.Dense(self.num_outputs)(x.mean(axis=(1, 2)))
+
+
 class Torch:
     pass
 
@@ -222,6 +239,7 @@ def function(num_outputs):
         ("Integers", "returns logits of dtype int32"),
         ("Listed", "an attribute has no hash, such as a list"),
         ("Tuple", "returns a tuple, not an array of logits"),
+        ("Training", "its call takes 'training': the argument .* must be called 'train'"),
         ("Mixes", "in evaluation mode .* depend on the other images of the batch"),
     ],
 )

@@ -111,7 +111,10 @@ def _columns(title: str, header: Sequence[str]) -> list[str]:
     """
     columns, known = [name.strip().lower() for name in header], (*REQUIRED, *OPTIONAL)
     for name in known:
-        near = difflib.get_close_matches(name, set(columns) - set(known), n=1)
+        # An optional column that is not given must not be guessed from one with another meaning,
+        # such as `site` or `age_group`.
+        cutoff = 0.6 if name in REQUIRED else 0.8
+        near = difflib.get_close_matches(name, set(columns) - set(known), n=1, cutoff=cutoff)
         if columns.count(name) > 1:
             raise InputError(f"{title}: the header has column {name!r} twice")
         # A column that is nearer to another name is reported with that one.

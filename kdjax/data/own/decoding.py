@@ -14,8 +14,8 @@ from kdjax.data.own.listing import Header, Listing
 from kdjax.errors import InputError
 
 # Increased when the arrays of some images change.
-FORMAT = 1
-NAMES = ("images", "keys", "moments", "errors")
+FORMAT = 2
+NAMES = ("images", "keys", "moments", "errors", "remarks")
 _BATCH = 256
 _EXAMPLE = "--config.data.image_size=32"
 Shape = tuple[int, int, int]
@@ -86,7 +86,8 @@ def decode(
 
     Returns:
         `images` uint8 [n, h, w, c]; `keys` uint8 [n, 32], SHA-256 of the pixels; `moments` of
-        `arrays.moments`; `errors` str [n], why an image cannot be decoded, else "".
+        `arrays.moments`; `errors` str [n], why an image cannot be decoded, else ""; `remarks` str
+        [n], of `fit.remark`.
 
     Raises:
         InputError: if there is no resizing and the sizes differ.
@@ -95,18 +96,22 @@ def decode(
     if images:
         _require_memory(listing.title, count, shape)
     pixels = np.zeros((count if images else 0, *shape), np.uint8)
-    keys, errors = np.zeros((count, 32), np.uint8), [""] * count
+    keys, errors, remarks = np.zeros((count, 32), np.uint8), [""] * count, [""] * count
     moments = np.zeros((count, 2, shape[-1]), np.int64)
 
-    def decode_one(item: tuple[str, int]) -> np.ndarray | str:
+    def decode_one(item: tuple[str, int]) -> tuple[np.ndarray | str, str]:
         digest, number = item
-        return decode_image(listing, number, digest, conversion)
+        result = decode_image(listing, number, digest, conversion)
+        if isinstance(result, str):
+            return result, ""
+        return result, fit.remark(listing.images.open(number, digest))
 
     items = list(digests.items())
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, quiet_pillow():
         for rows in progress.batches(count, _BATCH, f"decoding {listing.title}"):
             results = pool.map(decode_one, items[rows.start : rows.stop])
-            for row, result in zip(rows, results, strict=True):
+            for row, (result, remark) in zip(rows, results, strict=True):
+                remarks[row] = remark
                 if isinstance(result, str):
                     errors[row] = result
                     continue
@@ -118,6 +123,7 @@ def decode(
         "keys": keys,
         "moments": moments,
         "errors": np.array(errors, np.str_),
+        "remarks": np.array(remarks, np.str_),
     }
     return {"images": pixels, **decoded} if images else decoded
 

@@ -14,6 +14,7 @@ from kdjax.data.own.listing import (
     is_like_a_split,
     nearest_split,
     order_classes,
+    split_word,
 )
 from kdjax.errors import InputError
 
@@ -76,12 +77,7 @@ def _split_folders(title: str, folders: list[pathlib.Path]) -> list[pathlib.Path
     by_name = {folder.name: folder for folder in folders}
     splits = [by_name[name] for name in SPLITS if name in by_name]
     if not splits:
-        if folders and all(is_like_a_split(folder.name) for folder in folders):
-            name = folders[0].name
-            raise InputError(
-                f"{title}: folder {name!r} looks like a split: rename it to "
-                f"{nearest_split(name)!r}; if it is a class, choose another name"
-            )
+        _check_classes(title, folders)
         return []
     for other in (folder.name for folder in folders if folder not in splits):
         hint = (
@@ -96,6 +92,30 @@ def _split_folders(title: str, folders: list[pathlib.Path]) -> list[pathlib.Path
     if "train" not in by_name:
         raise InputError(f"{title}: folder {splits[0].name!r} is a split, but there is no 'train'")
     return splits
+
+
+def _check_classes(title: str, folders: list[pathlib.Path]) -> None:
+    """Raises if folders that would be classes are those of splits, or have folders of splits.
+
+    A folder is taken for a split if all folders are named like one, or if its name has the word for
+    one and another folder has a folder of the same name, as splits of the same classes do.
+    """
+    inside = {folder: {each.name for each in image_files.subfolders(folder)} for folder in folders}
+    all_splits = all(is_like_a_split(folder.name) for folder in folders)
+    for folder, names in inside.items():
+        elsewhere = {name for other in folders if other != folder for name in inside[other]}
+        meant = split_word(folder.name)
+        if meant and (all_splits or names & elsewhere):
+            raise InputError(
+                f"{title}: folder {folder.name!r} looks like a split: rename it to {meant!r}; if "
+                "it is a class, choose another name"
+            )
+        if len(names) > 1 and all(map(is_like_a_split, names)):
+            split = min(names)
+            raise InputError(
+                f"{title}: class folder {folder.name!r} has folders of splits, such as {split!r}: "
+                f"the folders of splits must be outside, as {nearest_split(split)}/{folder.name}"
+            )
 
 
 def _split(

@@ -1,6 +1,7 @@
 """A listing of own images: their classes, splits and groups, before any image is decoded."""
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -141,6 +142,12 @@ def is_like_a_split(text: str) -> bool:
     lowered = text.strip().lower()
     near = difflib.get_close_matches(lowered, SPLITS, n=1, cutoff=0.8)
     return bool(near) or lowered in _SYNONYMS
+
+
+def split_word(text: str) -> str | None:
+    """Returns the split of which a name has the word, such as train of `training_set2`, or None."""
+    words = re.findall(r"[^\W\d_]+", text)
+    return next((nearest_split(word) for word in words if is_like_a_split(word)), None)
 
 
 def check(listing: Listing) -> Listing:

@@ -15,7 +15,7 @@ from kdjax.data.own.contents import unique_digests
 from kdjax.data.own.decoding import Conversion, decode_image
 from kdjax.data.own.listing import SPLITS, Header, Listing, check
 from kdjax.data.own.names import Location, missing_error
-from kdjax.data.own.notes import say, show_broken
+from kdjax.data.own.notes import say, show_broken, show_remarks
 from kdjax.data.own.store import Store, cache_folder
 from kdjax.data.records import Records
 from kdjax.errors import InputError
@@ -111,6 +111,7 @@ def load(
     # cache.
     decoded = store.decoded(digests, conversion, images=not stream or location.kind == "npz")
     show_broken(listing, _broken(headers, digests, decoded), strict=strict)
+    show_remarks(listing, _of_images(headers, digests, decoded["remarks"]))
     table = _table(listing, headers, digests, decoded)
     kept = splits.drop_copies_across_splits(table)
     _say_copies(listing, table, kept)
@@ -178,9 +179,15 @@ def _broken(
     headers: Sequence[Header], digests: dict[str, int], decoded: cache.Arrays
 ) -> list[tuple[int, str]]:
     """Returns number and reason of each image that cannot be read."""
-    errors = dict(zip(digests, decoded["errors"].tolist(), strict=True))
-    reasons = [header.error or errors[header.digest] for header in headers]
+    errors = _of_images(headers, digests, decoded["errors"])
+    reasons = [header.error or error for header, error in zip(headers, errors, strict=True)]
     return [(number, why) for number, why in enumerate(reasons) if why]
+
+
+def _of_images(headers: Sequence[Header], digests: dict[str, int], texts: np.ndarray) -> list[str]:
+    """Returns the text of the content of each image; "" for those without a readable header."""
+    by_digest = dict(zip(digests, texts.tolist(), strict=True))
+    return [by_digest.get(header.digest, "") for header in headers]
 
 
 def _table(
@@ -213,9 +220,10 @@ def _check_splits(listing: Listing, table: splits.Table, rows: dict[str, np.ndar
     for name in SPLITS:
         if not len(rows[name]):
             raise InputError(
-                f"{listing.title}: the {name} split would be empty: {count:,} images that can be "
-                "read are too few for these groups and fractions (data.test_fraction, "
-                "data.dev_fraction, data.calibration_fraction)"
+                f"{listing.title}: the {name} split would be empty: {count:,} images, without "
+                "those that cannot be read or are copies of images in a later split, are too few "
+                "for these groups and fractions (data.test_fraction, data.dev_fraction, "
+                "data.calibration_fraction)"
             )
     trained = set(table.labels[rows["train"]].tolist())
     for label, name in enumerate(listing.class_names):

@@ -44,9 +44,11 @@ def parse(name: str) -> Location | None:
         InputError: for a prefix that is not one of `KINDS`, or a prefix without a path.
     """
     kind, colon, path = name.partition(":")
-    if not colon or _VERSION.fullmatch(path):
+    if not colon:
         return None
     if kind not in KINDS:
+        if _VERSION.fullmatch(path):
+            return None
         raise _unknown_kind_error(name, kind, path)
     if not path:
         raise InputError(f"images {name!r}: no path is given: it must be {kind}:{KINDS[kind]}")

@@ -1,5 +1,6 @@
 """What is said about own images when they are loaded."""
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,23 @@ def show_broken(listing: Listing, broken: Sequence[tuple[int, str]], *, strict: 
         raise InputError(
             f"{listing.title}: {count}, such as {names[0]}: {broken[0][1]} (data.strict)"
         )
+
+
+def show_remarks(listing: Listing, remarks: Sequence[str]) -> None:
+    """Prints how many images have something unexpected, and the first of them.
+
+    Args:
+        listing: of the images.
+        remarks: of each image; "" for none. Those with other numbers in them are counted together.
+    """
+    rows: dict[str, list[int]] = {}
+    for number, remark in enumerate(remarks):
+        if remark:
+            rows.setdefault(re.sub("[0-9,]+", "", remark), []).append(number)
+    for numbers in rows.values():
+        name = listing.examples[numbers[0]].name
+        more = f" and {len(numbers) - 1:,} more" if len(numbers) > 1 else ""
+        say(listing, f"{name!r}{more}: {remarks[numbers[0]]}")
 
 
 def say(listing: Listing, text: str) -> None:

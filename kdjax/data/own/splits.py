@@ -112,11 +112,19 @@ def cut(
         calibration_fraction: fraction of the examples outside test.
         seed: of all choices.
 
+    Returns:
+        int [k] by split; empty where the fraction of the examples is none.
+
     Raises:
-        InputError: if a split would be empty.
+        InputError: if the fractions of dev and calibration leave no example for train.
     """
     result = {name: np.flatnonzero(table.splits == name) for name in SPLITS}
     units, pool = units_of(table), result["train"]
+    fractions = {"dev": dev_fraction, "calibration": calibration_fraction}
+    missing = [name for name in fractions if not len(result[name])]
+    if sum(fractions[name] for name in missing) >= 1:
+        given = " and ".join(f"data.{name}_fraction {fractions[name]:g}" for name in missing)
+        raise InputError(f"{given}: must have a sum below 1, the rest is the train split")
     test = len(result["test"]) > 0
     if not test:
         size = round(test_fraction * len(pool))

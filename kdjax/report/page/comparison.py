@@ -50,9 +50,13 @@ def write(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
         The file.
 
     Raises:
-        InputError: if the test images are not the same, or the file cannot be written.
+        InputError: if a run is given twice, the test images are not the same, or the file cannot
+            be written.
     """
-    for run in runs[1:]:
+    folders = [run.folder.resolve() for run in runs]
+    for index, run in enumerate(runs):
+        if folders[index] in folders[:index]:
+            raise InputError(f"the run {str(run.folder)!r} is given twice")
         _check_same_test(runs[0], run)
     html.save(out, "comparison.html.jinja", _content(runs))
     return out

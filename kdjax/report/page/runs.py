@@ -144,7 +144,7 @@ def certify_for_all(run: Run, runs: int) -> dict[str, Any] | None:
 
 
 def read_history(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl`, without lines truncated by a kill."""
+    """Returns the lines of `metrics.jsonl`, without lines and values that are damaged."""
     try:
         lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
     except OSError:
@@ -175,7 +175,13 @@ def _parse_line(line: str) -> dict[str, Any]:
         metrics = json.loads(line)
     except ValueError:
         return {}
-    return metrics if isinstance(metrics, dict) else {}
+    if not isinstance(metrics, dict):
+        return {}
+    return {name: value for name, value in metrics.items() if _is_metric(name, value)}
+
+
+def _is_metric(name: str, value: Any) -> bool:
+    return isinstance(value, str) if name == "split" else isinstance(value, int | float)
 
 
 def _read_results(folder: pathlib.Path, num_classes: int) -> dict[str, Any]:

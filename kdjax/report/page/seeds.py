@@ -2,14 +2,19 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from kdjax.config_fields import differences
+from kdjax.errors import InputError
 from kdjax.report.page import formatting, tables
 from kdjax.report.page.runs import Run
+from kdjax.runs import workdir
 from kdjax.runs.workdir import FREE_FIELDS
+from kdjax.training.spec import TEACHER
 
 # Fields that runs of one group may differ in: the seeds, the name, and what is not trained.
-SEED_FIELDS = ("seed", "order_seed", "name", "teacher.workdir", *FREE_FIELDS)
+SEED_FIELDS = ("seed", "order_seed", "name", *FREE_FIELDS)
+GIVEN_TEACHER = "teacher.workdir"
 
 
 def group(runs: Sequence[Run]) -> list[int]:
@@ -28,8 +33,23 @@ def group(runs: Sequence[Run]) -> list[int]:
 def _differ_in_seed_only(first: Run, run: Run) -> bool:
     if first.metadata["stage"] != run.metadata["stage"]:
         return False
-    lines = differences(first.metadata["config"], run.metadata["config"])
-    return all(line.partition(": ")[0] in SEED_FIELDS for line in lines)
+    others = _other_fields(first.metadata, run.metadata)
+    return not others or (others == {GIVEN_TEACHER} and _have_alike_teachers(first, run))
+
+
+def _other_fields(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
+    """Returns the fields that differ between the configs of two workdirs, without `SEED_FIELDS`."""
+    lines = differences(first["config"], second["config"])
+    return {line.partition(": ")[0] for line in lines}.difference(SEED_FIELDS)
+
+
+def _have_alike_teachers(first: Run, run: Run) -> bool:
+    """Returns whether the given teachers of two runs differ in their seed only."""
+    try:
+        found = [workdir.read_metadata(each.folder / TEACHER) for each in (first, run)]
+    except InputError:  # a teacher is gone
+        return False
+    return not _other_fields(*found)
 
 
 def table(names: Sequence[str], runs: Sequence[Run]) -> tables.Table | None:

@@ -1,6 +1,8 @@
 """Whether a given teacher fits the images: its accuracy on dev, and the cause if that is low."""
 
+import json
 import math
+import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -43,11 +45,24 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def is_near_chance(logits: np.ndarray, labels: np.ndarray) -> bool:
-    """Returns whether an accuracy is not clearly above that of a constant prediction."""
-    counts = np.bincount(labels, minlength=logits.shape[1])
-    chance = max(counts.max() / len(labels), 1 / logits.shape[1])
-    deviation = math.sqrt(chance * (1 - chance) / len(labels))
-    return accuracy(logits, labels) < min(chance + 4 * deviation, (1 + chance) / 2)
+    """Returns whether an accuracy is not clearly above that of predictions for other images.
+
+    With the shares p_k of the predictions and q_k of the labels, predictions that are independent
+    of the labels have the accuracy e = sum_k p_k q_k in the mean, and a variance of (e + e^2 -
+    sum_k p_k q_k (p_k + q_k)) / n. Near chance is an accuracy below the lesser of (1 + e) / 2 and
+    of e, 4 standard deviations and one image.
+
+    Source: Fleiss, Cohen, Everitt, Psychological Bulletin 72, 1969.
+    """
+    count, size = len(labels), logits.shape[1]
+    predicted, true = (
+        np.bincount(classes, minlength=size) / count for classes in (logits.argmax(axis=1), labels)
+    )
+    both = predicted * true
+    chance = float(both.sum())
+    variance = (chance + chance**2 - float(both @ (predicted + true))) / count
+    clear = chance + 4 * math.sqrt(max(variance, 0.0)) + 1 / count
+    return accuracy(logits, labels) < min(clear, (1 + chance) / 2)
 
 
 def best_alternative(
@@ -108,12 +123,16 @@ def class_order(
 
 
 def _joined(names: Sequence[str]) -> str:
-    return ",".join(names[:MAX_NAMES]) + (",..." if len(names) > MAX_NAMES else "")
+    shown = names[:MAX_NAMES]
+    if any("," in name for name in shown):
+        text = json.dumps(shown, ensure_ascii=False)
+        return text if len(names) <= MAX_NAMES else f"{text[:-1]}, ...]"
+    return ",".join(shown) + (",..." if len(names) > MAX_NAMES else "")
 
 
 def describe(flags: Mapping[str, str]) -> str:
     """Returns config fields as flags of the command line."""
-    return " ".join(f"--config.{name}={value}" for name, value in flags.items())
+    return " ".join(shlex.quote(f"--config.{name}={value}") for name, value in flags.items())
 
 
 def check(

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,24 +21,24 @@ def parse_names(text: str) -> tuple[str, ...]:
         text: such as `cat,dog`; names that contain a comma need a JSON list, `["cat", "dog"]`.
 
     Raises:
-        InputError: if a name is empty or is given twice, or the JSON is not a list of texts.
+        InputError: if a name is empty, or the JSON is not a list of texts.
     """
-    names = _from_json(text) if text.lstrip().startswith("[") else text.split(",")
-    names = tuple(str(name).strip() for name in names)
+    parts = _from_json(text) if text.lstrip().startswith("[") else text.split(",")
+    names = tuple(name.strip() for name in parts)
     if "" in names:
         raise InputError(f"teacher.class_names {text!r}: a name is empty")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"teacher.class_names: {name!r} is given twice")
     return names
 
 
-def _from_json(text: str) -> Sequence[Any]:
+def _from_json(text: str) -> list[str]:
     try:
-        names = json.loads(text)
+        names: list[Any] = json.loads(text)
     except ValueError as error:
         raise InputError(f"teacher.class_names {text!r} is not a JSON list: {error}") from error
-    return names if isinstance(names, list) else [names]
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"teacher.class_names {text!r}: {name!r} is not a text")
+    return names
 
 
 def names_in_metadata(metadata: Mapping[str, str]) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ def names_in_metadata(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """
     for key in METADATA_KEYS:
         names = _names_of(metadata.get(key, ""))
-        if len(names) > 1 and len(set(names)) == len(names):
+        if len(names) > 1:
             return names
     return ()
 
@@ -100,7 +101,14 @@ def chosen_columns(
     names = parse_names(given) if given else tuple(file_names)
     if given and len(names) != count:
         raise InputError(f"teacher.class_names has {len(names)} names, {source} {count} outputs")
-    order = columns(names if len(names) == count else (), class_names, source)
+    if names and len(names) != count:
+        warnings.warn(
+            f"{source} has {len(names)} class names for {count} outputs: they are not used",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        names = ()
+    order = columns(names, class_names, source)
     if order is None and count != len(class_names):
         raise InputError(
             f"{source} has {count} outputs for the {len(class_names)} classes of the data set: "
@@ -128,16 +136,18 @@ def columns(
         m indices of outputs; None if the order is the same, or is not known.
 
     Raises:
-        InputError: if a class of the data set is not one of the teacher, or a name occurs twice.
+        InputError: if a class of the data set is not one of the teacher, or is several of them.
     """
     if not teacher_names or tuple(teacher_names) == tuple(class_names):
         return None
-    _check_distinct(teacher_names, source)
     known, wanted = tuple(teacher_names), tuple(class_names)
-    if not set(wanted) <= set(known):  # their spelling may differ
+    if set(wanted) <= set(known):
+        _check_distinct(wanted, known, source)
+    else:  # their spelling may differ
         known, wanted = (tuple(map(_canonical, names)) for names in (known, wanted))
-        _check_distinct(known, f"{source}, spelt without case, dashes and underscores,")
-        _check_distinct(wanted, "the data set, spelt without case, dashes and underscores,")
+        alike = "spelt without case, dashes and underscores,"
+        _check_distinct(wanted, known, f"{source}, {alike}")
+        _check_distinct(wanted, wanted, f"the data set, {alike}")
     position = {name: index for index, name in enumerate(known)}
     missing = [name for name, key in zip(class_names, wanted, strict=True) if key not in position]
     if missing:
@@ -153,8 +163,9 @@ def columns(
     return None if same else order
 
 
-def _check_distinct(names: Sequence[str], source: str) -> None:
-    for name in names:
+def _check_distinct(wanted: Sequence[str], names: Sequence[str], source: str) -> None:
+    """Raises if a wanted name occurs twice; others may, as two in the classes of ImageNet do."""
+    for name in wanted:
         if list(names).count(name) > 1:
             raise InputError(
                 f"{source} has the class {name!r} twice: give its classes with the names of the "

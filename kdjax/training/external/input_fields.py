@@ -73,7 +73,7 @@ def _check_statistics(mean: Sequence[float], std: Sequence[float], channels: int
         if len(values) not in (1, channels):
             raise InputError(
                 f"teacher.{name} has {len(values)} values for images with {channels} "
-                f"channel{'s' if channels > 1 else ''}: give 1 or {channels}"
+                f"channel{'s' if channels > 1 else ''}: give {'1 or 3' if channels > 1 else '1'}"
             )
         if not np.isfinite(values).all():
             raise InputError(f"teacher.{name} {list(values)}: must be finite")
@@ -93,6 +93,11 @@ def input_format(fields: Any, classifier: OnnxClassifier, dataset: Dataset) -> I
         InputError: if the images do not fit the input, its layout is ambiguous, or a field does
             not apply.
     """
+    if fields.input_channels != CHANNEL_ORDERS[0] and dataset.image_shape[-1] == 1:
+        raise InputError(
+            f"teacher.input_channels {fields.input_channels!r}: has no effect on images with one "
+            "channel"
+        )
     layout = _layout(fields.input_layout, classifier, dataset.image_shape)
     if classifier.dtype == np.uint8:
         given = [name for name in ("input_scale", *_NORMALIZATION_FIELDS) if fields[name]]

@@ -17,7 +17,7 @@ import numpy as np
 from kdjax.data import Dataset, Split
 from kdjax.data.augment import FLIP_MODES, sample_augmentation
 from kdjax.data.batches import BatchSpec
-from kdjax.errors import InputError
+from kdjax.errors import InputError, unknown_name_error
 from kdjax.runtime import atomic_io
 from kdjax.training.host_teacher import augmented
 
@@ -174,6 +174,11 @@ def read(path: str | os.PathLike[str]) -> LogitsFile:
             raise InputError(
                 f"{where}: {key} {values.shape} for {logits.shape[1]:,} rows of logits"
             )
+    if (labels := rows["labels"]) is not None and labels.dtype.kind not in "iu":
+        raise InputError(f"{where}: labels of {labels.dtype}: must be integers, as in the index")
+    for name in np.unique(arrays.get("split", np.array([], np.str_))).tolist():
+        if name not in SPLITS:
+            raise unknown_name_error(f"{where}: split", name, SPLITS)
     names = tuple(map(str, arrays.get("class_names", ())))
     if names and len(names) != logits.shape[2]:
         raise InputError(f"{where}: {len(names)} class_names for {logits.shape[2]} columns")
@@ -204,13 +209,28 @@ def _read_arrays(path: pathlib.Path, where: str) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise InputError(f"{where} is a single array, not an .npz file with its index")
-            return {name: arrays[name] for name in arrays.files if name not in IMAGES}
+            return {
+                name: _array(arrays, name, where) for name in arrays.files if name not in IMAGES
+            }
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"{where}: there is no such file") from error
     except InputError:
         raise
     except atomic_io.DAMAGED_NPZ as error:
         raise InputError(f"{where} is not an .npz file, or damaged: {error}") from error
+
+
+def _array(arrays: Any, name: str, where: str) -> np.ndarray:
+    try:
+        array: np.ndarray = arrays[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise InputError(
+            f"{where}: {name} holds Python objects: must be numbers, or texts as of "
+            "np.array(names, str)"
+        ) from error
+    return array
 
 
 def rows_of(content: LogitsFile, name: str, split: Split, where: str) -> np.ndarray | None:

@@ -17,7 +17,11 @@ from kdjax.paths import user_path
 from kdjax.runtime import atomic_io
 from kdjax.training.external import accuracy_check, class_order, logits_file
 from kdjax.training.external.logits_file import LogitsFile
-from kdjax.training.external.onnx_file import are_probabilities, log_probabilities
+from kdjax.training.external.onnx_file import (
+    are_probabilities,
+    check_logits,
+    log_probabilities,
+)
 from kdjax.training.host_teacher import HostTeacher
 
 KIND = "logits"
@@ -57,9 +61,11 @@ def describe_source(
     }
     if rows["train"] is None:
         raise InputError(f"{where(path)} has no row of the split train")
-    probabilities = are_probabilities(content.logits[0, rows["train"]])
     for name, split_rows in rows.items():
         _check_finite(content.logits, split_rows, name, where(path))
+    first_view = content.logits[0, rows["train"]]
+    check_logits(first_view, where(path))
+    probabilities = are_probabilities(first_view)
     views = {"views": len(content.logits), "fixed_views": fixed_views}
     clean = _clean_view(views, batches.augmentation)
     mirrored = batches.augmentation.flip and len(content.logits) > 1
@@ -200,7 +206,8 @@ def _check_finite(logits: np.ndarray, rows: np.ndarray | None, name: str, source
         return
     # Other splits than train are never augmented.
     views = logits if name == "train" else logits[:1]
-    finite = np.isfinite(views[:, rows]).all(axis=2)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+        finite = np.isfinite(views[:, rows].astype(np.float32)).all(axis=2)
     if not finite.all():
         view, row = np.argwhere(~finite)[0]
         raise InputError(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,6 @@ BATCH_SIZE = 256  # images in a call, where the model does not fix it
 SMALLEST_PROBABILITY = 1e-30  # the logarithm of smaller ones would be infinite in float32
 # Outputs of a model that kdjax has exported; its logits have an abstention column.
 KDJAX_OUTPUTS = ("logits", "label", "confidence", "accepted")
-# Files that hold the weights of a large model, beside it: its name and one of these.
-DATA_SUFFIXES = (".data", "_data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +67,31 @@ def convert_images(images: np.ndarray, fmt: InputFormat, dtype: Any) -> np.ndarr
 
 
 def file_content(path: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the files that a model consists of: its own, and that of its external weights."""
-    beside = [path.with_name(path.name + suffix) for suffix in DATA_SUFFIXES]
-    return [path, *(file for file in beside if file.is_file())]
+    """Returns the files that a model consists of: its own, and those of its external weights.
+
+    Args:
+        path: of a file that ONNX Runtime can open.
+    """
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    names = {
+        entry.value
+        for tensor in _tensors(graph)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path, *(path.parent / name for name in sorted(names))]
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Yields the tensors of an ONNX graph and of the graphs within it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def to_logits(outputs: np.ndarray) -> np.ndarray:
@@ -86,8 +106,37 @@ def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Returns whether every row is a distribution: not negative, with a sum of 1."""
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=2e-3))
+    """Returns whether every row is a distribution: not negative, with a sum of 1 when rounded."""
+    return bool((outputs >= 0).all() and _sum_to(1, outputs))
+
+
+def check_logits(outputs: np.ndarray, source: str) -> None:
+    """Raises for values that are neither logits nor probabilities, such as those of a sigmoid.
+
+    As logits, values between 0 and 1 would be nearly uniform distributions.
+
+    Args:
+        outputs: [..., m].
+        source: of the values, for messages.
+
+    Raises:
+        InputError: for values from 0 to 1, or rows with a sum of 100, that are no distributions.
+    """
+    if are_probabilities(outputs) or outputs.min() < 0:
+        return
+    if outputs.max() <= 1 or _sum_to(100, outputs):
+        sums = outputs.sum(axis=-1, dtype=np.float64)
+        raise InputError(
+            f"{source}: its values lie between {outputs.min():.4g} and {outputs.max():.4g}, and "
+            f"the sum over classes between {sums.min():.4g} and {sums.max():.4g}: must be logits, "
+            "or probabilities with a sum of 1; of other shares, such as those of a sigmoid, give "
+            "the logarithm"
+        )
+
+
+def _sum_to(total: float, outputs: np.ndarray) -> bool:
+    """Returns whether all rows have a sum within 5 %, as probabilities with two decimals do."""
+    return bool(np.allclose(outputs.sum(axis=-1, dtype=np.float64), total, rtol=0.05, atol=0))
 
 
 class OnnxClassifier:

@@ -48,6 +48,7 @@ def describe_source(fields: Any, dataset: Dataset) -> tuple[dict[str, Any], str]
     )
     if not np.isfinite(outputs).all():
         raise InputError(f"{where(path)}: its outputs are not finite")
+    onnx_file.check_logits(outputs, where(path))
 
     def logits_with(other: InputFormat) -> np.ndarray:
         return class_order.select(onnx_file.to_logits(classifier.run(images, other)), columns)
@@ -97,6 +98,12 @@ def host_teacher(
     ) -> np.ndarray:
         assert images is not None
         outputs = classifier().run(images, fmt)
+        finite = np.isfinite(outputs).all(axis=1)
+        if not finite.all():
+            raise InputError(
+                f"{where(path)}: its outputs for image {indices[np.argmin(finite)]} of {split} are "
+                "not finite"
+            )
         if source["probabilities"]:
             outputs = onnx_file.log_probabilities(outputs)
         return class_order.select(outputs, source["columns"])

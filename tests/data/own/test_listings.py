@@ -47,6 +47,11 @@ def test_folders_of_splits(make_files: Make) -> None:
     ]
 
 
+def test_classes_with_words_of_splits_are_classes(make_files: Make) -> None:
+    listing = folder.read(make_files("Train/old/1.png", "Car/new/1.png", "dev board/1.png"))
+    assert listing.class_names == ("Car", "Train", "dev board")
+
+
 def test_labels_from_file_names(make_files: Make) -> None:
     names = ("cat.1.png", "cat.12.png", "oak leaf_003.png", "dog (4).png", "dog-5.png", "eté7.png")
     listing = folder.read(make_files(*names))
@@ -93,6 +98,13 @@ def test_linked_class_folder_is_read(make_files: Make, tmp_path: pathlib.Path) -
             "'Test' looks like a split: rename it to 'test'",
         ),
         (("training/a/1.png", "validation/a/1.png"), "'training' looks like .* it to 'train'"),
+        (("training_set/a/1.png", "test_set/a/1.png"), "'test_set' looks like .* it to 'test'"),
+        (("Train/a/1.png", "Test/a/1.png", "Extra/a/1.png"), "'Test' looks like .* to 'test'"),
+        (("seg_train/a/1.png", "seg_test/a/1.png"), "'seg_test' looks like .* it to 'test'"),
+        (
+            ("a/train/1.png", "a/val/1.png", "b/train/1.png", "b/val/1.png"),
+            "class folder 'a' has folders of splits, such as 'train': .* as train/a",
+        ),
         (("test/1.png", "cat/1.png"), "folder 'cat' .*a class must not be named 'test'"),
         (("train/1.png", "test/1.png"), "the folder of split 'train' has no class folders"),
         (
@@ -174,6 +186,17 @@ def test_csv_with_any_delimiter_order_of_columns_and_byte_order_mark(
         ("3, 4; 5.png", "Écru", "dev", "one", ""),
     ]
     assert [file.name for file in listing.images.paths] == ["1.png", "2.png", "3, 4; 5.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["site", "list", "spot", "age_group", "subject_group", "group_id", "split_id"]
+)
+def test_csv_column_with_another_meaning_is_not_read(name: str, tmp_path: pathlib.Path) -> None:
+    listing = csv.read(write_csv(tmp_path, f"path,label,{name}\n1.png,a,train\n2.png,b,x\n"))
+    assert [tuple(example) for example in listing.examples] == [
+        ("1.png", "a", "train", "", ""),
+        ("2.png", "b", "train", "", ""),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,8 @@ def test_path_becomes_absolute(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
     assert names.parse("folder:pets") == ("folder", tmp_path / "pets")
     assert names.absolute("csv:./a.csv") == f"csv:{tmp_path / 'a.csv'}"
     assert names.absolute("npz:~/ä:b.npz") == "npz:/home/someone/ä:b.npz"
+    for path in (".", "2024", "..", "1.0.0"):
+        assert names.parse(f"folder:{path}") == ("folder", (tmp_path / path).absolute())
     config = base()
     config.data.name = "folder:pets"
     assert resolve(config).data.name == f"folder:{tmp_path / 'pets'}"
@@ -84,6 +87,10 @@ def test_near_miss_raises_with_the_correction(
         ({"fit": "padd"}, "unknown fit 'padd': did you mean 'pad'"),
         ({"fit": "stretch"}, "unknown fit 'stretch'"),
         ({"test_fraction": 1.0}, "test fraction is 1.0"),
+        (
+            {"dev_fraction": 0.6, "calibration_fraction": 0.5},
+            r"data.dev_fraction 0.6 and data.calibration_fraction 0.5: must have a sum below 1",
+        ),
     ],
 )
 def test_invalid_arguments_raise(
@@ -93,11 +100,15 @@ def test_invalid_arguments_raise(
         data.load(f"folder:{make_files('cat/a.png', 'dog/b.png')}", **fields)
 
 
-def test_image_size_of_a_tfds_set_raises(data_dir: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="image_size 16 with 'digits': only for folder:PATH"):
-        data.load("digits", data_dir=data_dir, image_size=16)
-    with pytest.raises(InputError, match="fit 'crop' with 'digits': only for folder:PATH"):
-        data.load("digits", data_dir=data_dir, fit="crop")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("image_size", 16), ("fit", "crop"), ("strict", True), ("test_fraction", 0.5)],
+)
+def test_field_of_own_images_raises_for_a_tfds_set(
+    field: str, value: Any, data_dir: pathlib.Path
+) -> None:
+    with pytest.raises(InputError, match=f"{field} {value!r} with 'digits': only for folder:PATH"):
+        data.load("digits", data_dir=data_dir, **{field: value})
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,24 @@ def test_broken_files_are_listed_and_left_out(
         load(f"folder:{album}", image_size=16, strict=True)
 
 
+def test_unexpected_pixels_are_said(
+    make_files: Make, load: Callable[..., data.Dataset], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = make_files(*(f"{label}/{i}.png" for label in "ab" for i in range(10)))
+    frames = [PIL.Image.fromarray(np.full((8, 8), grey, np.uint8)) for grey in (9, 99)]
+    frames[0].save(root / "a" / "two.tif", save_all=True, append_images=frames[1:])
+    for grey in (200, 201):
+        deep = np.full((8, 8), grey, np.uint16)
+        PIL.Image.fromarray(deep).save(root / "b" / f"deep{grey}.png")
+    for _ in range(2):  # the second time from the cache
+        load(f"folder:{root}", image_size=8)
+        lines = capfd.readouterr().err.splitlines()
+        assert any("'a/two.tif': several frames" in line for line in lines)
+        (dark,) = [line for line in lines if "16 bits" in line]
+        assert "'b/deep200.png' and 1 more: 16 bits" in dark
+        assert dark.endswith("no value above 200")
+
+
 def test_nothing_is_written_beside_the_pictures(
     make_files: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:

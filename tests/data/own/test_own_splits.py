@@ -56,6 +56,12 @@ def test_every_class_keeps_a_training_picture() -> None:
     assert counts.min() == 0 and counts.max() >= 3  # not stratified
 
 
+def test_fraction_of_a_given_split_does_not_count() -> None:
+    table = make_table([0, 1] * 50, given_splits=["train"] * 80 + ["dev"] * 20)
+    rows = splits.cut(table, test_fraction=0.1, dev_fraction=0.9, calibration_fraction=0.5, seed=0)
+    assert [len(rows[name]) for name in SPLITS] == [36, 20, 36, 8]
+
+
 def test_cut_depends_on_seed_and_content_not_on_the_order() -> None:
     rng = np.random.default_rng(0)
     table = make_table(rng.integers(0, 3, 90).tolist(), keys=rng.permutation(90).tolist())

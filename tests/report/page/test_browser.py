@@ -65,7 +65,8 @@ def tab_and_events():
 @pytest.fixture(scope="module")
 def pages(written, tmp_path_factory):
     compared = tmp_path_factory.mktemp("compared") / "comparison.html"
-    page.write_comparison([written.run, written.run], compared)
+    payoff = written.run.metadata["config"]["objective"]["payoff"]
+    page.write_comparison([written.run, with_payoff(written.run, payoff)], compared)
     many = page.write_comparison(
         [with_payoff(written.run, payoff) for payoff in range(2, 8)],
         compared.with_name("many.html"),

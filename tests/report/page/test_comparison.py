@@ -27,7 +27,8 @@ def runs(tmp_path_factory):
         return predicted._replace(logits=logits)
 
     second = sample_runs.write(root / "two", draw=better, seed=1)
-    return [page.read(folder) for folder in (first, second, first)]
+    third = sample_runs.write(root / "again" / "one & <b>")
+    return [page.read(folder) for folder in (first, second, third)]
 
 
 @pytest.fixture(scope="module")

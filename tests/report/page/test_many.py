@@ -13,6 +13,7 @@ from support import sample_runs
 from support.pages import assert_valid, plain_text
 
 from kdjax import selective
+from kdjax.errors import InputError
 from kdjax.report import page
 from kdjax.report.page import comparison, many, seeds
 from kdjax.selective import Interval
@@ -52,6 +53,36 @@ def text(runs, tmp_path_factory):
 def test_page_is_valid_and_has_a_small_figure_for_each_group(text):
     assert len(assert_valid(text).all("svg")) == 5  # of six runs two differ in their seed only
     assert "5: payoff 3.5 4 and 1 more" in plain_text(text)
+
+
+def with_teacher(root, name, **teacher):
+    """Returns a run whose teacher is that of another workdir."""
+    folder = sample_runs.write(root / name)
+    metadata = json.loads((folder / "config.json").read_text())
+    of_teacher = {**metadata, "stage": "teacher", "config": {**metadata["config"], **teacher}}
+    (folder / "teacher").mkdir(exist_ok=True)
+    sample_runs.write_json(folder / "teacher" / "config.json", of_teacher)
+    metadata["config"]["teacher"]["workdir"] = name
+    sample_runs.write_json(folder / "config.json", metadata)
+    return page.read(folder)
+
+
+def test_runs_whose_given_teachers_differ_are_not_seeds_of_one_setting(tmp_path):
+    found = [
+        with_teacher(tmp_path, "a", seed=0),
+        with_teacher(tmp_path, "b", seed=1),
+        with_teacher(tmp_path, "c", seed=0, setting="depth"),
+        with_teacher(tmp_path, "d", seed=0, setting="depth"),
+    ]
+    assert seeds.group(found) == [0, 0, 1, 1]
+    (found[3].folder / "teacher" / "config.json").unlink()
+    assert seeds.group(found) == [0, 0, 1, 2]
+
+
+def test_run_that_is_given_twice_is_refused(runs, tmp_path):
+    again = runs[1]._replace(folder=runs[1].folder / ".." / runs[1].folder.name)
+    with pytest.raises(InputError, match=r"the run '.*' is given twice"):
+        page.write_comparison([*runs, again], tmp_path / "page.html")
 
 
 def test_no_table_has_a_column_for_each_run(text):

@@ -183,7 +183,7 @@ def test_results_of_a_version_that_ranked_by_probabilities_are_read(folder):
 
 def test_truncated_lines_of_the_history_are_ignored(folder):
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('\n[1]\n{"step": 99}\n{"step": 40, "split": "tra')
+        file.write('\n[1]\n{"step": 99}\n{"step": "9", "split": "dev"}\n{"step": 40, "split": "tra')
     assert runs.read_history(folder) == sample_runs.history()
     assert runs.read_history(folder / "teacher") == []
 

@@ -1,5 +1,7 @@
 """The check of a given teacher: chance, other settings, class order."""
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,28 @@ def test_chance_is_told_from_a_good_teacher(count: int, classes: int) -> None:
         for rng in map(np.random.default_rng, range(50))
     ]
     assert np.mean(false_alarms) > 0.9
+
+
+@pytest.mark.parametrize(("majority", "correct"), [(0.98, 0.988), (0.9, 0.94)])
+def test_good_teacher_of_unequal_classes_is_not_near_chance(majority, correct) -> None:
+    labels = (np.arange(2000) >= majority * 2000).astype(int)
+    predicted, wrong = labels.copy(), round(2000 * (1 - correct) / 2)
+    predicted[:wrong] = 1  # as many errors in one class as in the other
+    predicted[-wrong:] = 0
+    assert accuracy_check.accuracy(np.eye(2)[predicted], labels) == pytest.approx(correct)
+    assert not accuracy_check.is_near_chance(np.eye(2)[predicted], labels)
+    shuffled = np.random.default_rng(0).permutation(predicted)
+    assert accuracy_check.is_near_chance(np.eye(2)[shuffled], labels)
+    assert accuracy_check.is_near_chance(np.eye(2)[labels * 0], labels)
+
+
+def test_named_classes_can_be_pasted_into_a_shell() -> None:
+    names = ("cat, black", "german shepherd", "x", "d", "e")
+    found = accuracy_check.class_order(logits_with(0.9)[:, [2, 0, 1, 4, 3]], LABELS, names)
+    assert found is not None
+    (word,) = shlex.split(accuracy_check.describe(found.flags))
+    given = class_order.parse_names(word.removeprefix("--config.teacher.class_names="))
+    assert given == ("x", "cat, black", "german shepherd", "e", "d")
 
 
 def test_sample_is_spread_over_the_split() -> None:

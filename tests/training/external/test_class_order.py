@@ -13,7 +13,7 @@ def test_names_are_separated_by_commas_or_a_json_list() -> None:
     assert class_order.parse_names('["tench, Tinca", "dog"]') == ("tench, Tinca", "dog")
 
 
-@pytest.mark.parametrize("text", ["a,,b", "a,b,a", "[1", '["a", ""]'])
+@pytest.mark.parametrize("text", ["a,,b", "[1", '["a", ""]', '["a", 1]', '["a", ["b"]]'])
 def test_bad_names_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="class_names"):
         class_order.parse_names(text)
@@ -65,11 +65,23 @@ def test_names_that_differ_in_spelling_only_are_told_apart(teacher, classes, exp
 
 
 @pytest.mark.parametrize(
-    ("teacher", "classes"), [(("b", "a", "a"), ("a", "b")), (("A", "a", "c"), ("a", "C"))]
+    ("teacher", "classes"), [(("b", "a", "a"), ("a", "b")), (("A", "a", "c"), ("A", "C", "a"))]
 )
 def test_ambiguous_names_are_refused(teacher, classes) -> None:
     with pytest.raises(InputError, match=r"x.* has the class 'a' twice: give its classes"):
         class_order.columns(teacher, classes, "x")
+
+
+def test_names_that_are_not_needed_may_occur_twice() -> None:
+    names = class_order.parse_names("cat,crane,crane,dog")
+    assert class_order.columns(names, ("dog", "cat"), "x") == (3, 0)
+    metadata = {"classes": json.dumps(names)}
+    assert class_order.names_in_metadata(metadata) == names
+
+
+def test_names_of_another_number_than_outputs_are_a_warning() -> None:
+    with pytest.warns(RuntimeWarning, match="x has 3 class names for 2 outputs"):
+        assert class_order.chosen_columns("", ("b", "a", "c"), 2, ("a", "b"), "x") is None
 
 
 def test_names_in_json_may_have_any_character() -> None:

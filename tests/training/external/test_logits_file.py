@@ -317,6 +317,26 @@ BAD: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
         lambda a: {**a, "split": np.zeros(len(a["split"]))},
         "split: float64 .* not a list",
     ),
+    "label names": (
+        lambda a: {**a, "labels": a["labels"].astype(str)},
+        "labels of <U.*: must be integers",
+    ),
+    "unknown split": (
+        lambda a: {**a, "split": np.where(a["split"] == "dev", "devel", a["split"])},
+        "unknown .*split 'devel': did you mean 'dev'",
+    ),
+    "objects": (
+        lambda a: {**a, "class_names": a["class_names"].astype(object)},
+        "class_names holds Python objects",
+    ),
+    "shares": (
+        lambda a: {**a, "logits": (1 / (1 + np.exp(-a["logits"]))).astype(np.float32)},
+        "must be logits, or probabilities",
+    ),
+    "too large": (
+        lambda a: {**a, "logits": np.where(a["logits"] > 9, 1e300, np.float64(a["logits"]))},
+        "values that are not finite",
+    ),
     "bytes": (
         lambda a: {**a, "split": np.full(len(a["split"]), b"\xff")},
         "split: not text in UTF-8",

@@ -51,6 +51,7 @@ def test_probabilities_become_finite_logarithms_and_logits_stay():
     [
         ([[0.25, 0.75], [1, 0]], True),
         ([[0.5, 0.5005]], True),  # rounded, as of float16
+        ([[0.33, 0.33, 0.33]], True),  # rounded to two decimals
         ([[0.5, 0.6]], False),
         ([[1.5, -0.5]], False),
         ([[0.25, 0.75], [2, 3]], False),
@@ -60,11 +61,17 @@ def test_outputs_are_probabilities_if_every_row_is_a_distribution(rows, are):
     assert onnx_file.are_probabilities(np.array(rows)) is are
 
 
-def test_external_weights_belong_to_the_file(tmp_path):
-    for name in ("net.onnx", "net.onnx.data", "net.onnx_data", "other.onnx.data"):
-        (tmp_path / name).touch()
-    found = onnx_file.file_content(tmp_path / "net.onnx")
-    assert [path.name for path in found] == ["net.onnx", "net.onnx.data", "net.onnx_data"]
+@pytest.mark.parametrize(
+    "values", [[[0.9, 0.3], [0.2, 0.1]], [[0.0, 0.0]], [[90, 10], [25, 75]], [[0.4, 0.5], [1, 0]]]
+)
+def test_shares_that_are_no_probabilities_are_refused(values):
+    with pytest.raises(InputError, match=r"^teacher x: .* must be logits, or probabilities"):
+        onnx_file.check_logits(np.array(values, np.float32), "teacher x")
+
+
+@pytest.mark.parametrize("values", [[[0.25, 0.75]], [[3, 2.0]], [[-0.1, 0.2]], [[0.5, 1.5]]])
+def test_logits_and_probabilities_are_not_refused(values):
+    onnx_file.check_logits(np.array(values, np.float32), "teacher x")
 
 
 @dataclasses.dataclass

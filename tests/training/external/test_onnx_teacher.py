@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from support.own_teachers import FLOAT, UINT8, Linear, class_metadata, fit_linear, write_onnx
 
@@ -13,7 +14,7 @@ from kdjax import data
 from kdjax.data import Dataset
 from kdjax.errors import InputError
 from kdjax.runtime import atomic_io
-from kdjax.training.external import onnx_teacher
+from kdjax.training.external import onnx_file, onnx_teacher
 from kdjax.training.external.onnx_file import InputFormat, OnnxClassifier, convert_images
 
 
@@ -205,7 +206,7 @@ BAD = {
     "two normalizations": ({}, {"input_mean": "data", "input_std": "0.5"}, "names both"),
     "number of names": ({}, {"class_names": "a,b"}, "has 2 names, .* 10 outputs"),
     "unknown class": ({}, {"class_names": "a,b,c,d,e,f,g,h,i,j"}, "has no class '0'"),
-    "name twice": ({}, {"class_names": "a,a"}, "'a' is given twice"),
+    "name twice": ({}, {"class_names": "0,1,2,3,4,5,6,7,8,8"}, "has the class '8' twice"),
 }
 
 
@@ -242,9 +243,35 @@ def test_file_that_changes_within_a_run_is_refused(dataset, linear, tmp_path) ->
         teacher.compute("test", np.asarray(dataset.test.images), np.arange(1), np.zeros(1))
 
 
-def test_external_weights_are_part_of_the_content(tmp_path, linear) -> None:
-    path = write_onnx(tmp_path / "teacher.onnx", linear)
+@pytest.mark.parametrize("location", ["teacher.onnx.data", "weights.bin"])
+def test_external_weights_are_part_of_the_content(tmp_path, linear, location) -> None:
+    model = onnx.load(write_onnx(tmp_path / "inside.onnx", linear))
+    path = tmp_path / "teacher.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location=location, size_threshold=100)
     assert OnnxClassifier(path).output == "scores"
-    alone = atomic_io.file_hash(*onnx_teacher.onnx_file.file_content(path))
-    path.with_name("teacher.onnx.data").write_bytes(b"weights")
-    assert atomic_io.file_hash(*onnx_teacher.onnx_file.file_content(path)) != alone
+    files = onnx_file.file_content(path)
+    assert files == [path, tmp_path / location]
+    before = atomic_io.file_hash(*files)
+    changed = bytearray(files[1].read_bytes())
+    changed[0] ^= 1
+    files[1].write_bytes(changed)
+    assert atomic_io.file_hash(*onnx_file.file_content(path)) != before
+
+
+def test_output_that_is_not_finite_outside_the_check_is_refused(tmp_path, linear, dataset) -> None:
+    path = write_onnx(tmp_path / "teacher.onnx", linear, dtype=UINT8)
+    source, _ = onnx_teacher.describe_source(fields(path), dataset)
+    steep = Linear(np.full_like(linear.kernel, 3e38), linear.bias)
+    write_onnx(path, steep, dtype=UINT8)
+    source["sha256"] = atomic_io.file_hash(path)
+    teacher = onnx_teacher.host_teacher(source, path, tmp_path)
+    images = np.zeros((3, 8, 8, 1), np.uint8)
+    images[1] = 255  # only this one overflows
+    with pytest.raises(InputError, match="outputs for image 7 of train are not finite"):
+        teacher.compute("train", images, np.array([5, 7, 6]), np.zeros(3, np.int32))
+
+
+def test_channel_order_of_grey_images_is_refused(tmp_path, linear, dataset) -> None:
+    path = write_onnx(tmp_path / "teacher.onnx", linear, dtype=UINT8)
+    with pytest.raises(InputError, match="input_channels 'bgr': has no effect on images with one"):
+        onnx_teacher.describe_source(fields(path, input_channels="bgr"), dataset)
