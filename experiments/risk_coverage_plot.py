@@ -44,11 +44,13 @@ class Outputs(NamedTuple):
         confidence: of each score, [n].
         correct: bool [n].
         point: by which the run accepts predictions.
+        accepted: by `point`, bool [n].
     """
 
     confidence: Mapping[str, np.ndarray]
     correct: np.ndarray
     point: OperatingPoint
+    accepted: np.ndarray
 
 
 def read(folder: pathlib.Path) -> Outputs:
@@ -58,9 +60,10 @@ def read(folder: pathlib.Path) -> Outputs:
     scores = certification.scores_of(results)
     point = certification.operating_point(results)
     return Outputs(
-        {name: scores[name](test.logits) for name in {*CURVES, point.score}},
+        {name: scores[name](test.logits) for name in CURVES},
         test.correct,
         point,
+        point.decide(test),
     )
 
 
@@ -93,12 +96,11 @@ def draw(outputs: Outputs) -> Figure:
 
 def _mark_point(axes: Any, outputs: Outputs) -> None:
     """Marks the certified operating point and the risk that it is certified for."""
-    point, guarantee = outputs.point, outputs.point.guarantee
-    if not (point.certified and guarantee):
+    guarantee, accepted = outputs.point.guarantee, outputs.accepted
+    if not (outputs.point.certified and guarantee):
         return
-    coverage, error = selective.accept_at(
-        outputs.confidence[point.score].astype(np.float64), outputs.correct, point.threshold
-    )
+    coverage = accepted.mean()
+    error = (~outputs.correct[accepted]).mean() if accepted.any() else np.nan
     risk, certainty = 100 * guarantee["risk"], 100 * (1 - guarantee["delta"])
     axes.axhline(risk, color="#2c7a4b", lw=1, ls="--")
     axes.plot(100 * coverage, 100 * error, "D", color="#2c7a4b", ms=8, zorder=3)

@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the workdirs")
     options, arguments = parser.parse_known_args()
+    if options.seeds < 1:
+        fail(f"--seeds={options.seeds}: must be at least 1", 2)
     seeds = [
         run(options.config, seed, options.out / f"seed-{seed}", arguments)
         for seed in range(options.seeds)

@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -32,6 +33,16 @@ from experiments.paper import (
 from kdjax import selective
 from kdjax.errors import InputError
 from kdjax.runtime import compiler
+
+
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Returns the one line with which a command refuses its arguments."""
+    with pytest.raises(SystemExit) as stopped:
+        paper.main(arguments)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("paper: error: ")
+    return line
 
 
 @pytest.fixture
@@ -83,19 +94,28 @@ def test_table_has_the_mean_and_the_deviation_over_seeds(out: pathlib.Path) -> N
         (["--set", "student.epochs=30", "data.name=npz:x.npz"], "data.name: 'cifar10' -> 'npz:"),
         (["--budget=full", "--set", "student.epochs=30"], "; and "),
         (["--methods", "ce", "kd", "--set", "student.epochs=30"], "than yours: no ce."),
+        (
+            ["--share-teacher", "--seeds", "2", "1", "--set", "student.epochs=30"],
+            "than yours: teacher: of cifar10-structure-in_sample-seed1 -> of "
+            "cifar10-structure-in_sample-seed2.",
+        ),
     ],
 )
 def test_job_that_is_finished_with_other_settings_is_not_skipped(
-    out: pathlib.Path, command: str, arguments: list[str], differences: str
+    out: pathlib.Path,
+    command: str,
+    arguments: list[str],
+    differences: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started a job"))
     arguments = arguments if "--methods" in arguments else ["--methods", "kd", *arguments]
-    with pytest.raises(SystemExit) as stopped:
-        paper.main([command, "--seeds", "1", f"--out={out}", *arguments])
-    message = str(stopped.value)
+    message = error_of([command, "--seeds", "1", f"--out={out}", *arguments], capsys)
     assert (
         "cifar10-structure-in_sample-seed1 is finished with other settings than yours: " in message
     )
-    assert differences in message and message.count("\n") == 0
+    assert differences in message
 
 
 def test_job_that_is_finished_with_the_same_settings_is_skipped(
@@ -107,6 +127,97 @@ def test_job_that_is_finished_with_the_same_settings_is_skipped(
     assert states == 6 * ["finished"]
     paper.main(["run", *same])
     assert capsys.readouterr().out == ""
+
+
+def test_finished_job_is_skipped_with_the_same_teacher_only(
+    out: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in out.glob("*.json"):
+        shared = path.read_text().replace("--budget=laptop", "--share-teacher --seeds 0 1 2")
+        path.write_text(shared)
+    options = ["--share-teacher", f"--out={out}", "--set", "student.epochs=30", "--methods"]
+    paper.main(["status", "--seeds", "0", "2", *options, "kd"])
+    paper.main(["status", "--seeds", "1", "2", *options, "gambler"])  # needs no teacher
+    assert capsys.readouterr().out.count(": finished") == 6
+    line = error_of(["status", "--seeds", "1", "2", *options, "kd"], capsys)
+    first, second = (f"of cifar10-structure-in_sample-seed{seed}" for seed in (0, 1))
+    assert f"than yours: teacher: {first} -> {second}. Give" in line
+
+
+@pytest.mark.parametrize("command", ["table", "status"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"job": {"data"', "is damaged: "),
+        ("[1]", "is no result file of a job: job, command, "),
+        ('{"command": "a"}', "is no result file of a job: job, device, "),
+    ],
+)
+def test_damaged_result_file_is_named(
+    out: pathlib.Path,
+    command: str,
+    content: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = out / "cifar10-structure-in_sample-seed0.json"
+    path.write_text(content)
+    assert f"{str(path)!r} {message}" in error_of([command, f"--out={out}"], capsys)
+
+
+def test_result_file_of_an_unknown_job_is_named(
+    out: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = out / "cifar10-structure-in_sample-seed0.json"
+    path.write_text(path.read_text().replace("structure", "other"))
+    line = error_of(["table", f"--out={out}"], capsys)
+    assert line.endswith(f"{str(path)!r} is no result file of a job: job missing or wrong")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--methods cee", "unknown method 'cee': did you mean 'ce'?"),
+        ("--budget=lap", "argument --budget: invalid choice: 'lap'"),
+        ("--set 'a", "No closing quotation"),
+        ("--help", "unrecognized arguments: --help"),
+    ],
+)
+def test_result_file_with_a_wrong_command_is_named(
+    out: pathlib.Path, options: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = out / "cifar10-structure-in_sample-seed0.json"
+    path.write_text(path.read_text().replace("--budget=laptop", options))
+    line = error_of(["table", f"--out={out}"], capsys)
+    assert f"the command recorded in {str(path)!r} is wrong: {message}" in line
+
+
+def test_damaged_or_foreign_rankings_are_named(
+    out: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = out / "cifar10-structure-in_sample-seed0.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2000])
+    assert f"{str(path)!r} is damaged: " in error_of(["table", f"--out={out}"], capsys)
+    collect.write_compressed(path, {"logits": np.zeros(3)})
+    expected = f"{str(path)!r} does not have the methods of {path.stem + '.json'!r}"
+    assert expected in error_of(["table", f"--out={out}"], capsys)
+
+
+def test_job_without_its_rankings_is_not_finished(
+    out: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = out / "cifar10-structure-in_sample-seed0.npz"
+    path.unlink()
+    options = ["--methods", "kd", "--set", "student.epochs=30", f"--runs={out / 'runs'}"]
+    paper.main(["status", "--seeds", "0", f"--out={out}", *options])
+    assert capsys.readouterr().out.splitlines() == [
+        "cifar10-structure-in_sample-seed0: open",
+        "cifar10-structure-out_of_fold-seed0: finished",
+    ]
+    line = error_of(["table", f"--out={out}"], capsys)
+    assert f"no file {str(path)!r}: run with the command that is recorded in " in line
+    assert "'cifar10-structure-in_sample-seed0.json' writes it again" in line
 
 
 def test_networks_with_different_settings_are_not_put_into_one_table(out: pathlib.Path) -> None:
@@ -295,14 +406,26 @@ def test_only_seeds_that_both_networks_have_are_compared() -> None:
         ),
         (["run", "--set", "student.epochs"], "--set 'student.epochs': must be FIELD=VALUE"),
         (["table", "--out=nowhere"], "no result files in 'nowhere'"),
+        (["run", "--parallel", "0"], "--parallel 0: must be at least 1"),
+        (["status", "--data", "cifar1"], "unknown data set 'cifar1': did you mean 'cifar10'?"),
+        (["run", "--methods", "ce", "gamblr"], "unknown method 'gamblr': did you mean 'gambler'?"),
+        (["run", "--settings", "dept"], "unknown setting 'dept': did you mean 'depth'?"),
+        (["run", "--seeds", "5", "4", "5"], "--seeds 5: is given more than once"),
+        (["run", "--methods", "ce", "ce"], "--methods ce: is given more than once"),
+        (["status", "--data", "svhn", "svhn"], "--data svhn: is given more than once"),
+        (["run", "--settings", "depth", "depth"], "--settings depth: is given more than once"),
     ],
 )
 def test_wrong_argument_is_one_line(
-    arguments: list[str], message: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=f"paper: error: .*{message}"):
-        paper.main(arguments)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started a job"))
+    assert message in error_of(arguments, capsys)
 
 
 def test_unknown_field_is_refused() -> None:

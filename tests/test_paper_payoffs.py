@@ -1,13 +1,14 @@
 """Payoffs of the comparison: their jobs, and the choice on dev."""
 
 import pathlib
+import re
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
-from support.paper import deployed, ranking_with_errors, write_job
+from support.paper import deployed, group_of, ranking_with_errors, write_job
 
 from experiments.paper import __main__ as paper
 from experiments.paper import claims, collect, page, plan, result_files, summary, table, tables
@@ -20,7 +21,11 @@ TEST = {2.2: (30, 31), 4.0: (33, 20), 8.0: (21, 34)}
 OTHERS = {"ce": 35, "kd": 28, "ka_gambler_sum": 24}
 
 
-def write_payoffs(out: pathlib.Path, payoffs: Sequence[float] = (4.0, 8.0)) -> None:
+def write_payoffs(
+    out: pathlib.Path,
+    payoffs: Sequence[float] = (4.0, 8.0),
+    dev: Mapping[float, tuple[int, int]] = DEV,
+) -> None:
     """Writes result files of two seeds, with the payoff of the config and with others."""
     for job in plan.jobs(["cifar10"], ["structure"], [0, 1], METHODS, payoffs):
         payoff = 2.2 if job.payoff is None else job.payoff
@@ -33,7 +38,7 @@ def write_payoffs(out: pathlib.Path, payoffs: Sequence[float] = (4.0, 8.0)) -> N
             job: plan.Job = job,
             payoff: float = payoff,
         ) -> collect.Ranking:
-            errors = {"dev": DEV, "test": TEST}[split][payoff][job.seed]
+            errors = {"dev": dev, "test": TEST}[split][payoff][job.seed]
             return ranking_with_errors(errors if method == "gambler" else OTHERS[method])
 
         names = [name for name in METHODS if name != "ka_gambler_sum" or job.payoff is None]
@@ -73,13 +78,29 @@ def test_job_of_a_payoff_has_it_and_the_teacher_of_the_job_without() -> None:
     assert (ours.seed, ours.student) == (theirs.seed, theirs.student)
 
 
-def test_payoff_out_of_range_stops_the_queue_before_anything_is_trained(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("payoffs", "message"),
+    [
+        (["0.5"], r"payoff.* 0\.5"),
+        (["4", "8", "4.0"], "--payoffs 4.0: is given more than once"),
+        (["4.0000001"], "--payoffs 4.0000001: must have at most six significant digits"),
+        (["4", "2.2"], "--payoffs 2.2: is the payoff of the config of cifar10, with which"),
+        (["3", "--set", "objective.payoff=3"], "--payoffs 3: is the payoff of the config"),
+    ],
+)
+def test_wrong_payoff_stops_the_queue_before_anything_is_trained(
+    payoffs: list[str],
+    message: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started a job"))
     folders = [f"--runs={tmp_path}", f"--out={tmp_path}"]
-    with pytest.raises(SystemExit, match=r"paper: error: .*payoff.* 0\.5"):
-        paper.main(["run", "--methods", "gambler", "--payoffs", "0.5", *folders])
+    with pytest.raises(SystemExit) as stopped:
+        paper.main(["run", "--methods", "gambler", "--payoffs", *payoffs, *folders])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and re.search(f"^paper: error: .*{message}", line)
 
 
 def test_job_waits_for_the_one_that_trains_its_teacher(
@@ -166,6 +187,32 @@ def test_chosen_payoffs_are_compared_with_chosen_ones_and_methods_without(
     assert others == {"ce", "kd", "gambler"}  # the joint loss has the payoff of the config only
     (line,) = (line for line in summary.text([group]).splitlines() if "(`gambler`)" in line)
     assert "; payoff by dev " in line
+
+
+def test_networks_with_the_payoff_of_the_config_are_compared_once(
+    group: table.Group, tmp_path: pathlib.Path
+) -> None:
+    assert "not compared again" not in claims.section([group])
+    write_payoffs(tmp_path, dev={2.2: (10, 10), 4.0: (20, 32), 8.0: (25, 26)})
+    (same,) = result_files.read(tmp_path)
+    _, gambler, _ = (list(claims.findings(claim, same)) for claim in claims.CLAIMS)
+    assert [(each.row.method, each.row.score) for each in gambler] == [
+        ("gambler", score) for score in claims.SCORES for _ in table.ERRORS
+    ]
+    assert "not compared again" in claims.section([same])
+    assert {row[-4] for row in tables.by_payoff(same).rows} == {"2.2, 2.2"}
+
+
+def test_chosen_payoff_is_compared_with_that_of_the_config_where_dev_chose_it() -> None:
+    gambler, joint = deployed("gambler"), deployed("ka_gambler_sum", "in_sample")
+    cells = [
+        {("test", seed): ranking_with_errors(wrong + seed) for seed in range(2)}
+        for wrong in (30, 20, 10)
+    ]
+    rows = {gambler: cells[0], gambler.by_dev: cells[0], joint: cells[1], joint.by_dev: cells[2]}
+    found = claims.findings(claims.CLAIMS[-1], group_of(rows))
+    pairs = [(each.row, each.other) for each in found]
+    assert pairs == [(joint, gambler), (joint.by_dev, gambler)]
 
 
 def test_page_says_where_the_payoff_was_chosen(group: table.Group) -> None:

@@ -1,5 +1,7 @@
 """experiments/risk_coverage_plot.py: the curves of its picture, and the certificate in it."""
 
+import json
+
 import numpy as np
 import pytest
 from absl import flags
@@ -39,7 +41,9 @@ def test_outputs_are_those_of_the_test_split(outputs, workdir):
     with np.load(workdir / "predictions" / "test.npz") as arrays:
         logits, labels = arrays["logits"], arrays["labels"]
     np.testing.assert_array_equal(outputs.correct, logits[:, :-1].argmax(axis=1) == labels)
-    assert outputs.point.score in outputs.confidence
+    point = outputs.point
+    accepted = point.numpy_confidence(logits) >= point.threshold
+    np.testing.assert_array_equal(outputs.accepted, accepted)
     assert all(len(each) == len(labels) for each in outputs.confidence.values())
 
 
@@ -69,12 +73,28 @@ def test_no_ranking_is_better_than_the_perfect_one(plot, outputs):
 def test_certified_point_is_marked_with_its_coverage_and_risk(plot, outputs):
     point = outputs.point
     assert point.certified
-    accepted = outputs.confidence[point.score] >= point.threshold
-    error = np.mean(~outputs.correct[accepted])
+    error = np.mean(~outputs.correct[outputs.accepted])
     (text,) = texts(plot.draw(outputs))
-    assert f"test: {100 * error:.2f} % at {100 * np.mean(accepted):.1f} % coverage" in text
+    coverage = 100 * np.mean(outputs.accepted)
+    assert f"test: {100 * error:.2f} % at {coverage:.1f} % coverage" in text
     assert f"at most {100 * point.guarantee['risk']:g} % error" in text
     assert f"with {100 * (1 - point.guarantee['delta']):g} % certainty" in text
+
+
+def test_point_of_a_run_with_a_gate_is_that_of_the_images_that_pass(plot, outputs, tmp_path):
+    folder = sample_runs.write(tmp_path / "gated")
+    with np.load(folder / "predictions" / "test.npz") as arrays:
+        energy = np.log(np.exp(arrays["logits"].astype(float)[:, :-1]).sum(axis=1))
+    threshold = float(np.median(energy))
+    results = json.loads((folder / "results.json").read_text())
+    results["gate"] = {"name": "energy", "threshold": threshold}
+    sample_runs.write_json(folder / "results.json", results)
+    gated = plot.read(folder)
+    accepted = outputs.accepted & (energy >= threshold)
+    assert 0 < accepted.sum() < outputs.accepted.sum()
+    error = np.mean(~gated.correct[accepted])
+    (text,) = texts(plot.draw(gated))
+    assert f"test: {100 * error:.2f} % at {100 * np.mean(accepted):.1f} % coverage" in text
 
 
 def test_without_a_certificate_no_point_is_marked(plot, outputs):

@@ -106,6 +106,17 @@ def test_a_single_entry_of_students_is_one_of_several(seeds, tmp_path, monkeypat
     assert "| accuracy %, method=kd |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_no_seed_is_refused(seeds, tmp_path, monkeypatch, capsys, count):
+    arguments = ["seeds.py", "--config=x", f"--seeds={count}", f"--out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        seeds.main()
+    assert stopped.value.code == 2
+    expected = f"seeds.py: error: --seeds={count}: must be at least 1\n"
+    assert capsys.readouterr().err == expected
+
+
 def run_seeds(folder, config, *flags):
     return python("experiments/seeds.py", f"--config={config}", f"--out={folder}", *flags)
 

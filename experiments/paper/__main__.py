@@ -17,7 +17,6 @@ the folder `baselines`.
 """
 
 import argparse
-import json
 import pathlib
 import subprocess
 import sys
@@ -37,7 +36,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         options.command(options)
     except (InputError, OSError) as error:
-        sys.exit(f"paper: error: {error}")
+        print(f"paper: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,8 +84,8 @@ def _is_finished(job: plan.Job, options: argparse.Namespace) -> bool:
     path = options.out / f"{job.name}.json"
     if not path.exists():
         return False
-    queue_options.check_recorded(options, job, json.loads(path.read_text()))
-    return True
+    queue_options.check_recorded(options, job, queue_options.read_record(path))
+    return path.with_suffix(".npz").exists()
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -97,6 +97,8 @@ def _status(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     """Starts a process for each open job; a failed job does not stop the others."""
+    if options.parallel < 1:
+        raise InputError(f"--parallel {options.parallel}: must be at least 1")
     changes = plan.parse_changes(options.changes)
     jobs = queue_options.jobs(options)
     for job in jobs:  # raises for a field that is wrong, before anything is trained
@@ -118,7 +120,7 @@ def _run(options: argparse.Namespace) -> None:
         return status
 
     started: dict[plan.Job | None, futures.Future[int]] = {}
-    with futures.ThreadPoolExecutor(max(options.parallel, 1)) as pool:
+    with futures.ThreadPoolExecutor(options.parallel) as pool:
         for job in jobs:  # the job that trains a teacher comes before those that use it
             teacher_job = started.get(queue_options.teacher_job(options, job))
             started[job] = pool.submit(start, job, teacher_job)

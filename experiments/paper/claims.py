@@ -16,6 +16,7 @@ from experiments.paper.table import (
     AURC,
     ERRORS,
     LEVEL,
+    PAYOFF_BY_DEV,
     Difference,
     Group,
     Row,
@@ -114,8 +115,9 @@ def findings(claim: Claim, group: Group) -> Iterator[Finding]:
 
 
 def _pairs(claim: Claim, group: Group) -> list[tuple[Row, Row]]:
-    return [
-        (row, other)
+    """Returns the pairs that a claim compares, those of the same networks once."""
+    pairs = (
+        (group.distinct(row), group.distinct(other))
         for score in claim.scores
         for row in group.judged(score)
         for other in group.judged()
@@ -123,7 +125,8 @@ def _pairs(claim: Claim, group: Group) -> list[tuple[Row, Row]]:
         and other.base.method in claim.others
         and comparable(row, other)
         and payoffs_comparable(row, other)
-    ]
+    )
+    return list(dict.fromkeys(pairs))
 
 
 def verdict(metric: str, difference: Difference) -> str:
@@ -151,7 +154,7 @@ def section(groups: Sequence[Group]) -> str:
     by_claim = [[each for group in groups for each in findings(claim, group)] for claim in CLAIMS]
     parts = [
         "## The claims",
-        _rule([each for of_claim in by_claim for each in decidable(of_claim)]),
+        _rule([each for of_claim in by_claim for each in decidable(of_claim)], groups),
     ]
     for claim, of_claim in zip(CLAIMS, by_claim, strict=True):
         parts += [f"### {claim.text}", claim.meaning, _verdicts(claim, of_claim)]
@@ -165,13 +168,20 @@ def section(groups: Sequence[Group]) -> str:
     return "\n\n".join(parts)
 
 
-def _rule(compared: Sequence[Finding]) -> str:
+def _rule(compared: Sequence[Finding], groups: Iterable[Group]) -> str:
     """Returns how a claim is judged, and how many comparisons would be decided by chance.
 
     Args:
         compared: with several seeds.
+        groups: the results.
     """
     rule = str(__doc__).partition("\n\n")[2].strip().replace("\n", " ")
+    judged = ((group, row) for group in groups for score in SCORES for row in group.judged(score))
+    if any(group.distinct(row) != row for group, row in judged):
+        rule += (
+            " Where dev chose the payoff of the config for all seeds, the row with "
+            f'"{PAYOFF_BY_DEV}" has the networks of that without and is not compared again.'
+        )
     if not compared:
         return rule
     decided = sum(each.verdict != UNDECIDED for each in compared)

@@ -1,27 +1,52 @@
 """The options of the queue, and the command that result files record."""
 
 import argparse
+import dataclasses
+import itertools
+import math
 import pathlib
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 from experiments.paper import plan
-from kdjax.errors import InputError
+from kdjax.errors import InputError, unknown_name_error
 from kdjax.objectives import METHODS
+from kdjax.runtime import atomic_io
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results" / "paper"
 RUN = "python -m experiments.paper run "
 SHOWN_DIFFERENCES = 4
+# Option -> what its values name, and the valid names.
+NAMES: Mapping[str, tuple[str, Collection[str]]] = {
+    "data": ("data set", plan.DATA),
+    "settings": ("setting", plan.SETTINGS),
+    "methods": ("method", METHODS),
+}
+# Entries of the JSON file of a job that are needed to read its results.
+ENTRIES: Mapping[str, type] = {
+    "job": dict,
+    "command": str,
+    "device": str,
+    "needs_teacher": dict,
+    "teacher": dict,
+    "students": dict,
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the options to a parser."""
     parser.add_argument("--budget", choices=plan.BUDGETS, default="laptop")
-    parser.add_argument("--data", nargs="+", choices=plan.DATA, default=["cifar10"])
-    parser.add_argument("--settings", nargs="+", choices=plan.SETTINGS, default=["structure"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    defaults = {"data": ["cifar10"], "settings": ["structure"], "methods": list(METHODS)}
+    for name, (_, allowed) in NAMES.items():
+        parser.add_argument(
+            f"--{name}",
+            nargs="+",
+            metavar="NAME",
+            default=defaults[name],
+            help=f"of {', '.join(allowed)}",
+        )
     parser.add_argument(
         "--payoffs",
         nargs="+",
@@ -49,10 +74,46 @@ def arguments(options: argparse.Namespace) -> list[str]:
 
 
 def jobs(options: argparse.Namespace) -> list[plan.Job]:
-    """Returns the jobs of the queue."""
+    """Returns the jobs of the queue.
+
+    Raises:
+        InputError: for an unknown name, a value that is given twice, or a payoff that would give no
+            job of its own.
+    """
+    _check_names(options)
+    _check_payoffs(options)
+    for name in (*NAMES, "seeds", "payoffs"):
+        values = getattr(options, name)
+        if repeated := [value for value in values if values.count(value) > 1]:
+            raise InputError(f"--{name} {repeated[0]}: is given more than once")
     return plan.jobs(
         options.data, options.settings, options.seeds, options.methods, options.payoffs
     )
+
+
+def _check_names(options: argparse.Namespace) -> None:
+    for option, (kind, allowed) in NAMES.items():
+        for name in getattr(options, option):
+            if name not in allowed:
+                raise unknown_name_error(kind, name, allowed)
+
+
+def _check_payoffs(options: argparse.Namespace) -> None:
+    """Refuses payoffs that the name of a job cannot tell apart, and that of a config."""
+    for payoff in options.payoffs:
+        if math.isfinite(payoff) and float(f"{payoff:g}") != payoff:
+            raise InputError(f"--payoffs {payoff!r}: must have at most six significant digits")
+    if not options.payoffs:
+        return
+    for data, setting in itertools.product(options.data, options.settings):
+        job = plan.Job(data, setting, plan.IN_SAMPLE, options.seeds[0])
+        budget, changes = fields(options)
+        own = plan.config(job, budget, (), changes).objective.payoff
+        if own in options.payoffs:
+            raise InputError(
+                f"--payoffs {own:g}: is the payoff of the config of {data}, with which its methods "
+                "are trained anyway; give other ones"
+            )
 
 
 def teacher_job(options: argparse.Namespace, job: plan.Job) -> plan.Job | None:
@@ -77,7 +138,7 @@ def check_recorded(options: argparse.Namespace, job: plan.Job, record: Mapping[s
         InputError: with the differences.
     """
     made = parse(record["command"])
-    different = [] if made is None else plan.differences(job, fields(made), fields(options))
+    different = [] if made is None else _differences(job, made, options)
     missing = [
         name for name in plan.methods(job, options.methods) if name not in record["students"]
     ]
@@ -87,6 +148,18 @@ def check_recorded(options: argparse.Namespace, job: plan.Job, record: Mapping[s
             f"{job.name} is finished with other settings than yours: {in_words(different)}. Give "
             "those, or another --out and --runs"
         )
+
+
+def _differences(job: plan.Job, made: argparse.Namespace, options: argparse.Namespace) -> list[str]:
+    """Returns the lines of `plan.differences`, and one if the job would use another teacher."""
+    lines = plan.differences(job, fields(made), fields(options))
+    teachers = [
+        plan.teacher_job(job, options.methods, each.seeds, share=each.share_teacher) or job
+        for each in (made, options)
+    ]
+    if teachers[0] != teachers[1]:
+        lines.append(f"teacher: of {' -> of '.join(teacher.name for teacher in teachers)}")
+    return lines
 
 
 def in_words(different: Sequence[str]) -> str:
@@ -102,9 +175,53 @@ def fields(options: argparse.Namespace) -> tuple[str, plan.Fields]:
 
 
 def parse(recorded: str) -> argparse.Namespace | None:
-    """Returns the options of a recorded command; None of a training in another library."""
+    """Returns the options of a recorded command; None of a training in another library.
+
+    Raises:
+        ValueError: for a command that `run` does not accept.
+    """
     if not recorded.startswith(RUN):
         return None
-    parser = argparse.ArgumentParser()
+    parser = _Parser(add_help=False)
     add(parser)
-    return parser.parse_args(shlex.split(recorded.removeprefix(RUN)))
+    options = parser.parse_args(shlex.split(recorded.removeprefix(RUN)))
+    _check_names(options)
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser of recorded commands, which does not end the process if one is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def read_record(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of the JSON file of a finished job.
+
+    Raises:
+        InputError: naming the file, if it is damaged or something else.
+    """
+    record = atomic_io.read_json(path)
+    entries = record if isinstance(record, dict) else {}
+    wrong = [name for name, kind in ENTRIES.items() if not isinstance(entries.get(name), kind)]
+    if not wrong and not _is_job(entries["job"]):
+        wrong = ["job"]
+    if wrong:
+        raise InputError(
+            f"{str(path)!r} is no result file of a job: {', '.join(wrong)} missing or wrong"
+        )
+    try:
+        parse(entries["command"])
+    except ValueError as error:
+        raise InputError(f"the command recorded in {str(path)!r} is wrong: {error}") from error
+    return entries
+
+
+def _is_job(entry: Mapping[str, Any]) -> bool:
+    allowed = {"data": plan.DATA, "setting": plan.SETTINGS, "teacher": plan.TEACHERS}
+    return (
+        entry.keys() <= {field.name for field in dataclasses.fields(plan.Job)}
+        and all(entry.get(name) in names for name, names in allowed.items())
+        and isinstance(entry.get("seed"), int)
+    )

@@ -1,17 +1,15 @@
 """Reads the result files that `collect` writes."""
 
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from experiments.paper import payoffs, plan, queue_options
 from experiments.paper.collect import Ranking
 from experiments.paper.table import Group, Row
 from kdjax.errors import InputError
 from kdjax.objectives import METHODS
+from kdjax.runtime import atomic_io
 
 Cell = tuple[str, int]
 
@@ -20,11 +18,12 @@ def read(out: pathlib.Path) -> list[Group]:
     """Returns the results of all files in a folder, by data set and setting.
 
     Raises:
-        InputError: if there are none, or networks that are compared had different settings.
+        InputError: if there are none, one is damaged or missing, or networks that are compared had
+            different settings.
     """
     files: dict[tuple[str, str], list[tuple[pathlib.Path, dict[str, Any]]]] = {}
     for path in sorted(out.glob("*.json")):
-        record = json.loads(path.read_text())
+        record = queue_options.read_record(path)
         key = record["job"]["data"], record["job"]["setting"]
         files.setdefault(key, []).append((path, record))
     if not files:
@@ -41,7 +40,7 @@ def _group(data: str, setting: str, files: Sequence[tuple[pathlib.Path, dict[str
     changed = [record for _, record in files if payoffs.is_changed(record)]
     for path, record in files:
         payoff = payoffs.payoff_of(record) if changed else None
-        for row, cell, ranking in _rankings(path.with_suffix(".npz"), record):
+        for row, cell, ranking in _rankings(path, record):
             if not payoffs.is_changed(record):
                 rows.setdefault(row, {})[cell] = ranking
             if payoff is not None and row.method in METHODS and plan.has_payoff(row.method):
@@ -72,11 +71,24 @@ def _check_settings(
 
 
 def _rankings(path: pathlib.Path, record: Mapping[str, Any]) -> Iterator[tuple[Row, Cell, Ranking]]:
-    """Yields the rankings of a file, each with its row, and with its split and seed."""
-    job = record["job"]
-    with np.load(path) as arrays:
-        for name in (name for name in arrays if name.endswith("/rank")):
-            method, views, score, split, _ = name.split("/")
-            teacher = job["teacher"] if record["needs_teacher"][method] else ""
-            ranking = Ranking(arrays[name], arrays[name.replace("/rank", "/correct")])
-            yield Row(method, teacher, views, score), (split, job["seed"]), ranking
+    """Yields the rankings of a job, each with its row, and with its split and seed.
+
+    Args:
+        path: the JSON file.
+        record: its content.
+    """
+    job, npz = record["job"], path.with_suffix(".npz")
+    if not npz.exists():
+        raise InputError(
+            f"no file {str(npz)!r}: run with the command that is recorded in {path.name!r} writes "
+            "it again"
+        )
+    names = [name for name in atomic_io.npz_names(npz) if name.endswith("/rank")]
+    if {name.partition("/")[0] for name in names} != record["needs_teacher"].keys():
+        raise InputError(f"{str(npz)!r} does not have the methods of {path.name!r}")
+    ranks = atomic_io.read_npz(npz, *names)
+    correct = atomic_io.read_npz(npz, *(name.replace("/rank", "/correct") for name in names))
+    for name, *of_name in zip(names, ranks, correct, strict=True):
+        method, views, score, split, _ = name.split("/")
+        teacher = job["teacher"] if record["needs_teacher"][method] else ""
+        yield Row(method, teacher, views, score), (split, job["seed"]), Ranking(*of_name)

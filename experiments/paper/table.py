@@ -128,6 +128,15 @@ class Group:
         """Returns the rows of the deployed networks, with mirror views, by a score."""
         return [row for row in sorted(self.rows) if (row.views, row.score) == ("flip", score)]
 
+    def distinct(self, row: Row) -> Row:
+        """Returns the row under which the networks of a row are compared.
+
+        It is that with the payoff of the config if dev chose this payoff for each seed.
+        """
+        cells = self.rows.get(row.base, {})
+        same = all(cells.get(cell) is ranked for cell, ranked in self.rows[row].items())
+        return row.base if same else row
+
     def values(
         self, row: Row, split: str, seeds: Sequence[int] | None = None
     ) -> dict[str, list[float]]:

@@ -60,12 +60,17 @@ def shared_teacher(group: Group) -> str:
 
 
 def shares_teacher(group: Group) -> bool:
-    """Returns whether there are several seeds, and all have the teachers of the first one."""
+    """Returns whether there are several seeds, and all have the teachers of the same one."""
     if len(group.seeds) == 1:
         return False
-    commands = [record["command"] for record in group.records if record.get("teacher")]
-    options = [queue_options.parse(command) for command in commands]
-    return any(options) and all(each is None or each.share_teacher for each in options)
+    first_seeds: dict[str, set[int | None]] = {}
+    for record in (*group.records, *group.payoff_records):
+        options = queue_options.parse(record["command"])
+        if record.get("teacher") and options:
+            shared = options.seeds[0] if options.share_teacher else None
+            first_seeds.setdefault(record["job"]["teacher"], set()).add(shared)
+    one_each = all(len(seeds) == 1 and None not in seeds for seeds in first_seeds.values())
+    return bool(first_seeds) and one_each
 
 
 def _configs(group: Group, methods: Sequence[str]) -> list[ConfigDict]:
