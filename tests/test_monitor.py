@@ -128,7 +128,7 @@ def test_table_has_a_row_for_each_test(session):
         f"{100 * status.mean:.3g} % of {status.size} ({100 * low:.1f} to {100 * high:.1f})"
     )
     assert risk[5] == f"image {status.alarm.example}"
-    assert cells["coverage"][1] == "at least 70 % accepted"
+    assert cells["coverage"][1] == "at least 70.0 % accepted"
     assert re.fullmatch(r"mean rank 0\.\d{3} of 600 \(0\.5 without drift\)", cells["drift"][2])
     assert monitor_table.title(report).startswith("600 images, ")
     assert "bad.jsonl, line 300, time 2026-03-03" in monitor_table.title(report)

@@ -220,7 +220,7 @@ def test_page_says_where_the_payoff_was_chosen(group: table.Group) -> None:
     assert (
         "- cifar10, setting structure, payoffs from which dev chose: gambler 2.2, 4, 8, seeds 0, 1."
     ) in text
-    assert "the payoff was chosen on dev in the rows with “payoff by dev”." in text
+    assert 'the payoff was chosen on dev in the rows with "payoff by dev".' in text
     assert "None of these was tuned" not in text and "tuned payoffs" not in text
     assert "tuned temperatures, weights and other payoffs." in text
     lacks = "payoffs chosen on dev for cifar10, setting structure (`ka_gambler_sum`)"

@@ -23,7 +23,7 @@ def paragraphs(group: Group) -> list[str]:
     ours = [name for name in methods if name in METHODS]
     configs = _configs(group, ours)
     tuned = (
-        f"Of these, the payoff was chosen on dev in the rows with “{PAYOFF_BY_DEV}”."
+        f'Of these, the payoff was chosen on dev in the rows with "{PAYOFF_BY_DEV}".'
         if group.payoffs
         else "None of these was tuned."
     )

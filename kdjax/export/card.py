@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import kdjax
 from kdjax.data.fit import RESIZES, STRETCH
 from kdjax.errors import InputError
+from kdjax.selective.scales import LOG, LOG_ODDS
 
 FILE_NAME = "card.json"
 FORMAT = 1  # version of the fields below; increased when a field changes its meaning
@@ -78,8 +81,27 @@ OPTIONAL = frozenset(
 )
 
 
+_Check = Callable[[Any], bool]
+
+
 def _any(value: Any) -> bool:
     return True
+
+
+def _optional(check: _Check) -> _Check:
+    """Returns the check of a value that may be null."""
+    return lambda value: value is None or check(value)
+
+
+def _mapping(**checks: _Check) -> _Check:
+    """Returns the check of an object with these fields; a missing one is checked as null."""
+    return lambda value: (
+        isinstance(value, dict) and all(check(value.get(name)) for name, check in checks.items())
+    )
+
+
+def _list_of(check: _Check) -> _Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
 
 
 def _is_input(value: Any) -> bool:
@@ -94,7 +116,7 @@ def _is_input(value: Any) -> bool:
 def _are_names(value: Any) -> bool:
     if not isinstance(value, list) or len(value) < 2:
         return False
-    return all(isinstance(name, str) for name in value)
+    return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
 
 
 def _are_files(value: Any) -> bool:
@@ -104,23 +126,42 @@ def _are_files(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Returns whether a value is a number, and a finite one."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and -math.inf < value < math.inf
 
 
-def _are_thresholds(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        threshold is None or _is_number(threshold) for threshold in value
-    )
+def _is_reference(value: Any) -> bool:
+    """Returns whether a value has the fields of a `selective.DriftReference`."""
+    if not _mapping(edges=_list_of(_is_number), counts=_list_of(_is_count))(value):
+        return False
+    edges, counts = value["edges"], value["counts"]
+    return 0 < len(edges) == len(counts) - 1 and all(a < b for a, b in pairwise(edges))
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_is_object = _mapping()
+_is_bound = _optional(_mapping(bound=_is_number))
+_is_network = _optional(_mapping(multiply_adds=_is_number))
+_has_bounds = _mapping(risk=_is_bound, coverage=_is_bound, drift=_optional(_is_reference))
 # Checks of the fields that programs read.
-_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+_CHECKS: Mapping[str, _Check] = {
     "classes": _are_names,
     "input": _is_input,
-    "threshold": lambda value: value is None or _is_number(value),
-    "class_thresholds": lambda value: value is None or _are_thresholds(value),
-    "monitoring": lambda value: value is None or {"risk", "coverage", "drift"} <= set(value),
+    "views": _optional(_is_object),
+    "score": _optional(_mapping(scale=lambda value: value in (None, LOG_ODDS, LOG))),
+    "threshold": _optional(_is_number),
+    "class_thresholds": _optional(_list_of(_optional(_is_number))),
+    "certificate": _optional(_mapping(risk=_is_number, delta=_is_number)),
+    "promises": _optional(lambda value: _is_object(value) and all(map(_is_object, value.values()))),
     "files": _are_files,
+    "cost": _optional(_mapping(student=_is_network, teacher=_is_network)),
+    "monitoring": _optional(
+        lambda value: _has_bounds(value) and {"risk", "coverage", "drift"} <= set(value)
+    ),
 }
 
 
@@ -166,11 +207,14 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
             f"{card.get('kdjax')}: kdjax {kdjax.__version__} reads formats {FORMAT} and "
             f"{WITHOUT_ABSTENTION}"
         )
-    card = dict.fromkeys(OPTIONAL) | card
+    complete: dict[str, Any] = {**dict.fromkeys(OPTIONAL), **card}
     for field in FIELDS:
-        if field not in card or not _CHECKS.get(field, _any)(card[field]):
+        valid = field in complete and _CHECKS.get(field, _any)(complete[field])
+        if valid and field == "class_thresholds" and complete[field] is not None:
+            valid = len(complete[field]) == len(complete["classes"])
+        if not valid:
             raise InputError(f"{str(path)!r} is damaged: {field!r} is missing or invalid")
-    return card
+    return complete
 
 
 def read_file(folder: pathlib.Path, card: Mapping[str, Any], name: str) -> bytes:

@@ -9,6 +9,7 @@ from kdjax.data.fit import STRETCH
 from kdjax.evaluation import cost_table, promises
 from kdjax.evaluation.promises import terms, words
 from kdjax.evaluation.promises.groupwise import shortened
+from kdjax.export import formats
 
 FILE_NAME = "card.md"
 SHOWN_CLASSES = 100  # class names on the page; card.json has all of them
@@ -34,9 +35,12 @@ print(prediction.labels, prediction.accepted, prediction.probabilities)
 
 FOLDER is the folder of this file. On newly labelled images,
 `kdjax check --model=FOLDER folder:IMAGES` tests whether the promise still holds;
-`kdjax monitor --model=FOLDER predictions.csv` monitors the deployed model. The model files also run
-without kdjax: the StableHLO file with `jax.export.deserialize`, the ONNX file with onnxruntime.
+`kdjax monitor --model=FOLDER predictions.csv` monitors the deployed model.
 """
+_RUNTIMES = {
+    formats.STABLEHLO: "the StableHLO file with `jax.export.deserialize`",
+    formats.ONNX: "the ONNX file with onnxruntime",
+}
 
 
 def render(model_card: Mapping[str, Any]) -> str:
@@ -53,7 +57,7 @@ def render(model_card: Mapping[str, Any]) -> str:
         "Classes": [_classes(model_card["classes"]), *_class_rates(model_card)],
         "Notes and limits": _notes(model_card),
         "Files": _table(("file", "SHA-256", "written by"), _files(model_card["files"])),
-        "Use": [_USE.rstrip()],
+        "Use": [_USE, _alone(model_card["files"])],
     }
     lines = [f"# {_escape(model_card['name'])}", "", *_summary(model_card)]
     for title, content in sections.items():
@@ -68,12 +72,12 @@ def promise(model_card: Mapping[str, Any]) -> str:
         return _class_promise(model_card)
     if certificate:
         return (
-            f"Of the images that the model accepts, at most {_percent(certificate['risk'])} are "
+            f"Of the images that the model accepts, at most {words.limit(certificate['risk'])} are "
             f"wrong{_least(certificate)}, as long as the images are of the same kind as those it "
             "was calibrated on. "
             f"This was certified on {certificate['examples']:,} calibration images"
             f"{' that pass its gate' if model_card.get('gate') else ''} by a procedure "
-            f"that errs with probability at most {_percent(certificate['delta'])}."
+            f"that errs with probability at most {words.exact_percent(certificate['delta'])}."
         )
     if model_card["threshold"] is None:
         return (
@@ -125,11 +129,11 @@ def _class_promise(model_card: Mapping[str, Any]) -> str:
         nothing += "could be certified there. "
     return (
         f"Of the images that the model accepts as one class, at most "
-        f"{_percent(certificate['risk'])} are wrong, for {which}, as long as the images are of the "
-        f"same kind as those it was calibrated on. {nothing}"
+        f"{words.limit(certificate['risk'])} are wrong, for {which}, as long as the images are of "
+        f"the same kind as those it was calibrated on. {nothing}"
         f"This was certified on {certificate['examples']:,} calibration images, for all classes "
         "together, by a procedure that errs with probability at most "
-        f"{_percent(certificate['delta'])}."
+        f"{words.exact_percent(certificate['delta'])}."
     )
 
 
@@ -226,7 +230,7 @@ def _source(point: Mapping[str, Any] | None) -> str:
 def _figures(model_card: Mapping[str, Any]) -> list[str]:
     test, point = model_card["test"], model_card.get("operating_point")
     lines = [
-        f"Without abstention: accuracy {_percent(test['accuracy'])} on {test['examples']:,} test "
+        f"Without abstention: accuracy {percent(test['accuracy'])} on {test['examples']:,} test "
         "images."
     ]
     if point:
@@ -236,9 +240,9 @@ def _figures(model_card: Mapping[str, Any]) -> list[str]:
                 split,
                 f"{values['images']:,}",
                 f"{values['accepted']:,}",
-                _percent(values["coverage"]),
+                percent(values["coverage"]),
                 f"{values['errors']:,}",
-                "-" if values["error"] is None else _percent(values["error"]),
+                "-" if values["error"] is None else percent(values["error"]),
             )
             for split, values in point["figures"].items()
         ]
@@ -261,6 +265,12 @@ def _notes(model_card: Mapping[str, Any]) -> list[str]:
         "right.",
     )
     return [f"- {_escape(note)}" for note in (*model_card["notes"], *general)]
+
+
+def _alone(files: Mapping[str, Any]) -> str:
+    """Returns with what the files of a model run without kdjax."""
+    known = [how for name, how in _RUNTIMES.items() if name in files]
+    return f"The model also runs without kdjax: {', '.join(known)}."
 
 
 def _files(files: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -300,7 +310,8 @@ def _class_rates(model_card: Mapping[str, Any]) -> list[str]:
         ]
         heading = (label, *(["threshold"] if class_thresholds else []), *_RATES)
         lines += ["", *_table(heading, rows)]
-    return [*lines, "", f"In brackets: exact {_percent(rates['level'])} intervals of one class."]
+    level = words.exact_percent(rates["level"])
+    return [*lines, "", f"In brackets: exact {level} intervals of one class."]
 
 
 _RATES = ("test images", "coverage", "selective risk")
@@ -322,7 +333,8 @@ def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Returns a measured share with four digits, such as `84.25 %`."""
     return f"{100 * share:.4g} %"
 
 

@@ -85,6 +85,11 @@ def _source_names_only() -> Iterator[None]:
         jax.config.update(_SOURCE_FILES, before)
 
 
+def input_shape(content: bytes) -> tuple[int, ...]:
+    """Returns h, w, c of the images for a function written by `to_stablehlo`."""
+    return tuple(jax.export.deserialize(bytearray(content)).in_avals[0].shape[1:])
+
+
 def run_stablehlo(content: bytes) -> Runner:
     """Loads a function written by `to_stablehlo`; it is compiled once for each batch size.
 

@@ -27,7 +27,7 @@ def monitoring(
 
     Returns:
         `risk` and `coverage`, see `bounds`, and `drift`: `edges` and `counts` of
-        `selective.drift_reference`; None if all confidences of dev are equal.
+        `selective.drift_reference`; None if no two finite confidences of dev differ.
     """
     try:
         reference = selective.drift_reference(calibration, others=dev)._asdict()
@@ -71,7 +71,7 @@ def _coverage(model_card: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"bound": bound, "delta": joint["delta"], "split": "calibration"}
     if not point or model_card["threshold"] is None:
         return None
-    split = "test" if _has_several_thresholds(model_card) else "calibration"
+    split = "test" if has_several_thresholds(model_card) else "calibration"
     figures = point["figures"][split]
     delta = (model_card["certificate"] or point.get("bound") or {}).get("delta", DELTA)
     bound = selective.least_coverage(
@@ -84,7 +84,8 @@ def _coverage(model_card: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"bound": bound, "delta": delta, "split": split, **counts} if bound > 0 else None
 
 
-def _has_several_thresholds(model_card: Mapping[str, Any]) -> bool:
+def has_several_thresholds(model_card: Mapping[str, Any]) -> bool:
+    """Returns whether more decides about an image than one threshold of its score."""
     return bool(model_card.get("class_thresholds") or model_card.get("gate"))
 
 

@@ -7,6 +7,7 @@ import jax
 
 from kdjax.evaluation import certification
 from kdjax.evaluation.certification import OperatingPoint
+from kdjax.evaluation.promises import words
 from kdjax.export import formats, serving
 from kdjax.export.reference import TOLERANCE, Reference
 from kdjax.objectives import METHODS
@@ -93,9 +94,9 @@ def _gate_notes(gate: Mapping[str, Any] | None) -> list[str]:
     return [
         f"The gate {gate['name']} stops images unlike those of training, whatever the confidence "
         f"(output outlier). With probability {1 - gate['delta']:g}, it passes at least "
-        f"{100 * gate['bound']:.4g} % of the images from the distribution of the calibration "
-        "split; the promised risk is that of images that pass. How many other images it stops is "
-        "not promised."
+        f"{words.percent_down(gate['bound'])} of the images from the distribution of the "
+        "calibration split; the promised risk is that of images that pass. How many other images "
+        "it stops is not promised."
     ]
 
 
@@ -110,9 +111,9 @@ def _no_certificate(served: serving.ExportedNetwork) -> str:
     )
     if bound:
         measured += (
-            f", which bounds the selective risk of this threshold by {bound['risk']:.4g} with "
-            f"probability {1 - bound['delta']:g}, if the calibration split had no part in its "
-            "choice"
+            ", which bounds the selective risk of this threshold by "
+            f"{words.percent_up(bound['risk'])} with probability {1 - bound['delta']:g}, if the "
+            "calibration split had no part in its choice"
         )
     return (
         "This threshold has no certificate for a requested risk. It was "

@@ -111,14 +111,19 @@ def read_results(folder: pathlib.Path) -> dict[str, Any]:
 def read_cost(folder: pathlib.Path, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     """Returns `cost.json` of a workdir, see `cost.write_cost`; None if there is none.
 
-    That of a teacher is part of the one of its run.
+    That of a teacher is part of the one of its run, or of each of its students: over the views with
+    which the teacher was evaluated.
 
     Args:
-        folder: the workdir.
+        folder: the workdir, evaluated.
         metadata: of `workdir.read_metadata`.
     """
     own = cost.read_cost(folder)
     if own is not None or abstains(metadata):
         return own
-    of_run = cost.read_cost(folder.parent) or {}
-    return {"machine": of_run["machine"], TEACHER: of_run[TEACHER]} if TEACHER in of_run else None
+    views = len(network.evaluated_views(folder, workdir.read_results(folder)))
+    students = sorted((folder.parent / workdir.STUDENTS).glob("*"))
+    for of_run in filter(None, map(cost.read_cost, (folder.parent, *students))):
+        if TEACHER in of_run and of_run[TEACHER].get("views", 1) == views:
+            return {"machine": of_run["machine"], TEACHER: of_run[TEACHER]}
+    return None

@@ -1,7 +1,7 @@
 """Checks images, and converts files and Pillow images to the input of a model."""
 
+import contextlib
 import os
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +12,7 @@ from kdjax.data.fit import STRETCH, fit
 from kdjax.data.image_files import open_image
 from kdjax.data.own.contents import reason
 from kdjax.errors import InputError
+from kdjax.paths import user_path
 
 Shape = tuple[int, int, int]
 
@@ -27,6 +28,8 @@ def check(images: np.ndarray, shape: Shape) -> None:
         InputError: for another dtype or shape.
     """
     needed = f"this model needs uint8 [n, {', '.join(map(str, shape))}]"
+    if images.shape == (0,):  # an empty list
+        raise InputError(f"no image: {needed}, n at least 1")
     if images.dtype != np.uint8:
         raise InputError(f"images of dtype {images.dtype}: {needed}, values 0 to 255")
     if images.shape[1:] != shape or not len(images):
@@ -43,7 +46,7 @@ def to_pixels(images: Any, shape: Shape, resize: str = STRETCH) -> np.ndarray:
         resize: how files and Pillow images of other sizes are resized, see `kdjax.data.fit.fit`.
 
     Raises:
-        InputError: for an array of another dtype or shape, or a file that cannot be read.
+        InputError: for an array of another dtype or shape, or an image that cannot be read.
     """
     converted = _converted(images, shape, resize)
     try:
@@ -89,14 +92,13 @@ def _converted(images: Any, shape: Shape, resize: str) -> Any:
 
 
 def _convert(item: Any, shape: Shape, resize: str) -> np.ndarray:
-    if isinstance(item, PIL.Image.Image):
-        return fit(item, shape, resize)[0]
     if not _is_single_image(item):
         check(np.asarray(item)[None], shape)
         return np.asarray(item)
-    path = pathlib.Path(item)
+    path = None if isinstance(item, PIL.Image.Image) else user_path(item)
     try:
-        with open_image(path) as image:
+        with contextlib.nullcontext(item) if path is None else open_image(path) as image:
             return fit(image, shape, resize)[0]
     except Exception as error:  # the type depends on the decoder of a damaged file
-        raise InputError(f"{path}: {reason(error)}") from error
+        name = getattr(item, "filename", "") or "Pillow image" if path is None else path
+        raise InputError(f"{name}: {reason(error)}") from error

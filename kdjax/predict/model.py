@@ -156,7 +156,7 @@ def load_part(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> 
     content = card.read_file(folder, model_card, formats.STABLEHLO)
     jax.devices()  # an error of the device is not one of the model
     try:
-        run = formats.run_stablehlo(content)
+        run, shape = formats.run_stablehlo(content), formats.input_shape(content)
     except Exception as error:  # the type depends on the version of JAX
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -164,4 +164,10 @@ def load_part(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> 
             f" be loaded by the installed jax {jax.__version__} ({reason}): install that version, "
             "or export the model again with the installed one"
         ) from error
-    return Model(model_card, run, batch_size)
+    model = Model(model_card, run, batch_size)
+    if model.image_shape != shape:
+        raise InputError(
+            f"{str(folder / card.FILE_NAME)!r} is damaged: 'input' has the shape "
+            f"{list(model.image_shape)}, but {formats.STABLEHLO} takes images of {list(shape)}"
+        )
+    return model

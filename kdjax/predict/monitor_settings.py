@@ -13,8 +13,10 @@ _WHY = {
     RISK: "the model has no certificate: --risk watches a risk of your own",
     COVERAGE: "the card has no acceptance on calibration: --least_coverage watches a share of your "
     "own",
-    DRIFT: "the card has no confidences of calibration: export the model again with this version",
+    DRIFT: "the card has no confidences of calibration, as it is of an earlier version: export the "
+    "model again with this version",
 }
+_EQUAL = "the confidences of the dev split do not differ, so that they make no groups to compare"
 
 
 class Settings(NamedTuple):
@@ -59,17 +61,18 @@ def monitor_of(model_card: Mapping[str, Any], settings: Settings) -> tuple[Monit
         COVERAGE: given[COVERAGE] if given[COVERAGE] is not None else _bound(bounds[COVERAGE]),
         DRIFT: monitoring.reference_of(stored),
     }
+    why = _WHY | ({DRIFT: _EQUAL} if stored else {})
     for name in settings.watch or ():
         if name not in TESTS:
             raise unknown_name_error("test", name, TESTS)
         if available[name] is None:
-            raise InputError(f"{name} cannot be watched: {_WHY[name]}")
+            raise InputError(f"{name} cannot be watched: {why[name]}")
     watched = settings.watch or [name for name in TESTS if available[name] is not None]
     for name, flag in ((RISK, "--risk"), (COVERAGE, "--least_coverage")):
         if given[name] is not None and name not in watched:
             raise InputError(f"{flag} is given, but --watch={','.join(watched)} leaves it out")
     if not watched:
-        raise InputError(f"nothing can be watched: {'; '.join(_WHY.values())}")
+        raise InputError(f"nothing can be watched: {'; '.join(why.values())}")
     chosen = {name: available[name] for name in watched}
     monitor = Monitor(
         risk=chosen.get(RISK),
@@ -80,7 +83,7 @@ def monitor_of(model_card: Mapping[str, Any], settings: Settings) -> tuple[Monit
     )
     left_out = [name for name in TESTS if name not in watched]
     return monitor, {
-        name: _WHY[name] if available[name] is None else "left out by --watch" for name in left_out
+        name: why[name] if available[name] is None else "left out by --watch" for name in left_out
     }
 
 
@@ -106,6 +109,7 @@ def format_of(model_card: Mapping[str, Any], settings: Settings, *, score: bool)
         score=score,
         raw_confidence=(model_card.get("score") or {}).get("scale") is None,
         least_score=min(thresholds) if thresholds else None,
+        by_score=not monitoring.has_several_thresholds(model_card),
         count_unknown=settings.count_unknown,
         named=frozenset(renamed),
     )

@@ -9,6 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from kdjax.errors import InputError, Preempted
+from kdjax.evaluation.promises import words
 from kdjax.export import card
 from kdjax.paths import user_path
 from kdjax.predict import monitor_state, outcome_file
@@ -20,6 +21,8 @@ STDIN = "-"
 POINTS = 1024  # of the history at most
 # Attributes of a session that a state holds, besides the monitor.
 _STORED = ("places", "history", "stride", "files", "labelled", "last")
+# Settings that determine what is an error, as in a state of a version that did not store them.
+_ERRORS = {"truth": outcome_file.TRUTH, "count_unknown": False}
 
 
 class Session:
@@ -95,15 +98,19 @@ class Session:
         Returns:
             A note; None: there is nothing to say.
         """
-        known, others = None, self.files
+        known, changed, others = None, None, self.files
         if resumable:
             known = outcome_file.read_before(file, self.files)
-            others = [entry for entry in self.files if entry is not known]
             file.seek(0)
+            if known and known["name"] == name:  # this file has grown
+                others = [entry for entry in self.files if entry is not known]
+            else:  # the file of the known beginning may be given again
+                changed = _changed(name, file, self.files)
+                file.seek(0)
         lines = Lines(file, name, complete_only=resumable)
-        examples = self.monitor.examples
+        examples, notes = self.monitor.examples, list[str]()
         skip = known["bytes"] if known else 0
-        for rows in outcome_file.read(lines, name, self.form, skip=skip):
+        for rows in outcome_file.read(lines, name, self.form, skip=skip, on_note=notes.append):
             alarms = self.feed(rows, name)
             if resumable:
                 beginning = {"bytes": lines.bytes, "sha256": lines.sha256, "lines": lines.count}
@@ -111,12 +118,22 @@ class Session:
             self.complete = self.state()
             for test in alarms:
                 on_alarm(alarm_line(self, test))
-        return _note(name, known, lines, self.monitor.examples - examples)
+        added = self.monitor.examples - examples
+        if changed and added:
+            notes.append(
+                f"it no longer begins with the {changed['lines']:,} lines that were read of it "
+                "before: those of its images that were counted before are counted again"
+            )
+        return _note(name, notes, known, lines, added)
 
     def state(self) -> dict[str, Any]:
         """Returns all that was seen, as a value for JSON."""
         stored = {name: copy.copy(getattr(self, name)) for name in _STORED}
-        return {"monitor": self.monitor.state(), **stored}
+        return {"monitor": self.monitor.state(), "errors": self._errors(), **stored}
+
+    def _errors(self) -> dict[str, Any]:
+        """Returns the settings that determine which images count as errors."""
+        return {name: getattr(self.form, name) for name in _ERRORS}
 
     def restore(self, state: Mapping[str, Any], path: str) -> None:
         """Continues from a state.
@@ -128,7 +145,13 @@ class Session:
         Raises:
             InputError: for other settings.
         """
+        stored = _ERRORS | state.get("errors", {})
         try:
+            for name, value in self._errors().items():
+                if stored[name] != value:
+                    raise InputError(
+                        f"the state has other settings: {name} {stored[name]} there, {value} here"
+                    )
             self.monitor.restore(state["monitor"])
         except InputError as error:
             raise InputError(f"{path!r}: {error}; choose another --state") from error
@@ -237,9 +260,9 @@ def alarm_line(session: Session, name: str) -> str:
     bound = session.monitor.bounds[name]
     seen = {
         RISK: f"{percent(alarm.mean)} of {alarm.size:,} accepted labelled images are wrong, but "
-        f"at most {percent(bound)} was promised",
+        f"at most {words.limit(bound)} was promised",
         COVERAGE: f"{percent(alarm.mean)} of {alarm.size:,} images are accepted, but at least "
-        f"{percent(bound)} was expected",
+        f"{words.percent_down(bound)} was expected",
         DRIFT: f"{alarm.size:,} confidences have the mean rank {alarm.mean:.3f} among the "
         "confidences of calibration and those seen before, 0.5 without drift",
     }
@@ -254,8 +277,18 @@ def _place(row: Outcome, name: str) -> dict[str, Any]:
     return {"file": name, "line": row.line, "time": row.time}
 
 
-def _note(name: str, known: Mapping[str, Any] | None, lines: Lines, added: int) -> str | None:
-    parts = []
+def _changed(
+    name: str, file: IO[bytes], known: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """Returns what was read last of a file of this name, if the file does not begin with it."""
+    last = [entry for entry in known if entry["name"] == name][-1:]
+    return last[0] if last and not outcome_file.read_before(file, last) else None
+
+
+def _note(
+    name: str, notes: Sequence[str], known: Mapping[str, Any] | None, lines: Lines, added: int
+) -> str | None:
+    parts = [*notes]
     if known:
         parts.append(f"the first {known['lines']:,} lines were read before and are skipped")
     if lines.incomplete:

@@ -5,7 +5,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 from kdjax.errors import InputError, suggestion, unknown_name_error
@@ -13,9 +13,12 @@ from kdjax.errors import InputError, suggestion, unknown_name_error
 TRUTH, TIME = "truth", "time"  # columns that the user adds
 LABEL, ACCEPTED, SCORE, CONFIDENCE = "label", "accepted", "score", "confidence"
 ANSWERED_BY = "answered_by"  # column of a cascade: `student` or `fallback`
+# Columns that `kdjax predict` prints.
+_PREDICTED = {LABEL, ACCEPTED, SCORE, CONFIDENCE, "path", "index", "abstain", "note", "set"}
 _BLOCK = 1 << 20  # bytes
 _BATCH = 4096  # rows
 _SHOWN = 40  # characters of a wrong value in a message
+_MISSING = frozenset({"nan", "none", "null", "na", "n/a"})  # as other programs write no label
 _FLAGS: Mapping[Any, bool] = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -29,6 +32,7 @@ class Format(NamedTuple):
         score: whether each row needs a score.
         raw_confidence: whether the column `confidence` is the score, if there is no other.
         least_score: the lowest that the model accepts; None: unknown.
+        by_score: whether the model accepts every image from that score on.
         count_unknown: count true labels of other classes as errors, instead of refusing them.
         named: columns that the user has named and that have to be there.
     """
@@ -39,6 +43,7 @@ class Format(NamedTuple):
     score: bool = True
     raw_confidence: bool = False
     least_score: float | None = None
+    by_score: bool = False
     count_unknown: bool = False
     named: frozenset[str] = frozenset()
 
@@ -117,7 +122,14 @@ class Lines:
         return self._digest.hexdigest()
 
 
-def read(lines: Lines, name: str, form: Format, *, skip: int = 0) -> Iterator[list[Outcome]]:
+def read(
+    lines: Lines,
+    name: str,
+    form: Format,
+    *,
+    skip: int = 0,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> Iterator[list[Outcome]]:
     """Yields the rows of a file in batches, as they can be read without waiting.
 
     A file whose first character is `{` has a JSON object on each line; any other is a CSV file with
@@ -128,6 +140,7 @@ def read(lines: Lines, name: str, form: Format, *, skip: int = 0) -> Iterator[li
         name: of the file, for messages.
         form: what the rows mean.
         skip: number of bytes at the start that were read before.
+        on_note: called with a text if another column seems to have the true labels.
 
     Raises:
         InputError: with the number of the line, for a row or a header that cannot be understood.
@@ -142,6 +155,11 @@ def read(lines: Lines, name: str, form: Format, *, skip: int = 0) -> Iterator[li
     for number, record in read_records(first, lines, name, skip):
         if checked is None or (as_json and checked != record.keys()):
             _check_columns(record, name, number, form)
+            if checked is None and (column := _other_truth(record, form)):
+                on_note(
+                    f"the column {column!r} has a class in its first row and is not read: "
+                    f"--truth={column} if it has the true labels"
+                )
             checked = frozenset(record)
         try:
             batch.append(_outcome(record, number, form))
@@ -235,6 +253,14 @@ def _check_columns(record: Mapping[str, Any], name: str, number: int, form: Form
         )
 
 
+def _other_truth(record: Mapping[str, Any], form: Format) -> str | None:
+    """Returns an unknown column with the name of a class, where none has the true labels."""
+    if form.truth in record:
+        return None
+    unknown = [column for column in record if column not in {*_PREDICTED, form.time}]
+    return next((column for column in unknown if str(record[column]) in form.classes), None)
+
+
 def _score_column(record: Mapping[str, Any], form: Format) -> str | None:
     if SCORE in record:
         return SCORE
@@ -245,15 +271,14 @@ def _outcome(record: Mapping[str, Any], number: int, form: Format) -> Outcome:
     accepted = _flag(record.get(ACCEPTED))
     column = _score_column(record, form)
     score = _number(record[column], column) if form.score and column else math.nan
-    least = form.least_score
-    if accepted and least is not None and score < least - 1e-3 * max(1.0, abs(least)):
-        raise InputError(
-            f"accepted with the score {score:.6g}, but the model accepts from {least:.6g} on: "
-            "these are predictions of another model"
-        )
+    _check_score(accepted, score, form)
     label, truth = _name(record.get(LABEL)), _name(record.get(form.truth))
     if (label is not None or accepted) and label not in form.classes:
         raise unknown_name_error("label", label, form.classes)
+    if truth is not None and truth not in form.classes and truth.casefold() in _MISSING:
+        raise InputError(
+            f"class in {form.truth!r}: {truth!r}: leave the cell empty where the class is unknown"
+        )
     if truth is not None and truth not in form.classes and not form.count_unknown:
         raise InputError(
             f"{unknown_name_error(f'class in {form.truth!r}:', truth, form.classes)}; "
@@ -264,6 +289,19 @@ def _outcome(record: Mapping[str, Any], number: int, form: Format) -> Outcome:
     return Outcome(
         number, time, accepted, math.nan if truth is None else float(truth == label), score
     )
+
+
+def _check_score(accepted: bool, score: float, form: Format) -> None:
+    """Raises InputError for a decision that is not that of the model, rounding aside."""
+    least = form.least_score
+    if least is None:
+        return
+    above, tolerance = score - least, 1e-3 * max(1.0, abs(least))
+    if above < -tolerance if accepted else form.by_score and above > tolerance:
+        raise InputError(
+            f"{'' if accepted else 'not '}accepted with the score {score:.6g}, but the model "
+            f"accepts from {least:.6g} on: these are predictions of another model"
+        )
 
 
 def _flag(value: Any) -> bool:

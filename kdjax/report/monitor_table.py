@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kdjax.evaluation.promises import words
 from kdjax.predict.monitoring import percent
 from kdjax.report import terminal
 from kdjax.selective.monitor import COVERAGE, DRIFT, LEVEL, RISK
@@ -63,8 +64,8 @@ def hypothesis(name: str, bound: float) -> str:
         bound: of its `selective.MonitorStatus`.
     """
     return {
-        RISK: f"at most {percent(bound)} of accepted wrong",
-        COVERAGE: f"at least {percent(bound)} accepted",
+        RISK: f"at most {words.limit(bound)} of accepted wrong",
+        COVERAGE: f"at least {words.percent_down(bound)} accepted",
         DRIFT: "confidences as on calibration",
     }[name]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 
 import pytest
 
@@ -44,14 +45,31 @@ def test_card_and_file_are_read_as_written(folder):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[("classes", value) for value in (None, "cat", ["cat"], ["cat", 1])],
+        *[("classes", value) for value in (None, "cat", ["cat"], ["cat", 1], ["cat", "cat"])],
         *[("input", value) for value in (None, {}, {"shape": [8, 9]}, {"shape": [8, 0, 3]})],
         *[
             ("input", value)
             for value in ({"shape": [8, 9.0, 3]}, {"shape": [8, 9, 3], "fit": "no"})
         ],
-        *[("threshold", value) for value in ("0.5", [0.5], True)],
-        *[("class_thresholds", value) for value in (0.5, ["0.5", None])],
+        *[("threshold", value) for value in ("0.5", [0.5], True, math.nan, math.inf)],
+        *[("class_thresholds", value) for value in (0.5, ["0.5", None], [0.5], [0.5, math.nan])],
+        *[("score", value) for value in ("doctor", {"scale": "log2"}, {"scale": []})],
+        *[("certificate", value) for value in ("x", {}, {"risk": "5%", "delta": 0.05})],
+        *[("promises", value) for value in (5, ["sets"], {"sets": 5})],
+        *[("cost", value) for value in (5, {"student": 5}, {"teacher": {"multiply_adds": "5"}})],
+        *[("views", value) for value in (5, "flip")],
+        *[("monitoring", value) for value in (5, ["risk", "coverage", "drift"], {"risk": None})],
+        *[
+            ("monitoring", {"risk": None, "coverage": None, "drift": None, **changes})
+            for changes in (
+                {"risk": {"bound": "a"}},
+                {"coverage": {}},
+                {"drift": {}},
+                {"drift": {"edges": [1], "counts": [1]}},
+                {"drift": {"edges": [2, 1], "counts": [1, 1, 1]}},
+                {"drift": {"edges": [1], "counts": [1, -1]}},
+            )
+        ],
         *[("files", value) for value in (None, ["model.stablehlo"], {"model.stablehlo": {}})],
     ],
 )
@@ -59,6 +77,23 @@ def test_invalid_value_of_a_field_that_programs_read_raises(folder, field, value
     (folder / "card.json").write_text(json.dumps({**CARD, field: value}))
     line = error_message(card.read, folder)
     assert "card.json' is damaged" in line and repr(field) in line
+
+
+def test_every_valid_field_is_read(folder):
+    values = {
+        "score": {"name": "doctor", "scale": "log_odds"},
+        "class_thresholds": [0.5, None],
+        "certificate": {"risk": 0.05, "delta": 0.05, "examples": 9},
+        "promises": {"sets": {"quantile": None}},
+        "cost": {"machine": "cpu", "teacher": {"multiply_adds": 5}},
+        "monitoring": {
+            "risk": {"bound": 0.05, "delta": 0.05},
+            "coverage": None,
+            "drift": {"edges": [0.5], "counts": [3, 0]},
+        },
+    }
+    (folder / "card.json").write_text(json.dumps({**CARD, **values}))
+    assert card.read(folder) == {**CARD, **values}
 
 
 @pytest.mark.parametrize("field", sorted(set(card.FIELDS) - card.OPTIONAL - {"format"}))

@@ -171,5 +171,28 @@ def test_page_of_a_certificate_of_risk_and_coverage_states_both():
     assert "at most 2 % are wrong, and at least 80.0 % of all images are accepted, as" in page
 
 
+def test_promised_risk_is_not_rounded_down():
+    certificate = {"risk": 0.0123456, "delta": 0.0123456, "examples": 1000}
+    page = card_page.render(card_of(certificate=certificate))
+    assert "at most 1.23456 % are wrong" in page
+    assert "errs with probability at most 1.23456 %." in page
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["model.onnx"], "without kdjax: the ONNX file with onnxruntime."),
+        (["model.stablehlo"], "without kdjax: the StableHLO file with `jax.export.deserialize`."),
+        (["model.stablehlo", "model.onnx"], "deserialize`, the ONNX file with onnxruntime."),
+    ],
+)
+def test_page_says_with_what_its_files_run(names, text):
+    page = card_page.render(card_of(files={name: {"sha256": "ab" * 32} for name in names}))
+    use = page.partition("\n## Use\n")[2]
+    assert text in use
+    assert ("StableHLO file" in use) == ("model.stablehlo" in names)
+    assert ("ONNX file" in use) == ("model.onnx" in names)
+
+
 def test_card_of_an_earlier_version_has_no_statements():
     assert "What is promised" not in card_page.render(card_of(promises=None))

@@ -10,6 +10,7 @@ import pytest
 from support.gated_runs import ACCEPTANCE
 
 from kdjax.evaluation import evaluate, predictions
+from kdjax.evaluation.promises import words
 from kdjax.export import card, card_page, formats, onnx_metadata
 from kdjax.export.exporter import export
 from kdjax.predict import load, rows
@@ -72,7 +73,7 @@ def test_card_says_what_the_gate_does(exported):
         assert gate[name] == results["gate"][name]
     assert model_card["promises"]["gate"]["bound"] == gate["bound"]
     passing = [note for note in model_card["notes"] if note.startswith(f"The gate {gate['name']}")]
-    assert len(passing) == 1 and f"{100 * gate['bound']:.4g} %" in passing[0]
+    assert len(passing) == 1 and f"at least {words.percent_down(gate['bound'])} of" in passing[0]
     text = card_page.render(model_card)
     assert f"{gate['name']}: images unlike those of training are stopped" in text
     figures = model_card["operating_point"]["figures"]["test"]

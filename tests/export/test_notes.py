@@ -56,7 +56,7 @@ def test_threshold_of_a_coverage_has_a_measurement_and_its_bound():
     assert note.startswith("This threshold has no certificate for a requested risk. ")
     assert "chosen to accept 90 % of the dev split" in note
     assert "3 of 90 accepted images of calibration are wrong" in note
-    assert "by 0.08437 with probability 0.95" in note
+    assert "by 8.44 % with probability 0.95" in note
     (without, *_) = notes_of(served(source="coverage"))
     assert without.endswith("3 of 90 accepted images of calibration are wrong.")
 
@@ -77,6 +77,13 @@ def test_note_is_there_only_where_it_applies(changes, text):
     network = served(guarantee=GUARANTEE)
     assert sum(text in note for note in notes_of(network, **changes)) == 1
     assert not any(text in note for note in notes_of(network))
+
+
+def test_bound_of_the_gate_is_rounded_down():
+    network = served(guarantee=GUARANTEE)
+    network.gate = {"name": "energy", "threshold": 1.0, "delta": 0.05, "bound": 0.98969}
+    (note,) = (note for note in notes_of(network) if note.startswith("The gate energy"))
+    assert "it passes at least 98.9 % of the images" in note
 
 
 def test_files_that_decide_like_the_run_have_no_note():

@@ -215,6 +215,27 @@ def test_given_weights_need_the_data_set(finished_run, tmp_path):
     assert "of kind 'weights': it can only be exported where the data set 'digits' is" in message
 
 
+def test_cost_of_the_teacher_of_several_students_is_read_from_their_runs(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run.folder / "teacher", tmp_path / "teacher")
+    metadata, entry = workdir.read_metadata(folder), {"multiply_adds": 4000, "views": 1}
+    costs = {
+        "a": {"machine": "cpu", "student": entry},
+        "b": {"machine": "cpu", "student": entry, "teacher": {**entry, "views": 2}},
+        "c": {"machine": "cpu", "student": entry, "teacher": entry},
+    }
+    assert source_network.read_cost(folder, metadata) is None
+    for name, costs_of_run in costs.items():
+        (tmp_path / "students" / name).mkdir(parents=True)
+        atomic_io.write_json(tmp_path / "students" / name / "cost.json", costs_of_run)
+    # Over the views with which the teacher was evaluated.
+    expected = {"machine": "cpu", "teacher": entry}
+    assert source_network.read_cost(folder, metadata) == expected
+    results = workdir.read_results(folder)
+    atomic_io.write_json(folder / "results.json", {**results, "views": "flip"})
+    views = source_network.read_cost(folder, metadata)["teacher"]["views"]
+    assert views == 2
+
+
 @pytest.mark.slow
 def test_students_and_unfinished_teachers_are_refused(finished_run, tmp_path):
     message = error_message(

@@ -12,6 +12,7 @@ import pytest
 from support import colours, monitored
 
 from kdjax.errors import InputError, Preempted
+from kdjax.export import card
 from kdjax.predict import monitor_state, monitoring, outcome_file
 from kdjax.predict.monitoring import Settings, watch
 from kdjax.selective import Monitor
@@ -74,7 +75,17 @@ def test_alarms_are_told_in_words_with_their_line_and_time(model, tmp_path):
     assert f"alarm at image {alarm.example} ({path}, line {alarm.example}, time 2026-03-0" in line
     assert f"from about image {alarm.since} on" in line and "at most 5 % was promised" in line
     assert f"of {alarm.size} accepted labelled images are wrong" in line
-    assert any("but at least 70 % was expected" in line for line in lines)
+    assert any("but at least 70.0 % was expected" in line for line in lines)
+
+
+def test_bounds_in_alarms_are_rounded_to_the_safe_side(tmp_path):
+    bounds = {"risk": {"bound": 0.012341234, "delta": 0.05}, "coverage": {"bound": 0.61278}}
+    model = monitored.model(tmp_path / "model", monitoring={**bounds, "drift": None})
+    path = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(400, **BAD))
+    lines = []
+    watch(model, [path], on_alarm=lines.append)
+    assert any("but at most 1.24 % was promised" in line for line in lines)
+    assert any("but at least 61.2 % was expected" in line for line in lines)
 
 
 def test_files_without_labels_advance_coverage_and_drift_alone(model, tmp_path):
@@ -96,6 +107,10 @@ def test_what_a_card_permits_is_watched(tmp_path):
     session = watch(earlier, [path])
     assert list(session.monitor.bounds) == ["risk", "coverage"]
     assert "export the model again with this version" in session.not_watched["drift"]
+    stored = {"risk": monitored.RISK, "coverage": monitored.COVERAGE, "drift": None}
+    equal = watch(monitored.model(tmp_path / "equal", monitoring=stored), [path])
+    assert equal.not_watched["drift"].startswith("the confidences of the dev split do not differ")
+    assert "export" not in equal.not_watched["drift"]
     assert session.monitor.bounds["coverage"] < 0.8
     assert "drift cannot be watched: the card has no" in refused(
         earlier, [path], Settings(watch=["drift"])
@@ -167,6 +182,78 @@ def test_a_growing_file_is_read_once(model, tmp_path):
     assert watch(model, [moved], state=state).monitor.examples == 400
     append(path, monitored.rows(30, seed=4))
     assert watch(model, [moved, path], state=state).monitor.examples == 430
+
+
+def test_files_that_continue_others_are_read_once(model, tmp_path):
+    results, state = monitored.rows(150), tmp_path / "state.json"
+    days = [tmp_path / f"{day}.jsonl" for day in ("mon", "tue", "wed")]
+    for number, day in enumerate(days, 1):
+        monitored.write_json(day, results[: 50 * number])
+        session = watch(model, days[:number], state=state)
+        assert session.monitor.examples == 50 * number
+    notes = []
+    assert watch(model, days, state=state, on_note=notes.append).monitor.examples == 150
+    assert [note.partition("the first ")[2].partition(" ")[0] for note in notes] == [
+        "50",
+        "100",
+        "150",
+    ]
+    known = json.loads(state.read_text())["files"]
+    assert [entry["lines"] for entry in known] == [50, 100, 150]
+
+
+def test_a_file_that_has_changed_is_noted_and_counted_again(model, tmp_path):
+    results, state, notes = monitored.rows(60), tmp_path / "state.json", []
+    unlabelled = [{**row, "truth": ""} for row in results]
+    path = monitored.write_csv(tmp_path / "new.csv", unlabelled[:40])
+    watch(model, [path], state=state)
+    monitored.write_csv(tmp_path / "new.csv", [*unlabelled[:40], *results[40:50]])
+    watch(model, [path], state=state, on_note=notes.append)
+    assert notes == [f"{path}: the first 41 lines were read before and are skipped"]
+    monitored.write_csv(tmp_path / "new.csv", results)
+    changed = "it no longer begins with the 51 lines that were read of it before"
+    session = watch(model, [path], state=state, on_note=notes.append)
+    assert session.monitor.examples == 110
+    assert notes[1].startswith(f"{path}: {changed}: ") and notes[1].endswith("are counted again")
+    watch(model, [path], state=state, on_note=notes.append)
+    assert notes[2] == f"{path}: the first 61 lines were read before and are skipped"
+
+
+def test_a_file_that_grows_has_one_entry_in_the_state(model, tmp_path):
+    results, state, notes = monitored.rows(60), tmp_path / "state.json", []
+    path = tmp_path / "new.jsonl"
+    for count in (20, 40, 60):
+        monitored.write_json(path, results[:count])
+        session = watch(model, [path], state=state, on_note=notes.append)
+        assert session.monitor.examples == count
+    (entry,) = json.loads(state.read_text())["files"]
+    assert entry["lines"] == 60 and "no longer" not in "".join(notes)
+
+
+def test_a_column_that_may_have_the_true_labels_is_noted(model, tmp_path):
+    results = [
+        {"y" if name == "truth" else name: value for name, value in row.items()}
+        for row in monitored.rows(20, labelled=1)
+    ]
+    path, notes = monitored.write_csv(tmp_path / "new.csv", results), []
+    assert watch(model, [path], on_note=notes.append).labelled == 0
+    (note,) = notes
+    assert note.startswith(f"{path}: the column 'y' has a class in its first row")
+    assert "--truth=y" in note
+    assert watch(model, [path], Settings(truth="y"), on_note=notes.append).labelled == 20
+    assert len(notes) == 1
+
+
+def test_decisions_of_a_model_with_another_threshold_are_refused(model, tmp_path):
+    stricter = [{**row, "accepted": row["score"] > 1} for row in monitored.rows(50)]
+    path = monitored.write_csv(tmp_path / "new.csv", stricter)
+    assert "not accepted with the score" in refused(model, [path])
+    for name, changes in (
+        ("gated", {"gate": {"name": "energy", "threshold": 1.0}}),
+        ("classwise", {"class_thresholds": [monitored.THRESHOLD, 0.5, None]}),
+    ):
+        other = monitored.model(tmp_path / name, **changes)
+        assert watch(other, [path]).monitor.examples == 50
 
 
 def test_a_line_that_is_being_written_is_left_for_the_next_call(model, tmp_path):
@@ -285,6 +372,8 @@ def test_the_state_of_another_model_or_of_other_settings_is_refused(model, tmp_p
         (Settings(delta=0.1), "delta 0.05 there, 0.1 here; choose another --state"),
         (Settings(risk=0.2), "risk 0.05 there, 0.2 here"),
         (Settings(watch=["risk"]), "coverage 0.7 there, None here"),
+        (Settings(truth="label"), "truth truth there, label here; choose another --state"),
+        (Settings(count_unknown=True), "count_unknown False there, True here; choose"),
     ):
         assert part in refused(model, [path], settings, state=state)
     content = json.loads(state.read_text())
@@ -300,6 +389,19 @@ def test_the_state_of_another_model_or_of_other_settings_is_refused(model, tmp_p
     del content["stride"]
     state.write_text(json.dumps(content))
     assert "is damaged (checksum mismatch)" in refused(model, [path], state=state)
+
+
+def test_a_state_of_an_earlier_version_has_the_default_columns(model, tmp_path):
+    state, model_card = tmp_path / "state.json", card.read(model)
+    path = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(20))
+    content = watch(model, [path]).state()
+    del content["errors"]
+    monitor_state.save(state, monitor_state.identity(model_card), content)
+    assert watch(model, [path], Settings(truth="truth"), state=state).monitor.examples == 40
+    monitor_state.save(state, monitor_state.identity(model_card), content)
+    assert "truth truth there, label here" in refused(
+        model, [path], Settings(truth="label"), state=state
+    )
 
 
 def test_a_state_is_used_by_one_process_at_a_time(model, tmp_path):

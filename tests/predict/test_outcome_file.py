@@ -144,6 +144,40 @@ def test_predictions_of_another_model_are_refused():
     )
     rows, _ = read("label,accepted,score\nred,true,1.9999\nred,false,3\n", form)  # rounding; a gate
     assert len(rows) == 2
+    form = form._replace(by_score=True)
+    assert "not accepted with the score 3, but the model accepts from 2 on" in error_of(
+        "label,accepted,score\nred,true,2\nred,false,3\n", form
+    )
+    rows, _ = read("label,accepted,score\nred,false,2.0001\nred,false,-inf\n", form)
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "None", "null", "NULL", "NA", "N/A"])
+@pytest.mark.parametrize("count_unknown", [False, True])
+def test_texts_for_a_missing_label_are_refused(text, count_unknown):
+    content = f"label,accepted,score,truth\nred,true,1,red\nred,true,1,{text}\n"
+    line = error_of(content, FORM._replace(count_unknown=count_unknown))
+    assert line.startswith(f"f, line 3: class in 'truth': {text!r}: leave the cell empty")
+    rows, _ = read(content, Format(("red", text), count_unknown=count_unknown))
+    assert rows[1].correct == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "column"),
+    [
+        ("label,accepted,score,path,true_label\nred,true,1,a,green\n", "true_label"),
+        ('{"label": "red", "accepted": true, "score": 1, "x": 1, "y": "blue"}\n', "y"),
+        ("label,accepted,score,note,y\nred,true,1,red,violet\n", None),
+        ("label,accepted,score,truth,y\nred,true,1,,red\n", None),
+        ("label,accepted,score,time\nred,true,1,red\n", None),
+    ],
+)
+def test_a_column_with_a_class_is_noted_where_none_has_the_true_labels(content, column):
+    notes = []
+    read(content, on_note=notes.append)
+    assert [note.partition("--truth=")[2].partition(" ")[0] for note in notes] == (
+        [column] if column else []
+    )
 
 
 def test_labels_of_other_classes_are_errors_if_they_are_counted():

@@ -106,7 +106,7 @@ def test_prediction_is_independent_of_the_batch_size(model, n):
         (images_of(2)[..., 0], "shape (2, 4, 5)"),
         (images_of(2)[:, :3], "shape (2, 3, 5, 3)"),
         (images_of(0), "shape (0, 4, 5, 3)"),
-        ([], "dtype float64"),
+        ([], "no image: "),
         (None, "dtype object"),
         (5, "dtype int64"),
         ([images_of(1)[0], images_of(1)[0, :3]], "different shapes"),
@@ -143,6 +143,32 @@ def test_paths_and_pillow_images_are_converted_as_by_the_command(model, album):
 def test_unreadable_path_raises_with_its_name(model, album, name, part):
     line = error_message(model, [album / "b.png", album / name])
     assert line.startswith(f"{album / name}: ") and part in line
+
+
+def test_damaged_pillow_image_raises_as_its_file_does(model, tmp_path):
+    path, content = tmp_path / "damaged.png", io.BytesIO()
+    noise = np.random.default_rng(0).integers(256, size=(64, 64), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(content, "PNG")
+    damaged = bytearray(content.getvalue())
+    damaged[damaged.find(b"IDAT") + 200] ^= 0xFF
+    path.write_bytes(damaged)
+    expected = error_message(model, path)
+    with PIL.Image.open(path) as image:
+        assert error_message(model, image) == expected
+    with PIL.Image.open(io.BytesIO(damaged)) as image:
+        assert error_message(model, image) == expected.replace(str(path), "Pillow image")
+
+
+def test_path_may_begin_with_the_home_folder(model, album, monkeypatch):
+    monkeypatch.setenv("HOME", str(album))
+    np.testing.assert_array_equal(model("~/b.png").logits, model(album / "b.png").logits)
+
+
+def test_card_with_another_shape_than_the_file_raises(content, tmp_path):
+    folder = write(tmp_path / "model", content, input={"shape": [8, 8, 3]})
+    assert "'input' has the shape [8, 8, 3], but model.stablehlo takes images of [4, 5, 3]" in (
+        error_message(load, folder)
+    )
 
 
 def test_images_are_resized_as_the_card_says(content, tmp_path):
