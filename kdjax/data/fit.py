@@ -111,7 +111,7 @@ def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     if greys.min() < 0 or greys.max() > 65535:
         raise InputError(f"greys from {greys.min()} to {greys.max()}: must lie in 0..65535")
     eight = PIL.Image.fromarray(np.round(greys / 257).astype(np.uint8))  # 65535 = 257 * 255
-    if (key := image.info.get("transparency")) is None:
+    if not isinstance(key := image.info.get("transparency"), int):
         return eight
     eight.putalpha(PIL.Image.fromarray(np.where(greys == key, 0, 255).astype(np.uint8)))
     return eight

@@ -88,9 +88,12 @@ def _takes_train(network: Any) -> bool:
 
 
 def _check_mode(reference: str, network_class: type) -> None:
-    """Raises if a call takes the mode under another name, which would never be set."""
+    """Raises if a call takes the mode under another name, which would never be set.
+
+    With None as default, the mode is that of the layers, as in NNX.
+    """
     taken = inspect.signature(network_class.__call__).parameters
-    others = [name for name in MODE_NAMES if name in taken]
+    others = [name for name in MODE_NAMES if name in taken and taken[name].default is not None]
     if others and "train" not in taken:
         raise InputError(
             f"model {reference!r}: its call takes {others[0]!r}: the argument that tells training "

@@ -119,6 +119,16 @@ def test_call_that_takes_any_argument_gets_the_mode(tmp_path) -> None:
     assert not any(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
 
 
+def test_nnx_call_whose_mode_defaults_to_that_of_the_layers_is_accepted(tmp_path) -> None:
+    code = NNX.replace(
+        "def __call__(self, images)", "def __call__(self, images, deterministic=None)"
+    )
+    assert code != NNX
+    created(write(tmp_path, code))
+    with pytest.raises(InputError, match="its call takes 'deterministic'"):
+        created(write(tmp_path, code.replace("deterministic=None", "deterministic=True")))
+
+
 BROKEN = """
 import flax.linen as nn
 import jax.numpy as jnp

@@ -104,7 +104,7 @@ def decode(
         result = decode_image(listing, number, digest, conversion)
         if isinstance(result, str):
             return result, ""
-        return result, fit.remark(listing.images.open(number, digest))
+        return result, _remark(listing, number, digest)
 
     items = list(digests.items())
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, quiet_pillow():
@@ -153,6 +153,16 @@ def decode_image(
             f"which all are resized, such as {_EXAMPLE}"
         )
     return pixels
+
+
+def _remark(listing: Listing, number: int, digest: str) -> str:
+    """Returns what is unexpected about an image that can be decoded; "" if nothing is."""
+    try:
+        return fit.remark(listing.images.open(number, digest))
+    except MemoryError:
+        raise
+    except Exception:  # of a damaged further frame; as in `decode_image`
+        return ""
 
 
 def _first_decoded(

@@ -49,8 +49,8 @@ def is_near_chance(logits: np.ndarray, labels: np.ndarray) -> bool:
 
     With the shares p_k of the predictions and q_k of the labels, predictions that are independent
     of the labels have the accuracy e = sum_k p_k q_k in the mean, and a variance of (e + e^2 -
-    sum_k p_k q_k (p_k + q_k)) / n. Near chance is an accuracy below the lesser of (1 + e) / 2 and
-    of e, 4 standard deviations and one image.
+    sum_k p_k q_k (p_k + q_k)) / n. An accuracy is near chance if it is below (1 + e) / 2 and
+    below e + 4 standard deviations + 1 / n.
 
     Source: Fleiss, Cohen, Everitt, Psychological Bulletin 72, 1969.
     """
