@@ -201,14 +201,10 @@ def _rule_values(
         "answered": float(np.mean(outcome.accepted)),
         "errors": errors,
         "risk": errors / answered if answered else None,
-        "risk_bound": _bound(errors, answered, delta),
+        "risk_bound": binomial.upper_bound(errors, answered, delta),
         "multiply_adds": cost and cost["multiply_adds"],
         "speed_up": cost and cost["speed_up"],
     }
-
-
-def _bound(errors: int, answered: int, delta: float) -> float:
-    return binomial.upper_bound(errors, answered, delta) if answered else 1.0
 
 
 def _certified(
@@ -283,7 +279,7 @@ def verdict(values: Mapping[str, Any], risk: float | None, *, gated: bool = Fals
     measured = (
         f"{errors:,} of {answered:,} answers{to_images} are wrong ({percent(values['risk'])})"
     )
-    risk_bound = _bound(errors, answered, delta)
+    risk_bound = binomial.upper_bound(errors, answered, delta)
     bound = (
         f"with {exact_percent(1 - delta)} certainty at most {percent_up(risk_bound)} of "
         f"{'these' if gated else 'all'} answers are wrong, on images like these"

@@ -31,7 +31,7 @@ def upper_bound(count: float, total: int, delta: float) -> float:
 
     Args:
         count: number of successes, a real number in [0, total].
-        total: number of trials, >= 1.
+        total: number of trials, >= 0.
         delta: in (0, 1).
     """
     return float(betainccinv(count + 1, total - count, delta)) if count < total else 1.0

@@ -343,8 +343,7 @@ def _point(
 
 
 def _upper_bound(counts: _CascadeCounts, index: int, level: float) -> float:
-    answered = int(counts.answered[index])
-    return binomial.upper_bound(int(counts.errors[index]), answered, level) if answered else 1.0
+    return binomial.upper_bound(int(counts.errors[index]), int(counts.answered[index]), level)
 
 
 def _thresholds(thresholds: ArrayLike) -> Floats:

@@ -47,6 +47,11 @@ def test_intervals_contain_the_probability_at_least_as_often_as_their_level_says
     assert np.sum(weights[(ends[:, 0] <= p) & (p <= ends[:, 1])]) >= 0.95
 
 
+@pytest.mark.parametrize("total", [0, 1, 30])
+def test_upper_bound_is_one_where_no_trial_failed(total):
+    assert binomial.upper_bound(total, total, 0.05) == 1
+
+
 @pytest.mark.parametrize(("count", "total"), [(1, 1), (1, 30), (3, 200), (199, 200)])
 @pytest.mark.parametrize("delta", [0.3, 1e-6])
 def test_bounds_have_the_given_tail_probability(count, total, delta):
