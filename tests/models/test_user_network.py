@@ -126,7 +126,7 @@ def test_nnx_call_whose_mode_defaults_to_that_of_the_layers_is_accepted(tmp_path
     assert code != NNX
     created(write(tmp_path, code))
     with pytest.raises(InputError, match="its call takes 'deterministic'"):
-        created(write(tmp_path, code.replace("deterministic=None", "deterministic=True")))
+        created(write(tmp_path, code.replace("=None", "=True"), "other.py"))
 
 
 BROKEN = """
