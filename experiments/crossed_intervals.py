@@ -154,7 +154,7 @@ In the {len(parts)} comparisons of the claims that have several seeds, the parts
 
 {ratios(parts)}
 
-The second line is the variance over three seeds, which is an inaccurate estimate and can therefore
+The second line is the variance over two or three seeds, an inaccurate estimate, which can therefore
 be below 1. Where d is largest, the interval is wider than needed: from a few seeds a cannot be told
 from d, so there are fewer wrong decisions, and fewer right ones. It is narrower than it should be
 where the seeds have most of the variance and images a smaller part: if the variance over seeds is
