@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from concurrent import futures
 
-from experiments.paper import plan, queue_options
+from experiments.paper import plan, queue_options, result_files
 from experiments.paper.queue_options import RESULTS
 from kdjax.errors import InputError
 
@@ -84,7 +84,7 @@ def _is_finished(job: plan.Job, options: argparse.Namespace) -> bool:
     path = options.out / f"{job.name}.json"
     if not path.exists():
         return False
-    queue_options.check_recorded(options, job, queue_options.read_record(path))
+    queue_options.check_recorded(options, job, result_files.read_record(path))
     return path.with_suffix(".npz").exists()
 
 

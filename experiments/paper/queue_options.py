@@ -1,7 +1,6 @@
 """The options of the queue, and the command that result files record."""
 
 import argparse
-import dataclasses
 import itertools
 import math
 import pathlib
@@ -12,7 +11,6 @@ from typing import Any, NoReturn
 from experiments.paper import plan
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.objectives import METHODS
-from kdjax.runtime import atomic_io
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results" / "paper"
 RUN = "python -m experiments.paper run "
@@ -22,15 +20,6 @@ NAMES: Mapping[str, tuple[str, Collection[str]]] = {
     "data": ("data set", plan.DATA),
     "settings": ("setting", plan.SETTINGS),
     "methods": ("method", METHODS),
-}
-# Entries of the JSON file of a job that are needed to read its results.
-ENTRIES: Mapping[str, type] = {
-    "job": dict,
-    "command": str,
-    "device": str,
-    "needs_teacher": dict,
-    "teacher": dict,
-    "students": dict,
 }
 
 
@@ -194,34 +183,3 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
-
-
-def read_record(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the content of the JSON file of a finished job.
-
-    Raises:
-        InputError: naming the file, if it is damaged or something else.
-    """
-    record = atomic_io.read_json(path)
-    entries = record if isinstance(record, dict) else {}
-    wrong = [name for name, kind in ENTRIES.items() if not isinstance(entries.get(name), kind)]
-    if not wrong and not _is_job(entries["job"]):
-        wrong = ["job"]
-    if wrong:
-        raise InputError(
-            f"{str(path)!r} is no result file of a job: {', '.join(wrong)} missing or wrong"
-        )
-    try:
-        parse(entries["command"])
-    except ValueError as error:
-        raise InputError(f"the command recorded in {str(path)!r} is wrong: {error}") from error
-    return entries
-
-
-def _is_job(entry: Mapping[str, Any]) -> bool:
-    allowed = {"data": plan.DATA, "setting": plan.SETTINGS, "teacher": plan.TEACHERS}
-    return (
-        entry.keys() <= {field.name for field in dataclasses.fields(plan.Job)}
-        and all(entry.get(name) in names for name, names in allowed.items())
-        and isinstance(entry.get("seed"), int)
-    )

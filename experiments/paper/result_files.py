@@ -1,5 +1,6 @@
 """Reads the result files that `collect` writes."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,46 @@ from kdjax.objectives import METHODS
 from kdjax.runtime import atomic_io
 
 Cell = tuple[str, int]
+# Entries of the JSON file of a job that are needed to read its results.
+ENTRIES: Mapping[str, type] = {
+    "job": dict,
+    "command": str,
+    "device": str,
+    "needs_teacher": dict,
+    "teacher": dict,
+    "students": dict,
+}
+
+
+def read_record(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of the JSON file of a finished job.
+
+    Raises:
+        InputError: naming the file, if it is damaged or something else.
+    """
+    record = atomic_io.read_json(path)
+    entries = record if isinstance(record, dict) else {}
+    wrong = [name for name, kind in ENTRIES.items() if not isinstance(entries.get(name), kind)]
+    if not wrong and not _is_job(entries["job"]):
+        wrong = ["job"]
+    if wrong:
+        raise InputError(
+            f"{str(path)!r} is no result file of a job: {', '.join(wrong)} missing or wrong"
+        )
+    try:
+        queue_options.parse(entries["command"])
+    except ValueError as error:
+        raise InputError(f"the command recorded in {str(path)!r} is wrong: {error}") from error
+    return entries
+
+
+def _is_job(entry: Mapping[str, Any]) -> bool:
+    allowed = {"data": plan.DATA, "setting": plan.SETTINGS, "teacher": plan.TEACHERS}
+    return (
+        entry.keys() <= {field.name for field in dataclasses.fields(plan.Job)}
+        and all(entry.get(name) in names for name, names in allowed.items())
+        and isinstance(entry.get("seed"), int)
+    )
 
 
 def read(out: pathlib.Path) -> list[Group]:
@@ -23,7 +64,7 @@ def read(out: pathlib.Path) -> list[Group]:
     """
     files: dict[tuple[str, str], list[tuple[pathlib.Path, dict[str, Any]]]] = {}
     for path in sorted(out.glob("*.json")):
-        record = queue_options.read_record(path)
+        record = read_record(path)
         key = record["job"]["data"], record["job"]["setting"]
         files.setdefault(key, []).append((path, record))
     if not files:
