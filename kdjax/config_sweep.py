@@ -33,7 +33,7 @@ def canonical(value: Any, defaults: Mapping[str, Any]) -> str:
     """
     if isinstance(value, str):
         value = _from_json(value)
-    if value is None or (isinstance(value, (str, Mapping, list, tuple)) and not value):
+    if not value and not isinstance(value, int | float):  # 0 and false are no empty sweep
         return ""
     grids = [_typed(grid, defaults) for grid in _as_grids(value)]
     count = sum(math.prod(map(len, grid.values())) for grid in grids)

@@ -145,22 +145,16 @@ def load(
     _check_cuts(cuts)
     location = own.parse(name)
     if location is None:
-        given = {
-            "image_size": image_size,
-            "fit": fit,
-            "strict": strict,
-            "test_fraction": test_fraction,
-        }
-        defaults = {
-            "image_size": 0,
-            "fit": FITS[0],
-            "strict": False,
-            "test_fraction": TEST_FRACTION,
-        }
-        if others := [field for field in given if given[field] != defaults[field]]:
-            raise path_error(name) or errors.InputError(
-                f"{others[0]} {given[others[0]]!r} with {name!r}: only for {FORMS}"
-            )
+        for field, given, default in (
+            ("image_size", image_size, 0),
+            ("fit", fit, FITS[0]),
+            ("strict", strict, False),
+            ("test_fraction", test_fraction, TEST_FRACTION),
+        ):
+            if given != default:
+                raise path_error(name) or errors.InputError(
+                    f"{field} {given!r} with {name!r}: only for {FORMS}"
+                )
         return _load_tfds(name, _root(data_dir), train_split, test_split, cuts, stream)
     _check_own(train_split, test_split, image_size, fit)
     loaded = load_own(

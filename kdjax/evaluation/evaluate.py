@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from kdjax import data
 from kdjax.data import deployment_views
 from kdjax.data.batches import load_split
-from kdjax.data.deployment_views import IDENTITY, View
+from kdjax.data.deployment_views import IDENTITY
 from kdjax.errors import InputError
 from kdjax.evaluation import (
     cost,
@@ -31,7 +31,6 @@ from kdjax.evaluation.teacher_outputs import TRAIN, TeacherOutputs
 from kdjax.models import apply
 from kdjax.runs import restore, teachers, workdir
 from kdjax.runtime import atomic_io, compiler, multihost
-from kdjax.selective.outliers import ClassGaussian
 from kdjax.training import collapse, host_teacher
 from kdjax.training.external import logits_teacher
 from kdjax.training.host_teacher import HostTeacher
@@ -94,8 +93,15 @@ def evaluate(
     compiler.set_tuned(config.cpu_tuning)
     views = settings.views_name(folder)
     request = gates.request(config, name=gate, acceptance=gate_acceptance)
-    gated = gate_features.predict_splits(
-        folder, dataset, request, delta=certificate["delta"], predict=predict_splits
+    restored = network.restore_network(folder)
+    gated = gate_features.gated_outputs(
+        folder,
+        restored,
+        dataset,
+        request,
+        delta=certificate["delta"],
+        batch_size=config.eval_batch_size,
+        views=deployment_views.views(views, flip=config.data.flip),
     )
     outputs = gated.outputs
     names, groups = list(dataset.class_names), predictions.groups_to_save(folder, dataset, outputs)
@@ -106,8 +112,7 @@ def evaluate(
     results = _summarize(folder, outputs, summarized, names) | {"views": views}
     results |= settings.recorded(folder, config)
     if workdir.read_metadata(folder)["stage"] == STUDENT:
-        variables = network.restore_network(folder).variables
-        results["weights_sha256"] = apply.weights_hash(variables)
+        results["weights_sha256"] = apply.weights_hash(restored.variables)
     if teacher:
         if teacher_predictions is None:
             teacher_predictions = predict_teacher(folder, dataset)
@@ -198,7 +203,6 @@ def predict_splits(
     splits: Sequence[str],
     *,
     views: str | None = None,
-    fitted: ClassGaussian | None = None,
 ) -> dict[str, Predictions]:
     """Returns the outputs of a workdir's best checkpoint on some splits, averaged over views.
 
@@ -207,29 +211,13 @@ def predict_splits(
         dataset: of the run.
         splits: names of splits.
         views: a name of `deployment_views.NAMES`, instead of that of the run.
-        fitted: of the gate `mahalanobis`, whose scores the predictions then have.
     """
     config = restore.load_config(folder)
     averaged = deployment_views.views(views or settings.views_name(folder), flip=config.data.flip)
     restored = network.restore_network(folder)
-    return predict(restored, dataset, splits, config.eval_batch_size, averaged, fitted)
-
-
-def predict(
-    restored: restore.RestoredModel,
-    dataset: data.Dataset,
-    splits: Sequence[str],
-    batch_size: int,
-    views: Sequence[View] = (IDENTITY,),
-    fitted: ClassGaussian | None = None,
-) -> dict[str, Predictions]:
-    """Returns the outputs of a network on some splits; see `predict_splits`."""
-    return {
-        split: gate_features.predict(
-            restored, fitted, load_split(dataset, split), batch_size=batch_size, views=views
-        )
-        for split in splits
-    }
+    return gate_features.predict_splits(
+        restored, None, dataset, splits, batch_size=config.eval_batch_size, views=averaged
+    )
 
 
 def _teacher_results(

@@ -1,7 +1,7 @@
 """The gate `mahalanobis`: distributions of the features on train, and scores of further images."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from kdjax.evaluation import gate as gates
 from kdjax.evaluation import network
 from kdjax.evaluation.predictions import SPLITS, Predictions
 from kdjax.models.features import WithFeatures
-from kdjax.runs import restore, workdir
+from kdjax.runs import workdir
 from kdjax.runs.restore import RestoredModel
 from kdjax.selective import outliers
 from kdjax.selective.outliers import MAHALANOBIS, NONE, ClassGaussian, Moments
@@ -44,22 +44,24 @@ class GatedOutputs(NamedTuple):
     fitted: ClassGaussian | None
 
 
-def predict_splits(
+def gated_outputs(
     folder: pathlib.Path,
+    restored: RestoredModel,
     dataset: data.Dataset,
     request: gates.Request,
     *,
     delta: float,
-    predict: Callable[..., dict[str, Predictions]],
+    **options: Any,
 ) -> GatedOutputs:
     """Returns the outputs of a workdir's network on dev, calibration and test, and its gate.
 
     Args:
         folder: the workdir of a student, or of a teacher without a gate.
+        restored: its network.
         dataset: of the run.
         request: the gate.
         delta: at which its acceptance is certified.
-        predict: `evaluate.predict_splits`.
+        **options: `batch_size` and `views` of the evaluation.
 
     Raises:
         InputError: for a gate of a teacher, or one that cannot be fitted.
@@ -69,23 +71,13 @@ def predict_splits(
             f"gate {request.name!r}: {str(folder)!r} is the workdir of a teacher; a student has a "
             "gate"
         )
-    fitted = _fit_workdir(folder, dataset) if request.name == MAHALANOBIS else None
-    outputs = predict(folder, dataset, SPLITS, fitted=fitted)
+    fitted = fit(restored, dataset, **options) if request.name == MAHALANOBIS else None
+    outputs = predict_splits(restored, fitted, dataset, SPLITS, **options)
     chosen = gates.choose(request.name, outputs, acceptance=request.acceptance, delta=delta)
     if chosen is None:
         return GatedOutputs(outputs, None, None)
     measured = gates.measure(chosen, outputs, acceptance=request.acceptance, delta=delta)
     return GatedOutputs(outputs, measured, fitted)
-
-
-def _fit_workdir(folder: pathlib.Path, dataset: data.Dataset) -> ClassGaussian:
-    config = restore.load_config(folder)
-    return fit(
-        network.restore_network(folder),
-        dataset,
-        batch_size=config.eval_batch_size,
-        views=network.views_of(config),
-    )
 
 
 def fit(
@@ -143,3 +135,16 @@ def predict(
     size = fitted.center.size
     scores = outliers.mahalanobis(outputs[:, -size:].astype(np.float64), fitted)
     return Predictions(outputs[:, :-size], labels, scores.astype(np.float32))
+
+
+def predict_splits(
+    restored: RestoredModel,
+    fitted: ClassGaussian | None,
+    dataset: data.Dataset,
+    splits: Sequence[str],
+    **options: Any,
+) -> dict[str, Predictions]:
+    """Returns the outputs for each example of some splits; see `predict`."""
+    return {
+        split: predict(restored, fitted, load_split(dataset, split), **options) for split in splits
+    }

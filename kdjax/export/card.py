@@ -208,12 +208,16 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
             f"{WITHOUT_ABSTENTION}"
         )
     complete: dict[str, Any] = {**dict.fromkeys(OPTIONAL), **card}
-    for field in FIELDS:
-        valid = field in complete and _CHECKS.get(field, _any)(complete[field])
-        if valid and field == "class_thresholds" and complete[field] is not None:
-            valid = len(complete[field]) == len(complete["classes"])
-        if not valid:
-            raise InputError(f"{str(path)!r} is damaged: {field!r} is missing or invalid")
+    invalid = [
+        field
+        for field in FIELDS
+        if field not in complete or not _CHECKS.get(field, _any)(complete[field])
+    ]
+    thresholds = complete["class_thresholds"]
+    if not invalid and thresholds is not None and len(thresholds) != len(complete["classes"]):
+        invalid = ["class_thresholds"]
+    if invalid:
+        raise InputError(f"{str(path)!r} is damaged: {invalid[0]!r} is missing or invalid")
     return complete
 
 

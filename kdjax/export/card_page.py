@@ -230,8 +230,8 @@ def _source(point: Mapping[str, Any] | None) -> str:
 def _figures(model_card: Mapping[str, Any]) -> list[str]:
     test, point = model_card["test"], model_card.get("operating_point")
     lines = [
-        f"Without abstention: accuracy {percent(test['accuracy'])} on {test['examples']:,} test "
-        "images."
+        f"Without abstention: accuracy {words.measured(test['accuracy'])} on "
+        f"{test['examples']:,} test images."
     ]
     if point:
         columns = ("split", "images", "accepted", "coverage", "errors", "selective risk")
@@ -240,9 +240,9 @@ def _figures(model_card: Mapping[str, Any]) -> list[str]:
                 split,
                 f"{values['images']:,}",
                 f"{values['accepted']:,}",
-                percent(values["coverage"]),
+                words.measured(values["coverage"]),
                 f"{values['errors']:,}",
-                "-" if values["error"] is None else percent(values["error"]),
+                "-" if values["error"] is None else words.measured(values["error"]),
             )
             for split, values in point["figures"].items()
         ]
@@ -331,11 +331,6 @@ def _share(rates: Mapping[str, Any], name: str, index: int) -> str:
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = [heading, ["---"] * len(heading), *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
-def percent(share: float) -> str:
-    """Returns a measured share with four digits, such as `84.25 %`."""
-    return f"{100 * share:.4g} %"
 
 
 def _escape(text: str) -> str:

@@ -15,7 +15,6 @@ from kdjax.data.batches import Examples, put_split
 from kdjax.data.deployment_views import IDENTITY, View, average_logits
 from kdjax.errors import InputError
 from kdjax.evaluation import (
-    evaluate,
     fallback,
     gate_features,
     network,
@@ -196,12 +195,12 @@ def _recomputed(
     """
     batch_size = restore.load_config(folder).eval_batch_size
     predict = functools.partial(
-        evaluate.predict,
+        gate_features.predict_splits,
         served.restored,
+        served.fitted,
         dataset,
         batch_size=batch_size,
         views=served.views,
-        fitted=served.fitted,
     )
     computed = predict(["calibration"])
     from_run = largest_difference(computed["calibration"].logits, saved["calibration"].logits)

@@ -87,11 +87,14 @@ def _takes_train(network: Any) -> bool:
     return "train" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values())
 
 
-def _check_mode(reference: str, network_class: type) -> None:
-    """Raises if a call takes the mode under another name, which would never be set.
+def _load(reference: str) -> type:
+    """Returns the class of a network; see `load_class`.
 
-    With None as default, the mode is that of the layers, as in NNX.
+    Raises:
+        InputError: also if its call takes the mode under another name, which would never be set.
+            With None as default, the mode is that of the layers, as in NNX.
     """
+    network_class: Any = load_class(reference)
     taken = inspect.signature(network_class.__call__).parameters
     others = [name for name in MODE_NAMES if name in taken and taken[name].default is not None]
     if others and "train" not in taken:
@@ -99,6 +102,7 @@ def _check_mode(reference: str, network_class: type) -> None:
             f"model {reference!r}: its call takes {others[0]!r}: the argument that tells training "
             "from evaluation must be called 'train'"
         )
+    return network_class
 
 
 def create(
@@ -123,8 +127,7 @@ def create(
     Raises:
         InputError: if the class cannot be loaded, or its arguments are others.
     """
-    network_class = load_class(reference)
-    _check_mode(reference, network_class)
+    network_class = _load(reference)
     taken = _parameters(network_class)
     options = {
         **_outputs(reference, taken, num_outputs),
@@ -159,8 +162,7 @@ def check_arguments(reference: str, arguments: Mapping[str, Any]) -> None:
     Raises:
         InputError: for an unknown or missing argument, or a value of another type than annotated.
     """
-    network_class = load_class(reference)
-    _check_mode(reference, network_class)
+    network_class = _load(reference)
     taken = _parameters(network_class)
     _outputs(reference, taken, 1)
     given = _arguments(reference, network_class, arguments)

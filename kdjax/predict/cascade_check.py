@@ -9,9 +9,9 @@ import numpy as np
 
 from kdjax import selective
 from kdjax.data import own
+from kdjax.evaluation.promises import words
 from kdjax.evaluation.promises.cascade import SHARES, point_values
 from kdjax.evaluation.promises.words import exact_percent, percent_up
-from kdjax.export.card_page import percent
 from kdjax.predict import promise_check, verdicts
 from kdjax.predict.cascade import Cascade, load_cascade
 from kdjax.predict.cascade_rule import cost_of, score_of
@@ -276,9 +276,8 @@ def verdict(values: Mapping[str, Any], risk: float | None, *, gated: bool = Fals
     if not answered:
         return f"no {images} was answered, so nothing is known about the risk of the whole"
     to_images = " to images that pass the gate" if gated else ""
-    measured = (
-        f"{errors:,} of {answered:,} answers{to_images} are wrong ({percent(values['risk'])})"
-    )
+    share = words.measured(values["risk"])
+    measured = f"{errors:,} of {answered:,} answers{to_images} are wrong ({share})"
     risk_bound = binomial.upper_bound(errors, answered, delta)
     bound = (
         f"with {exact_percent(1 - delta)} certainty at most {percent_up(risk_bound)} of "

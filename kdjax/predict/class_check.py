@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdjax import selective
-from kdjax.export.card_page import percent
+from kdjax.evaluation.promises import words
 from kdjax.predict import verdicts
 
 Values = dict[str, Any]
@@ -74,7 +74,7 @@ def verdict(
     tested = sum(value is not None for value in by_class["refuted"])
     measured = (
         f"{errors:,} of {accepted:,} images that are accepted as {names[label]} are wrong "
-        f"({percent(errors / accepted)})"
+        f"({words.measured(errors / accepted)})"
     )
     p_value = by_class["p_value"][label]
     return (

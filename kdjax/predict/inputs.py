@@ -1,6 +1,5 @@
 """Checks images, and converts files and Pillow images to the input of a model."""
 
-import contextlib
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -97,8 +96,7 @@ def _convert(item: Any, shape: Shape, resize: str) -> np.ndarray:
         return np.asarray(item)
     path = None if isinstance(item, PIL.Image.Image) else user_path(item)
     try:
-        with contextlib.nullcontext(item) if path is None else open_image(path) as image:
-            return fit(image, shape, resize)[0]
+        return fit(item if path is None else open_image(path), shape, resize)[0]
     except Exception as error:  # the type depends on the decoder of a damaged file
-        name = getattr(item, "filename", "") or "Pillow image" if path is None else path
+        name = str(path) if path else getattr(item, "filename", "") or "Pillow image"
         raise InputError(f"{name}: {reason(error)}") from error

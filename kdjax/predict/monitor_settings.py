@@ -109,7 +109,7 @@ def format_of(model_card: Mapping[str, Any], settings: Settings, *, score: bool)
         score=score,
         raw_confidence=(model_card.get("score") or {}).get("scale") is None,
         least_score=min(thresholds) if thresholds else None,
-        by_score=not monitoring.has_several_thresholds(model_card),
+        score_decides=not monitoring.has_several_thresholds(model_card),
         count_unknown=settings.count_unknown,
         named=frozenset(renamed),
     )

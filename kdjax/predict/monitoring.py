@@ -21,8 +21,8 @@ STDIN = "-"
 POINTS = 1024  # of the history at most
 # Attributes of a session that a state holds, besides the monitor.
 _STORED = ("places", "history", "stride", "files", "labelled", "last")
-# Settings that determine what is an error, as in a state of a version that did not store them.
-_ERRORS = {"truth": outcome_file.TRUTH, "count_unknown": False}
+# Settings that say how true labels are read, as in a state of a version that did not store them.
+_LABELS = {"truth": outcome_file.TRUTH, "count_unknown": False}
 
 
 class Session:
@@ -129,11 +129,11 @@ class Session:
     def state(self) -> dict[str, Any]:
         """Returns all that was seen, as a value for JSON."""
         stored = {name: copy.copy(getattr(self, name)) for name in _STORED}
-        return {"monitor": self.monitor.state(), "errors": self._errors(), **stored}
+        return {"monitor": self.monitor.state(), "labels": self._labels(), **stored}
 
-    def _errors(self) -> dict[str, Any]:
-        """Returns the settings that determine which images count as errors."""
-        return {name: getattr(self.form, name) for name in _ERRORS}
+    def _labels(self) -> dict[str, Any]:
+        """Returns the settings that say how true labels are read."""
+        return {name: getattr(self.form, name) for name in _LABELS}
 
     def restore(self, state: Mapping[str, Any], path: str) -> None:
         """Continues from a state.
@@ -145,12 +145,13 @@ class Session:
         Raises:
             InputError: for other settings.
         """
-        stored = _ERRORS | state.get("errors", {})
+        stored = _LABELS | state.get("labels", {})
         try:
-            for name, value in self._errors().items():
+            for name, value in self._labels().items():
                 if stored[name] != value:
                     raise InputError(
-                        f"the state has other settings: {name} {stored[name]} there, {value} here"
+                        f"the state has other settings: {name} {stored[name]!r} there, {value!r} "
+                        "here"
                     )
             self.monitor.restore(state["monitor"])
         except InputError as error:

@@ -32,7 +32,7 @@ class Format(NamedTuple):
         score: whether each row needs a score.
         raw_confidence: whether the column `confidence` is the score, if there is no other.
         least_score: the lowest that the model accepts; None: unknown.
-        by_score: whether the model accepts every image from that score on.
+        score_decides: whether the model accepts every image from that score on.
         count_unknown: count true labels of other classes as errors, instead of refusing them.
         named: columns that the user has named and that have to be there.
     """
@@ -43,7 +43,7 @@ class Format(NamedTuple):
     score: bool = True
     raw_confidence: bool = False
     least_score: float | None = None
-    by_score: bool = False
+    score_decides: bool = False
     count_unknown: bool = False
     named: frozenset[str] = frozenset()
 
@@ -297,7 +297,8 @@ def _check_score(accepted: bool, score: float, form: Format) -> None:
     if least is None:
         return
     above, tolerance = score - least, 1e-3 * max(1.0, abs(least))
-    if above < -tolerance if accepted else form.by_score and above > tolerance:
+    wrong = above < -tolerance if accepted else (form.score_decides and above > tolerance)
+    if wrong:
         raise InputError(
             f"{'' if accepted else 'not '}accepted with the score {score:.6g}, but the model "
             f"accepts from {least:.6g} on: these are predictions of another model"

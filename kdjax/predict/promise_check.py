@@ -13,7 +13,7 @@ from kdjax.data.own.names import FORMS
 from kdjax.data.records import Records
 from kdjax.errors import InputError, unknown_name_error
 from kdjax.evaluation import per_class
-from kdjax.export.card_page import percent
+from kdjax.evaluation.promises import words
 from kdjax.predict import class_check, verdicts
 from kdjax.predict.model import BATCH_SIZE, Model, Prediction, load
 from kdjax.runtime import atomic_io
@@ -314,9 +314,8 @@ def verdict(check: PromiseCheck, risk: float | None, delta: float) -> str:
         )
     if not check.accepted:
         return "not refuted: no image was accepted, so nothing is known about the selective risk"
-    measured = (
-        f"{check.errors:,} of {check.accepted:,} accepted images are wrong ({percent(check.risk)})"
-    )
+    share = words.measured(check.risk)
+    measured = f"{check.errors:,} of {check.accepted:,} accepted images are wrong ({share})"
     if check.refuted:
         return f"{verdicts.refuted(measured, risk, check.p_value)} (at most {delta:g} refutes)"
     needed = (

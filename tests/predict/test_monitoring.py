@@ -372,7 +372,7 @@ def test_the_state_of_another_model_or_of_other_settings_is_refused(model, tmp_p
         (Settings(delta=0.1), "delta 0.05 there, 0.1 here; choose another --state"),
         (Settings(risk=0.2), "risk 0.05 there, 0.2 here"),
         (Settings(watch=["risk"]), "coverage 0.7 there, None here"),
-        (Settings(truth="label"), "truth truth there, label here; choose another --state"),
+        (Settings(truth="label"), "truth 'truth' there, 'label' here; choose another --state"),
         (Settings(count_unknown=True), "count_unknown False there, True here; choose"),
     ):
         assert part in refused(model, [path], settings, state=state)
@@ -395,11 +395,11 @@ def test_a_state_of_an_earlier_version_has_the_default_columns(model, tmp_path):
     state, model_card = tmp_path / "state.json", card.read(model)
     path = monitored.write_json(tmp_path / "labels.jsonl", monitored.rows(20))
     content = watch(model, [path]).state()
-    del content["errors"]
+    del content["labels"]
     monitor_state.save(state, monitor_state.identity(model_card), content)
     assert watch(model, [path], Settings(truth="truth"), state=state).monitor.examples == 40
     monitor_state.save(state, monitor_state.identity(model_card), content)
-    assert "truth truth there, label here" in refused(
+    assert "truth 'truth' there, 'label' here" in refused(
         model, [path], Settings(truth="label"), state=state
     )
 

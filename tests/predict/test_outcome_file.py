@@ -144,7 +144,7 @@ def test_predictions_of_another_model_are_refused():
     )
     rows, _ = read("label,accepted,score\nred,true,1.9999\nred,false,3\n", form)  # rounding; a gate
     assert len(rows) == 2
-    form = form._replace(by_score=True)
+    form = form._replace(score_decides=True)
     assert "not accepted with the score 3, but the model accepts from 2 on" in error_of(
         "label,accepted,score\nred,true,2\nred,false,3\n", form
     )

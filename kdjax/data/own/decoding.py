@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import PIL.Image
 
 from kdjax.data import arrays, fit, progress
 from kdjax.data.own.contents import quiet_pillow, reason
@@ -101,10 +102,9 @@ def decode(
 
     def decode_one(item: tuple[str, int]) -> tuple[np.ndarray | str, str]:
         digest, number = item
-        result = decode_image(listing, number, digest, conversion)
-        if isinstance(result, str):
-            return result, ""
-        return result, _remark(listing, number, digest)
+        image = listing.images.open(number, digest)
+        result = convert(image, listing, number, conversion)
+        return result, "" if isinstance(result, str) else _remark(image)
 
     items = list(digests.items())
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, quiet_pillow():
@@ -136,7 +136,13 @@ def decode_image(
     Raises:
         InputError: if the image was changed, or must be resized and `conversion` does not.
     """
-    image = listing.images.open(number, digest)
+    return convert(listing.images.open(number, digest), listing, number, conversion)
+
+
+def convert(
+    image: PIL.Image.Image, listing: Listing, number: int, conversion: Conversion
+) -> np.ndarray | str:
+    """Returns the pixels of an open image; see `decode_image`."""
     try:
         if conversion.resize:
             return fit.fit(image, conversion.shape, conversion.resize)[0]
@@ -155,13 +161,13 @@ def decode_image(
     return pixels
 
 
-def _remark(listing: Listing, number: int, digest: str) -> str:
-    """Returns what is unexpected about an image that can be decoded; "" if nothing is."""
+def _remark(image: PIL.Image.Image) -> str:
+    """Returns what is unexpected about a decoded image; "" if nothing is."""
     try:
-        return fit.remark(listing.images.open(number, digest))
+        return fit.remark(image)
     except MemoryError:
         raise
-    except Exception:  # of a damaged further frame; as in `decode_image`
+    except Exception:  # of a damaged further frame; as in `convert`
         return ""
 
 
@@ -176,7 +182,7 @@ def _first_decoded(
                 return number, fit.decode(image, channels)
         except MemoryError:
             raise
-        except Exception:  # as in `decode_image`
+        except Exception:  # as in `convert`
             continue
     return None
 

@@ -13,6 +13,11 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
+def measured(share: float) -> str:
+    """Returns a measured share with four digits, such as `84.25 %`."""
+    return f"{100 * share:.4g} %"
+
+
 def exact_percent(share: float) -> str:
     """Returns a requested share without rounding, such as `0.5 %`."""
     return f"{np.format_float_positional(round(100 * share, 9), trim='-')} %"

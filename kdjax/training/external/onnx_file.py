@@ -225,10 +225,11 @@ def _open_session(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise InputError(f"teacher.onnx {str(path)!r}: there is no such file")
     try:
+        import onnx  # noqa: F401  (of `file_content`)
         import onnxruntime
     except ImportError as error:
         raise InputError(
-            f"teacher.onnx {str(path)!r} needs onnxruntime: pip install 'kdjax[onnx]'"
+            f"teacher.onnx {str(path)!r} needs {error.name}: pip install 'kdjax[onnx]'"
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised too

@@ -153,13 +153,13 @@ def test_nothing_is_written_beside_the_pictures(
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the pictures that were decoded since the last look."""
     names: list[str] = []
-    decode = decoding.decode_image
+    convert = decoding.convert
 
-    def record(listing: Any, number: int, *arguments: Any) -> Any:
+    def record(image: Any, listing: Any, number: int, *arguments: Any) -> Any:
         names.append(listing.examples[number].name)
-        return decode(listing, number, *arguments)
+        return convert(image, listing, number, *arguments)
 
-    monkeypatch.setattr(decoding, "decode_image", record)
+    monkeypatch.setattr(decoding, "convert", record)
     return names
 
 
